@@ -1,0 +1,47 @@
+# What a person runs. Each target is one command of the program beneath it; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+STACK ?= local
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: .venv/run.stamp ## set everything up and apply the local stack, to a log-in page
+	@$(PYTHON) -m bootstrap up
+
+down: .venv/run.stamp ## stop what `make up` started; data stays (ARGS=--purge-data removes it)
+	@$(PYTHON) -m bootstrap down $(ARGS)
+
+status: .venv/run.stamp ## each part of the platform, its health, memory and address
+	@$(PYTHON) -m bootstrap status
+
+doctor: .venv/run.stamp ## what is missing on this machine, and what to do
+	@$(PYTHON) -m bootstrap doctor
+
+password: .venv/run.stamp ## print a demo user's password: make password USER=alice
+	@$(PYTHON) -m bootstrap password $(USER)
+
+preview: .venv/run.stamp ## what `up` would change: make preview STACK=local
+	@eval "$$($(PYTHON) -m bootstrap env)" && pulumi preview --stack $(STACK) --diff
+
+test: .venv/dev.stamp ## the tests that need no cluster
+	@$(PYTHON) -m pytest
+
+e2e: .venv/dev.stamp ## the tests on the running local stack: real browser, real servers
+	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium
+	@eval "$$($(PYTHON) -m bootstrap env)" && $(PYTHON) -m pytest tests/engine tests/e2e
+
+check: .venv/dev.stamp ## lint, format and types
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+lock: .venv/dev.stamp ## pin every requirements.in anew, with hashes
+	@$(PYTHON) tools/lock.py
+
+.venv/run.stamp: requirements.txt tools/venv.sh
+	@tools/venv.sh requirements.txt && touch $@
+
+.venv/dev.stamp: requirements-dev.txt requirements.txt tools/venv.sh
+	@tools/venv.sh requirements-dev.txt && touch $@ .venv/run.stamp
+
+.PHONY: help up down status doctor password preview test e2e check lock
