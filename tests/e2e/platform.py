@@ -1,0 +1,140 @@
+"""What the end-to-end tests do over and over: kubectl, and a person at a browser."""
+
+import base64
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from playwright.sync_api import BrowserContext, Page, expect
+
+HUB_URL = "http://localhost:30888"
+KEYCLOAK_URL = "http://localhost:30880"
+NAMESPACE = "jupyterhub"
+
+
+def wait_until(claim: str, holds: Callable[[], Any], seconds: float = 60) -> Any:
+    """Poll until `holds()` is truthy and return that; fail with the claim in words."""
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"after {seconds:.0f} s it still does not hold: {claim}"
+        time.sleep(0.5)
+    return found
+
+
+class Kubectl:
+    """kubectl, with KUBECONFIG from the environment that `python -m bootstrap env` prints."""
+
+    def __call__(self, *args: str, stdin: str | None = None, timeout: float = 120) -> str:
+        return subprocess.run(
+            ["kubectl", *args], input=stdin, check=True, capture_output=True, text=True, timeout=timeout
+        ).stdout
+
+    def json(self, *args: str) -> Any:
+        return json.loads(self(*args, "-o", "json"))
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        data = self.json("-n", namespace, "get", "secret", name)["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    def exec(self, pod: str, *command: str, timeout: float = 300) -> str:
+        """Run a command in a user's pod, as the user."""
+        return self("-n", NAMESPACE, "exec", pod, "--", *command, timeout=timeout)
+
+    def pod(self, name: str) -> dict[str, Any] | None:
+        """The pod, or None where there is none."""
+        found = self.json("-n", NAMESPACE, "get", "pods", "--field-selector", f"metadata.name={name}")
+        return found["items"][0] if found["items"] else None
+
+
+@dataclass
+class Person:
+    """A demo user at a browser."""
+
+    name: str
+    password: str
+    context: BrowserContext
+    page: Page = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.page = self.context.new_page()
+
+    @property
+    def pod(self) -> str:
+        return f"jupyter-{self.name}"
+
+    def open_log_in(self) -> None:
+        self.page.goto("/hub/login")
+        if (button := self.page.locator("a.btn-jupyter[href*='oauth_login']")).count():
+            button.click()
+        expect(self.page.locator("#username")).to_be_visible()
+
+    def submit_log_in(self) -> None:
+        self.page.fill("#username", self.name)
+        self.page.fill("#password", self.password)
+        self.page.click("#kc-login")
+        self.page.wait_for_url(re.compile(re.escape(HUB_URL)))
+
+    def log_in(self) -> "Person":
+        self.open_log_in()
+        self.submit_log_in()
+        return self
+
+    def start_server(self) -> "Person":
+        """Start the server by the form, if it does not run, and wait for the lab."""
+        self.page.goto(f"/hub/spawn/{self.name}")
+        if self.page.locator("#spawn_form").count():
+            self.page.locator("#spawn_form [type=submit]").click()
+        self.page.wait_for_url(re.compile(rf"{HUB_URL}/user/{self.name}/lab"), timeout=180_000)
+        expect(self.page.locator("#jp-main-dock-panel")).to_be_visible(timeout=90_000)
+        return self
+
+    def stop_server(self) -> None:
+        assert self.hub("DELETE", f"users/{self.name}/server")["status"] in (202, 204)
+        wait_until(
+            "the server has stopped",
+            lambda: not self.hub("GET", f"users/{self.name}")["body"]["servers"],
+            90,
+        )
+
+    def hub(self, method: str, path: str) -> dict[str, Any]:
+        """The hub's REST API with the browser's own cookies: `{status, body}`."""
+        return self._fetch(method, f"/hub/api/{path}", None, "/hub/home")
+
+    def server(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """The person's own Jupyter Server API with the browser's cookies: `{status, body}`."""
+        return self._fetch(method, f"/user/{self.name}/api/{path}", body, f"/user/{self.name}/lab")
+
+    def _fetch(self, method: str, url: str, body: Any, at: str) -> dict[str, Any]:
+        """fetch() from a page whose path the `_xsrf` cookie covers."""
+        if not self.page.url.startswith(HUB_URL + at):
+            self.page.goto(at)
+        result: dict[str, Any] = self.page.evaluate(
+            """async ([method, url, body]) => {
+                const xsrf = document.cookie.split('; ').find(c => c.startsWith('_xsrf='));
+                const answer = await fetch(url, {
+                    method, body: body === null ? undefined : JSON.stringify(body),
+                    headers: {'X-XSRFToken': xsrf ? xsrf.slice(6) : '', 'Content-Type': 'application/json'},
+                });
+                const text = await answer.text();
+                let parsed = text; try { parsed = JSON.parse(text); } catch {}
+                return {status: answer.status, body: parsed};
+            }""",
+            [method, url, body],
+        )
+        return result
+
+    def write(self, path: str, text: str) -> None:
+        """Save a text file in the home, through the server."""
+        saved = self.server(
+            "PUT", f"contents/{path}", {"type": "file", "format": "text", "content": text}
+        )
+        assert saved["status"] in (200, 201), saved
+
+    def read(self, path: str) -> str:
+        found = self.server("GET", f"contents/{path}?type=file&format=text")
+        assert found["status"] == 200, found
+        return str(found["body"]["content"])

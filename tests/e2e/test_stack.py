@@ -1,0 +1,98 @@
+"""The applied stack, as the platform engineer meets it."""
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.e2e.platform import NAMESPACE, Kubectl
+
+
+def pulumi(*args: str) -> str:
+    return subprocess.run(
+        ["pulumi", *args, "--stack", "local", "--non-interactive"],
+        check=True, capture_output=True, text=True, timeout=600,
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def secrets(kubectl: Kubectl) -> dict[str, str]:
+    """Every secret value that the stack generated, by where it lives."""
+    found = {}
+    for namespace, name in [
+        ("foundation", "demo-users"), ("foundation", "keycloak-admin"), ("foundation", "postgres"),
+        (NAMESPACE, "jupyterhub-oidc-secret"), (NAMESPACE, "mlhub-hub"),
+    ]:
+        for key, value in kubectl.secret(namespace, name).items():
+            if key not in ("username", "client_id"):
+                found[f"{namespace}/{name}/{key}"] = value
+    assert len(found) >= 10
+    return found
+
+
+def test_a_second_up_changes_nothing_and_keeps_every_secret(kubectl: Kubectl, secrets):
+    output = pulumi("up", "--yes", "--skip-preview")
+    summary = [line.split() for line in output.splitlines() if line.strip().endswith("unchanged")]
+    assert summary, output
+    for verb in ("created", "updated", "deleted", "replaced"):
+        assert not any(line.strip().endswith(f" {verb}") for line in output.splitlines()), output
+    for place, value in secrets.items():
+        namespace, name, key = place.split("/")
+        assert kubectl.secret(namespace, name)[key] == value, place
+
+
+def test_V9_no_secret_is_plain_in_the_state_the_preview_or_the_cluster_values(kubectl, secrets):
+    seen = {
+        "state": pulumi("stack", "export"),
+        "preview": pulumi("preview", "--diff", "--json"),
+        "outputs": pulumi("stack", "output", "--json"),
+        "values": json.dumps(_release_values(kubectl)),
+    }
+    for where, text in seen.items():
+        for place, value in secrets.items():
+            assert value not in text, f"the secret {place} is readable in the {where}"
+
+
+def _release_values(kubectl: Kubectl) -> Any:
+    """What the hub pod gets mounted as values, and the ConfigMaps beside it."""
+    hub = kubectl.json("-n", NAMESPACE, "get", "secret", "hub")["data"]
+    maps = kubectl.json("-n", NAMESPACE, "get", "configmaps")["items"]
+    import base64
+
+    return [base64.b64decode(v).decode() for v in hub.values()], [m.get("data") for m in maps]
+
+
+def test_V9_no_secret_is_in_a_log(kubectl: Kubectl, secrets):
+    for namespace in ("foundation", NAMESPACE):
+        for pod in kubectl.json("-n", namespace, "get", "pods")["items"]:
+            log = kubectl("-n", namespace, "logs", pod["metadata"]["name"], "--all-containers")
+            for place, value in secrets.items():
+                assert value not in log, f"the secret {place} is in the log of {pod['metadata']['name']}"
+
+
+def test_destroy_is_refused_while_data_is_protected():
+    answer = subprocess.run(
+        ["pulumi", "destroy", "--stack", "local", "--yes", "--skip-preview", "--non-interactive"],
+        capture_output=True, text=True, timeout=300, check=False, env=os.environ,
+    )
+    assert answer.returncode != 0
+    assert "protect" in answer.stdout + answer.stderr
+
+
+def test_images_run_by_digest(kubectl: Kubectl):
+    for namespace in ("foundation", NAMESPACE):
+        for pod in kubectl.json("-n", namespace, "get", "pods")["items"]:
+            for container in pod["spec"]["containers"]:
+                assert "@sha256:" in container["image"], container["image"]
+
+
+def test_the_idle_platform_takes_less_than_4_GiB():
+    status = json.loads(
+        subprocess.run(
+            ["python", "-m", "bootstrap", "status", "--json"],
+            check=True, capture_output=True, text=True, timeout=120,
+        ).stdout
+    )
+    assert status["memory_bytes"] < 4 * 2**30, status
