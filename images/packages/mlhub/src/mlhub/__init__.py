@@ -1,0 +1,1 @@
+"""What runs in the services of an mlhub stack."""

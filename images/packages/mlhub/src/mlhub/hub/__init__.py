@@ -1,0 +1,90 @@
+"""The hub's own behaviour, the same under Zero to JupyterHub and under `charts/jupyterhub-lite`.
+
+Either chart enters it by one line of `hub.extraConfig`, which both execute last:
+
+    from mlhub.hub import configure
+    configure(c)
+
+What the charts' vocabulary has a key for stays in the values; here is the rest.
+"""
+
+from typing import Any
+
+from traitlets.config import Config
+
+from mlhub.hub import settings
+from mlhub.hub.identity import KeycloakAuthenticator, hub_groups
+from mlhub.hub.settings import SettingsError
+from mlhub.hub.spawner import MlhubSpawner
+
+__all__ = ["KeycloakAuthenticator", "MlhubSpawner", "SettingsError", "configure"]
+
+
+def configure(c: Config) -> None:
+    """Set the traits of the hub from the mounted values; ends the hub when they are wrong."""
+    try:
+        given = settings.load()
+    except SettingsError as error:
+        raise SystemExit(f"mlhub.hub: {error}") from None
+    for section, traits in {
+        "JupyterHub": _hub(c),
+        "KeycloakAuthenticator": _authenticator(given.identity),
+        "MlhubSpawner": _SPAWNER,
+    }.items():
+        c[section].update(traits)
+
+
+def _hub(c: Config) -> dict[str, Any]:
+    return {
+        "authenticator_class": KeycloakAuthenticator,
+        "spawner_class": MlhubSpawner,
+        # A refusal comes within a second: long enough for it to be the answer to the request
+        # itself, where with 0 the request is accepted and the reason is found on a later page.
+        "tornado_settings": {**c.JupyterHub.get("tornado_settings", {}), "slow_spawn_timeout": 1},
+    }
+
+
+def _authenticator(identity: settings.Identity) -> dict[str, Any]:
+    return {
+        "login_service": "Keycloak",
+        "authorize_url": identity.public("auth"),
+        "token_url": identity.internal("token"),
+        "userdata_url": identity.internal("userinfo"),
+        "discovery_url": identity.discovery,
+        "end_session_url": identity.public("logout"),
+        "oauth_callback_url": identity.callback_url,
+        "after_logout_url": identity.login_url,
+        "scope": ["openid", "profile"],
+        "username_claim": "preferred_username",
+        "groups_claim": identity.groups_claim,
+        "enable_pkce": True,
+        "http_request_kwargs": {"connect_timeout": 3, "request_timeout": 10},
+        "manage_groups": True,
+        "allowed_groups": hub_groups(identity.access_groups),
+        "admin_groups": hub_groups(identity.admin_groups),
+        "custom_403_message": (
+            "You are logged in at Keycloak, but your account is not a member of a group that may "
+            f"use this hub ({', '.join(identity.access_groups)}). Ask an administrator to add it."
+        ),
+        # Membership is asked for again with the tokens of the log-in, which the Hub keeps
+        # encrypted (CryptKeeper); strictly, so that API tokens end with it, too.
+        "enable_auth_state": True,
+        "auth_refresh_age": identity.refresh_seconds,
+        "auth_refresh_strict": True,
+        "refresh_pre_spawn": True,
+    }
+
+
+_SPAWNER: dict[str, Any] = {
+    # Names that no two people share, and a home that outlives a deleted user record.
+    "slug_scheme": "safe",
+    "delete_pvc": False,
+    "automount_service_account_token": False,
+    "pod_security_context": {
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        # Without it each start walks the whole home.
+        "fsGroupChangePolicy": "OnRootMismatch",
+    },
+    "container_security_context": {"capabilities": {"drop": ["ALL"]}},
+}

@@ -1,0 +1,229 @@
+"""Log-in through Keycloak, and the membership that a session hangs on.
+
+OAuthenticator asks for the groups at log-in alone: someone who is removed from a group keeps a
+session that already runs (`refresh_user` never calls `check_allowed`). Here each refresh decides
+anew. Four answers are told apart, for a session must end on two of them only:
+
+- a member: the session goes on, with fresh groups;
+- no longer a member: it ends;
+- the Keycloak session is over: it ends, too, and the browser logs in again;
+- Keycloak does not answer: running servers stay usable, nothing new starts.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlencode
+
+from jupyterhub.apihandlers.users import ActivityAPIHandler  # type: ignore[import-untyped]
+from jupyterhub.spawner import SpawnException  # type: ignore[import-untyped]
+from jupyterhub.user import User  # type: ignore[import-untyped]
+from oauthenticator.generic import GenericOAuthenticator  # type: ignore[import-untyped]
+from oauthenticator.oauth2 import (  # type: ignore[import-untyped]
+    OAuthCallbackHandler,
+    OAuthLoginHandler,
+    OAuthLogoutHandler,
+)
+from tornado import web
+from tornado.httpclient import HTTPClientError
+from traitlets import Unicode
+
+from mlhub.hub.groups import hub_group_name
+
+SILENT = (
+    "Keycloak, which knows who may use this hub, does not answer: nobody can log in or start a "
+    "server for the moment. Servers that run stay usable. Try again in a minute; if it lasts, "
+    "tell your administrator."
+)
+
+
+class KeycloakSilent(web.HTTPError):
+    """Keycloak cannot be reached, or answers with a fault of its own."""
+
+    def __init__(self, detail: str):
+        super().__init__(503, SILENT)
+        self.detail = detail
+
+
+class BadGroupsClaim(web.HTTPError):
+    """The groups claim has a shape from which nobody's membership can be read."""
+
+    def __init__(self, claim: str, given: object):
+        super().__init__(
+            403,
+            f"Keycloak sent the claim {claim!r} as {type(given).__name__}; a list of full group "
+            "paths is required. The client's group-membership mapper needs Multivalued and Full "
+            "group path on.",
+        )
+
+
+class LoginHandler(OAuthLoginHandler):  # type: ignore[misc]
+    """To Keycloak's log-in page, if there is one to go to."""
+
+    async def get(self) -> None:
+        await self.authenticator.knock()
+        super().get()
+
+
+class CallbackHandler(OAuthCallbackHandler):  # type: ignore[misc]
+    """Back from Keycloak; whoever is turned away can log in as somebody else."""
+
+    async def get(self) -> None:
+        self.extra_error_html = (
+            f'<a href="{self.authenticator.end_session()}">Log in with another account</a>'
+        )
+        await super().get()
+
+
+class LogoutHandler(OAuthLogoutHandler):  # type: ignore[misc]
+    """Ends the Keycloak session with the Hub's, so that the next person has to log in."""
+
+    _id_token: str | None = None
+
+    async def handle_logout(self) -> None:
+        await super().handle_logout()
+        if self.current_user:
+            state = await self.current_user.get_auth_state() or {}
+            self._id_token = state.get("id_token")
+
+    async def render_logout_page(self) -> None:
+        if self._id_token:
+            self.redirect(self.authenticator.end_session(self._id_token))
+        else:
+            self.redirect(self.settings["login_url"])
+
+
+class ActivityHandler(ActivityAPIHandler):  # type: ignore[misc]
+    """A server's report that a kernel is busy counts when its owner's session is over.
+
+    Otherwise a night's training would be culled once the owner's Keycloak session had timed out.
+    The report gives access to nothing. It refreshes the owner all the same, so that a removed
+    member is noticed while no browser is open.
+    """
+
+    async def refresh_auth(self, user: User, force: bool = False) -> User:
+        await super().refresh_auth(user, force)
+        return user
+
+
+class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
+    """A Keycloak realm decides who may log in and who is an admin, by group, and nothing else."""
+
+    login_handler = LoginHandler
+    callback_handler = CallbackHandler
+    logout_handler = LogoutHandler
+
+    groups_claim = Unicode("groups", config=True, help="claim that holds the full group paths")
+    discovery_url = Unicode(config=True, help="the realm's discovery document")
+    end_session_url = Unicode(config=True, help="the realm's log-out endpoint, for the browser")
+    after_logout_url = Unicode(config=True, help="where Keycloak sends people after log-out")
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._unconfirmed: set[str] = set()
+
+    def get_handlers(self, app: Any) -> list[Any]:
+        return [
+            *super().get_handlers(app),
+            (r"/api/users/([^/]+)/activity", ActivityHandler),
+        ]
+
+    def end_session(self, id_token: str | None = None) -> str:
+        """Where a browser ends its Keycloak session; with the id token it is not asked again."""
+        query = {"client_id": self.client_id, "post_logout_redirect_uri": self.after_logout_url}
+        if id_token:
+            query["id_token_hint"] = id_token
+        return f"{self.end_session_url}?{urlencode(query)}"
+
+    async def knock(self) -> None:
+        """Return if the realm answers; raises KeycloakSilent."""
+        try:
+            await self.httpfetch(self.discovery_url, "looking for the realm")
+        except HTTPClientError as error:
+            raise KeycloakSilent(f"{self.discovery_url}: {error}") from error
+
+    async def fetch(self, req: Any, label: str = "fetching", **kwargs: Any) -> Any:
+        """One request to Keycloak; a 4xx is its answer, anything else that fails is silence."""
+        try:
+            return await super().fetch(req, label, **kwargs)
+        except HTTPClientError as error:
+            if error.code < 500:
+                raise
+            silence = KeycloakSilent(f"{label}: {error}")
+        except OSError as error:
+            silence = KeycloakSilent(f"{label}: {error}")
+        self.log.error("Keycloak does not answer: %s", silence.detail)
+        raise silence
+
+    async def update_auth_model(self, auth_model: dict[str, Any]) -> dict[str, Any]:
+        # Not None, which would leave an admin of yesterday one for ever.
+        auth_model["admin"] = False
+        return auth_model
+
+    async def get_user_groups(self, auth_state: dict[str, Any]) -> set[str]:
+        """Hub group names of the user; raises BadGroupsClaim.
+
+        Keycloak leaves the claim out for someone in no group at all.
+        """
+        claim = auth_state[self.user_auth_state_key].get(self.groups_claim, [])
+        if not isinstance(claim, list) or not all(isinstance(path, str) for path in claim):
+            raise BadGroupsClaim(self.groups_claim, claim)
+        return {hub_group_name(path) for path in claim}
+
+    async def check_allowed(self, username: str, auth_model: dict[str, Any]) -> bool:
+        return not self.allowed_groups.isdisjoint(auth_model["groups"])
+
+    async def refresh_user(
+        self, user: User, handler: web.RequestHandler | None = None, **kwargs: Any
+    ) -> dict[str, Any] | bool:
+        auth_state = await user.get_auth_state() or {}
+        try:
+            auth_model = await self._ask_again(auth_state.get("refresh_token"), handler)
+            ended = await self._why_it_ends(user.name, auth_model)
+        except KeycloakSilent:
+            self._unconfirmed.add(user.name)
+            return True
+        except BadGroupsClaim as error:
+            auth_model, ended = None, str(error.log_message)
+        self._unconfirmed.discard(user.name)
+        if ended:
+            self.log.warning("The session of %s ends: %s", user.name, ended)
+        return auth_model if auth_model and not ended else False
+
+    async def _why_it_ends(self, name: str, auth_model: dict[str, Any] | None) -> str | None:
+        if auth_model is None:
+            return "the one at Keycloak is over"
+        if auth_model["name"] != name:
+            return f"the account has become {auth_model['name']} at Keycloak"
+        if not await self.check_allowed(name, auth_model):
+            return "no longer a member of a group that may use this hub"
+        return None
+
+    async def _ask_again(
+        self, refresh_token: str | None, handler: web.RequestHandler | None
+    ) -> dict[str, Any] | None:
+        """The user as Keycloak knows them now, or None when their session there is over.
+
+        The refresh token is traded in each time: unlike the access token it says whether the
+        session lives, and an access token would mostly be too old anyway.
+        """
+        if not refresh_token:
+            return None
+        try:
+            token_info = await self.get_token_info(
+                handler, self.build_refresh_token_request_params(refresh_token)
+            )
+            model: dict[str, Any] = await self._token_to_auth_model(
+                {"refresh_token": refresh_token, **token_info}
+            )
+        except HTTPClientError:
+            return None
+        return model
+
+    async def pre_spawn_start(self, user: User, spawner: Any) -> None:
+        if user.name in self._unconfirmed:
+            raise SpawnException(SILENT, reason="identity", status_code=503)
+
+
+def hub_groups(paths: Iterable[str]) -> set[str]:
+    """Hub group names for the paths of the settings."""
+    return {hub_group_name(path) for path in paths}

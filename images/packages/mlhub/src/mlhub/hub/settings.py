@@ -1,0 +1,127 @@
+"""The settings of the hub's own behaviour: `custom.mlhub` in the chart's values.
+
+They arrive in the file where both charts mount their values, so there is one place to look.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+ETC = "MLHUB_HUB_ETC"
+"""Environment variable that moves the folder which the chart mounts, for tests."""
+
+
+class SettingsError(ValueError):
+    """The values cannot configure a hub; the message names the key."""
+
+
+def _url(value: str) -> str:
+    scheme, _, rest = value.partition("://")
+    if scheme not in ("http", "https") or not rest or value.endswith("/"):
+        raise ValueError("an http(s) address without a slash at its end is required")
+    return value
+
+
+Url = Annotated[str, AfterValidator(_url)]
+GroupPath = Annotated[str, StringConstraints(pattern=r"^(/[^/]+)+$")]
+"""A Keycloak group by its full path, e.g. `/mlhub/users`."""
+
+CALLBACK = "/hub/oauth_callback"
+
+
+class Identity(BaseModel):
+    """Who may log in, and the Keycloak that knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    public_url: Url = Field(description="Keycloak as browsers reach it")
+    internal_url: Url = Field(description="Keycloak as the hub reaches it")
+    realm: str = Field(min_length=1)
+    callback_url: Url = Field(description="the client's one redirect URI")
+    access_groups: list[GroupPath] = Field(min_length=1)
+    admin_groups: list[GroupPath] = []
+    refresh_seconds: int = Field(
+        default=300, ge=1, description="how long a membership counts before it is asked for again"
+    )
+    groups_claim: str = Field(default="groups", min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.callback_url.endswith(CALLBACK):
+            raise ValueError(f"callback_url is {self.callback_url!r}; it must end in {CALLBACK}")
+        if strangers := sorted(set(self.admin_groups) - set(self.access_groups)):
+            raise ValueError(
+                f"admin_groups holds {strangers}, which access_groups does not; "
+                "admins can log in, so list them in both"
+            )
+        return self
+
+    @property
+    def login_url(self) -> str:
+        """The Hub's log-in page, where people land after they logged out."""
+        return self.callback_url.removesuffix("/oauth_callback") + "/login"
+
+    def public(self, endpoint: str) -> str:
+        """An OpenID Connect endpoint of the realm, for the browser."""
+        return f"{self.public_url}/realms/{self.realm}/protocol/openid-connect/{endpoint}"
+
+    def internal(self, endpoint: str) -> str:
+        """An OpenID Connect endpoint of the realm, for the hub."""
+        return f"{self.internal_url}/realms/{self.realm}/protocol/openid-connect/{endpoint}"
+
+    @property
+    def discovery(self) -> str:
+        """The realm's discovery document, as the hub reaches it."""
+        return f"{self.internal_url}/realms/{self.realm}/.well-known/openid-configuration"
+
+
+class Settings(BaseModel):
+    """`custom.mlhub`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    identity: Identity
+
+
+def load() -> Settings:
+    """The settings in the values that the chart mounted.
+
+    Raises SettingsError, one sentence for each key that is wrong.
+    """
+    etc = Path(os.environ.get(ETC, "/usr/local/etc/jupyterhub"))
+    path = etc / "secret" / "values.yaml"
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: {error.strerror}; the chart mounts its values there"
+        ) from error
+    custom = values.get("custom") or {}
+    if "mlhub" not in custom:
+        raise SettingsError(f"{path}: custom.mlhub is missing; mlhub.hub takes its settings there")
+    return parse(custom["mlhub"])
+
+
+def parse(given: Any) -> Settings:
+    """Settings from plain values; raises SettingsError, one sentence for each key."""
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        sentences = []
+        for fault in error.errors(include_url=False):
+            key = ".".join(["custom.mlhub", *map(str, fault["loc"])])
+            value = "" if fault["type"] == "missing" else f" (given: {fault['input']!r})"
+            message = fault["msg"].removeprefix("Value error, ")
+            sentences.append(f"{key}: {message}{value}")
+        raise SettingsError("\n".join(sentences)) from error
