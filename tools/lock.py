@@ -1,8 +1,8 @@
 """Lock what is installed, here and in the images: each requirements `.in` to a `.txt` with hashes.
 
 One lock serves both architectures: it is resolved for every platform, with markers, for the
-Python 3.11 that Debian and the base image have. `--check` changes nothing and fails where a lock is not in step;
-`--upgrade` takes newer versions, otherwise what is locked stays.
+Python 3.11 that Debian and the base image have. `--check` changes nothing and fails where a lock
+is not in step; `--upgrade` takes newer versions, otherwise what is locked stays.
 """
 
 import argparse

@@ -1,5 +1,7 @@
 """What the hub image must be able to do, asked at build and wherever one doubts it."""
 
+# ruff: noqa: S101
+
 import importlib
 import shutil
 import subprocess
@@ -18,6 +20,8 @@ for module in (
     importlib.import_module(module)
 
 subprocess.run(["jupyterhub", "--version"], check=True)
-subprocess.run(["python3", "-m", "jupyterhub_idle_culler", "--help"], check=True, capture_output=True)
+subprocess.run(
+    ["python3", "-m", "jupyterhub_idle_culler", "--help"], check=True, capture_output=True
+)
 left_over = [tool for tool in ("gcc", "cc", "make", "node", "sudo") if shutil.which(tool)]
 assert not left_over, f"{left_over} in the hub image"

@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -I
-"""Start PostgreSQL so that the platform's roles, databases and passwords are always those of its Secret.
+"""Start PostgreSQL with the roles, databases and passwords that its Secret says.
 
 `/run/secrets/postgres` is the mounted Secret: `postgres-password` for the superuser, and for each
 `<role>-password` a role and a database of that name. They are brought in line before the server
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 BIN = Path("/usr/lib/postgresql/15/bin")
@@ -32,7 +33,7 @@ ROLE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 SINGLE_USER_NAME = re.compile(r'^\s*1: name = "(.*)"\s+\(typeid', re.MULTILINE)
 
 
-class CannotStart(Exception):
+class StartError(Exception):
     """Said to a person in one sentence; the pod then waits for them in CrashLoopBackOff."""
 
 
@@ -43,12 +44,12 @@ def read_passwords(folder: Path) -> dict[str, str]:
         role = file.name.removesuffix("-password")
         password = file.read_text(encoding="utf-8").rstrip("\n")
         if not ROLE.fullmatch(role):
-            raise CannotStart(f"{file}: the role's name must match {ROLE.pattern}; rename the key.")
+            raise StartError(f"{file}: the role's name must match {ROLE.pattern}; rename the key.")
         if not password:
-            raise CannotStart(f"{file} is empty; give the Secret's key a value.")
+            raise StartError(f"{file} is empty; give the Secret's key a value.")
         passwords[role] = password
     if "postgres" not in passwords:
-        raise CannotStart(
+        raise StartError(
             f"{folder}/postgres-password does not exist; mount the Secret with the passwords there."
         )
     return passwords
@@ -57,9 +58,7 @@ def read_passwords(folder: Path) -> dict[str, str]:
 def saslprep(password: str) -> str:
     """RFC 4013, as PostgreSQL applies it: text that it forbids is used as it is."""
     mapped = "".join(
-        " " if stringprep.in_table_c12(c) else c
-        for c in password
-        if not stringprep.in_table_b1(c)
+        " " if stringprep.in_table_c12(c) else c for c in password if not stringprep.in_table_b1(c)
     )
     normal = unicodedata.normalize("NFKC", mapped)
     forbidden = (
@@ -92,9 +91,7 @@ def scram_verifier(password: str, salt: bytes | None = None) -> str:
     client_key = hmac.digest(salted, b"Client Key", "sha256")
     stored = base64.b64encode(hashlib.sha256(client_key).digest()).decode()
     server = base64.b64encode(hmac.digest(salted, b"Server Key", "sha256")).decode()
-    return (
-        f"SCRAM-SHA-256${SCRAM_ITERATIONS}:{base64.b64encode(salt).decode()}${stored}:{server}"
-    )
+    return f"SCRAM-SHA-256${SCRAM_ITERATIONS}:{base64.b64encode(salt).decode()}${stored}:{server}"
 
 
 def statements(passwords: dict[str, str], roles: set[str], databases: set[str]) -> list[str]:
@@ -117,16 +114,16 @@ def single_user(pgdata: Path, sql: list[str]) -> str:
     Errors are logged without the statement that caused them.
     """
     options = ["exit_on_error=on", "log_min_error_statement=panic", "log_checkpoints=off"]
-    command = [BIN / "postgres", "--single", "-j", "-D", pgdata]
+    command = [f"{BIN}/postgres", "--single", "-j", "-D", str(pgdata)]
     command += [part for option in options for part in ("-c", option)]
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: PLW1510
         [*command, "postgres"],
         input="".join(f"{statement};\n\n" for statement in sql),
         capture_output=True,
         text=True,
     )
     if done.returncode:
-        raise CannotStart(
+        raise StartError(
             f"PostgreSQL could not open {pgdata} to set its roles: {done.stderr.strip()}"
         )
     return done.stdout
@@ -135,18 +132,18 @@ def single_user(pgdata: Path, sql: list[str]) -> str:
 def create(pgdata: Path) -> None:
     """Make the data folder, whole or not at all."""
     if pgdata.exists() and any(pgdata.iterdir()):
-        raise CannotStart(
+        raise StartError(
             f"{pgdata} is not empty and is no PostgreSQL data folder (it has no PG_VERSION); "
             "mount an empty volume, or put the data back."
         )
     unfinished = pgdata.with_name(f"{pgdata.name}.unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)
-    command = [BIN / "initdb", "--pgdata", unfinished, "--username=postgres", "--encoding=UTF8"]
+    command = [f"{BIN}/initdb", f"--pgdata={unfinished}", "--username=postgres", "--encoding=UTF8"]
     command += ["--locale=C.UTF-8", "--auth=reject", "--data-checksums"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise CannotStart(f"initdb failed in {unfinished.parent}: {done.stderr.strip()}")
+        raise StartError(f"initdb failed in {unfinished.parent}: {done.stderr.strip()}")
     if pgdata.exists():
         pgdata.rmdir()
     unfinished.rename(pgdata)
@@ -161,7 +158,7 @@ def prepare(pgdata: Path, passwords: dict[str, str]) -> None:
     if not version.exists():
         said(f"make {pgdata}", lambda: create(pgdata))
     elif (found := version.read_text().strip()) != "15":
-        raise CannotStart(f"{pgdata} is of PostgreSQL {found}, this is 15; dump and restore it.")
+        raise StartError(f"{pgdata} is of PostgreSQL {found}, this is 15; dump and restore it.")
     pgdata.chmod(0o700)
 
     def bring_in_line() -> None:
@@ -173,7 +170,7 @@ def prepare(pgdata: Path, passwords: dict[str, str]) -> None:
     said(f"set roles and passwords: {', '.join(passwords)}", bring_in_line)
 
 
-def said(what: str, do) -> None:
+def said(what: str, do: Callable[[], None]) -> None:
     start = time.monotonic()
     do()
     print(f"mlhub-postgres: {what} ({time.monotonic() - start:.1f} s)", flush=True)
@@ -187,12 +184,12 @@ def main() -> None:
             pgdata.parent.mkdir(parents=True, exist_ok=True)
             prepare(pgdata, passwords)
         except OSError as error:
-            raise CannotStart(f"{error}; uid {os.getuid()} must own {pgdata.parent}.") from error
-    except CannotStart as reason:
+            raise StartError(f"{error}; uid {os.getuid()} must own {pgdata.parent}.") from error
+    except StartError as reason:
         sys.exit(f"mlhub-postgres: {reason}")
     files = [f"hba_file={CONFIG}/pg_hba.conf", f"ident_file={CONFIG}/pg_ident.conf"]
     options = [part for file in files for part in ("-c", file)]
-    os.execv(BIN / "postgres", ["postgres", "-D", str(pgdata), *options, *sys.argv[1:]])
+    os.execv(BIN / "postgres", ["postgres", "-D", str(pgdata), *options, *sys.argv[1:]])  # noqa: S606
 
 
 if __name__ == "__main__":

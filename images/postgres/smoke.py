@@ -1,5 +1,7 @@
 """The server starts on nothing, survives a kill, and takes a changed password at its next start."""
 
+# ruff: noqa: S101, PT018, PLW1510
+
 import os
 import signal
 import subprocess
@@ -43,12 +45,15 @@ for role in ("postgres", "jupyterhub", "keycloak"):
 server = start()
 assert ask("jupyterhub", "jupyterhub fïrst's", "CREATE TABLE t AS SELECT 1 AS a").returncode == 0
 assert ask("keycloak", "wrong", "SELECT 1").returncode != 0
-assert "permission denied" in subprocess.run(
-    ["psql", "--username", "keycloak", "--dbname", "jupyterhub", "-c", "SELECT 1"],
-    env={**environment, "PGPASSWORD": "keycloak fïrst's"},
-    capture_output=True,
-    text=True,
-).stderr
+assert (
+    "permission denied"
+    in subprocess.run(
+        ["psql", "--username", "keycloak", "--dbname", "jupyterhub", "-c", "SELECT 1"],
+        env={**environment, "PGPASSWORD": "keycloak fïrst's"},
+        capture_output=True,
+        text=True,
+    ).stderr
+)
 server.send_signal(signal.SIGKILL)
 server.wait()
 

@@ -1,5 +1,7 @@
 """The proxy starts, asks for its token, and takes a route."""
 
+# ruff: noqa: S101, PT018, S310, RUF005
+
 import json
 import os
 import shutil
@@ -8,7 +10,6 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-
 
 
 def free_port() -> int:

@@ -1,0 +1,103 @@
+"""What a user image must be able to do, asked at build: `smoke.py MODULE …`.
+
+The home is an empty folder here, as it is at a person's first log-in: a volume mounted over
+/home/jovyan must hide nothing.
+"""
+
+# ruff: noqa: S101, PT018, S310, PLW1510, RUF005
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+home = Path(tempfile.mkdtemp())
+os.environ["HOME"] = str(home)
+
+
+def output(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
+    return done.stdout
+
+
+for tool in ("gcc", "cc", "make", "node", "npm", "sudo"):
+    assert shutil.which(tool) is None, f"{tool} does not belong in a user image"
+
+print("jupyterhub-singleuser", output("jupyterhub-singleuser", "--version").strip())
+for module in (*sys.argv[1:], "notebooks.activity", "notebooks.start"):
+    start = time.monotonic()
+    importlib.import_module(module)
+    print(f"import {module} ({time.monotonic() - start:.1f} s)", flush=True)
+
+# A cell executes in the kernel that the image offers, and its history is not in the home.
+notebook = home / "cell.ipynb"
+notebook.write_text(
+    json.dumps(
+        {
+            "cells": [
+                {
+                    "cell_type": "code",
+                    "execution_count": None,
+                    "id": "a",
+                    "metadata": {},
+                    "outputs": [],
+                    "source": "print(6 * 7)",
+                }
+            ],
+            "metadata": {
+                "kernelspec": {"name": "python3", "display_name": "", "language": "python"}
+            },
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+    )
+)
+output("papermill", str(notebook), str(home / "executed.ipynb"))
+executed = json.loads((home / "executed.ipynb").read_text())
+texts = [out.get("text") for cell in executed["cells"] for out in cell.get("outputs", ())]
+assert ["42\n"] in texts, texts
+
+# The server comes up through the start command, seeded, with Lab and our extension.
+log = home / "server.log"
+with log.open("w") as stream:
+    server = subprocess.Popen(
+        [sys.executable, "-s", shutil.which("mlhub-start") or "", "jupyter-lab", "--no-browser"]
+        + [
+            "--ip=127.0.0.1",
+            "--port=0",
+            "--IdentityProvider.token=smoke",
+            f"--ServerApp.root_dir={home}",
+        ],
+        stderr=stream,
+        stdout=stream,
+    )
+try:
+    runtime = Path(os.environ["JUPYTER_RUNTIME_DIR"])
+    deadline = time.monotonic() + 60
+    while not (found := list(runtime.glob("jpserver-*.json"))):
+        assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    url = json.loads(found[0].read_text())["url"]
+
+    def get(path: str) -> bytes:
+        request = urllib.request.Request(url + path, headers={"Authorization": "token smoke"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.read()
+
+    assert b"JupyterLab" in get("lab")
+    assert "python3" in json.loads(get("api/kernelspecs"))["kernelspecs"]
+    examples = {entry["name"] for entry in json.loads(get("api/contents/examples"))["content"]}
+    assert "getting-started.ipynb" in examples, examples
+finally:
+    server.terminate()
+    server.wait(20)
+assert "A busy kernel keeps this server active." in log.read_text(), log.read_text()
+databases = [str(file) for file in home.rglob("*.sqlite")] + [str(f) for f in home.rglob("*.db")]
+assert not databases, f"SQLite in the home: {databases}"

@@ -1,0 +1,1 @@
+"""What a person's notebook server has of mlhub: examples, activity reports, the start command."""

@@ -1,0 +1,1 @@
+"""The example notebooks, and the made-up market that they work on."""
