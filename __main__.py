@@ -1,0 +1,29 @@
+"""Where `pulumi up` begins: the stack file, what it relies on, then the platform."""
+
+from pathlib import Path
+
+import pulumi
+from pulumi.runtime import config
+
+from components.config import StackFile, StackFileError, load
+from components.platform import Platform
+from components.preflight import problems
+
+
+def stack_file(stack: str) -> StackFile:
+    """The checked stack file; ends the program with everything that is wrong."""
+    try:
+        found = load(stack, config.get_config_env(), config.get_config_secret_keys_env())
+        sentences = problems(stack, found, Path.cwd())
+    except StackFileError as error:
+        sentences = error.sentences
+    if sentences:
+        raise pulumi.RunError("\n".join(sentences))
+    return found
+
+
+platform = Platform(stack_file(pulumi.get_stack()))
+pulumi.export("hub_url", platform.hub_url)
+pulumi.export("keycloak_url", platform.keycloak_url)
+pulumi.export("hub_namespace", platform.hub.namespace)
+pulumi.export("hub_release", platform.hub.status)

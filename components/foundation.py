@@ -1,0 +1,304 @@
+"""Keycloak and Postgres, for a stack that has none of its own to use.
+
+One replica each: what they hold is on one volume, protected here and kept when all else goes.
+"""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from components import names
+from components.config import Foundation as FoundationConfig
+from components.secrets import password, secret
+
+KEYCLOAK_MANAGEMENT_PORT = 9000
+"""Health and metrics; on no Service."""
+
+UID, GID = 1000, 100
+"""Whom our images run as."""
+
+
+def pod_security() -> k8s.core.v1.PodSecurityContextArgsDict:
+    """The pod's part of Pod Security's `restricted`."""
+    return {
+        "run_as_non_root": True,
+        "run_as_user": UID,
+        "run_as_group": GID,
+        "fs_group": GID,
+        "seccomp_profile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> k8s.core.v1.SecurityContextArgsDict:
+    """The container's part of `restricted`, and a root file system that nothing writes to."""
+    return {
+        "allow_privilege_escalation": False,
+        "read_only_root_filesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def from_secret(name: str, secret_name: str, key: str) -> k8s.core.v1.EnvVarArgsDict:
+    return {"name": name, "value_from": {"secret_key_ref": {"name": secret_name, "key": key}}}
+
+
+def keycloak_environment(namespace: str, public_url: str) -> list[k8s.core.v1.EnvVarArgsDict]:
+    """Keycloak's options. Browsers get the public address, pods whichever they called."""
+    plain = {
+        "KC_DB_URL_HOST": names.in_cluster(names.POSTGRES, namespace),
+        "KC_DB_URL_PORT": str(names.POSTGRES_PORT),
+        "KC_DB_URL_DATABASE": names.KEYCLOAK_DATABASE,
+        "KC_DB_USERNAME": names.KEYCLOAK_DATABASE,
+        "KC_HTTP_ENABLED": "true",
+        "KC_HOSTNAME": public_url,
+        "KC_HOSTNAME_BACKCHANNEL_DYNAMIC": "true",
+    }
+    environment: list[k8s.core.v1.EnvVarArgsDict] = [
+        {"name": name, "value": value} for name, value in plain.items()
+    ]
+    return [
+        *environment,
+        from_secret("KC_DB_PASSWORD", names.POSTGRES_SECRET, f"{names.KEYCLOAK_DATABASE}-password"),
+        from_secret("KC_BOOTSTRAP_ADMIN_USERNAME", names.KEYCLOAK_ADMIN_SECRET, "username"),
+        from_secret("KC_BOOTSTRAP_ADMIN_PASSWORD", names.KEYCLOAK_ADMIN_SECRET, "password"),
+    ]
+
+
+def pod(
+    container: k8s.core.v1.ContainerArgsDict, volumes: list[k8s.core.v1.VolumeArgsDict]
+) -> k8s.core.v1.PodSpecArgsDict:
+    """A pod of one container that knows nothing of the cluster it is in."""
+    return {
+        "automount_service_account_token": False,
+        "enable_service_links": False,
+        "security_context": pod_security(),
+        "termination_grace_period_seconds": 60,
+        "containers": [container],
+        "volumes": volumes,
+    }
+
+
+def postgres_pod(image: pulumi.Input[str]) -> k8s.core.v1.PodSpecArgsDict:
+    return pod(
+        {
+            "name": "postgres",
+            "image": image,
+            "ports": [{"name": "postgres", "container_port": names.POSTGRES_PORT}],
+            "readiness_probe": {
+                "exec_": {"command": ["pg_isready", "--quiet"]},
+                "period_seconds": 5,
+            },
+            "resources": {
+                "requests": {"cpu": "50m", "memory": "128Mi"},
+                "limits": {"cpu": "1", "memory": "512Mi"},
+            },
+            "security_context": container_security(),
+            "volume_mounts": [
+                {"name": "data", "mount_path": "/var/lib/postgresql/data"},
+                {"name": "passwords", "mount_path": "/run/secrets/postgres"},
+                {"name": "run", "mount_path": "/var/run/postgresql"},
+                {"name": "tmp", "mount_path": "/tmp"},  # noqa: S108
+            ],
+        },
+        [
+            {"name": "data", "persistent_volume_claim": {"claim_name": names.POSTGRES_CLAIM}},
+            {
+                "name": "passwords",
+                "secret": {"secret_name": names.POSTGRES_SECRET, "default_mode": 0o440},
+            },
+            {"name": "run", "empty_dir": {}},
+            {"name": "tmp", "empty_dir": {}},
+        ],
+    )
+
+
+def keycloak_pod(
+    image: pulumi.Input[str], environment: list[k8s.core.v1.EnvVarArgsDict]
+) -> k8s.core.v1.PodSpecArgsDict:
+    def health(path: str) -> k8s.core.v1.HTTPGetActionArgsDict:
+        return {"path": f"/health/{path}", "port": KEYCLOAK_MANAGEMENT_PORT}
+
+    return pod(
+        {
+            "name": "keycloak",
+            "image": image,
+            "env": list(environment),
+            "ports": [
+                {"name": "http", "container_port": names.KEYCLOAK_PORT},
+                {"name": "health", "container_port": KEYCLOAK_MANAGEMENT_PORT},
+            ],
+            # The first start makes the schema, on a busy machine for minutes.
+            "startup_probe": {
+                "http_get": health("started"),
+                "period_seconds": 3,
+                "failure_threshold": 200,
+            },
+            "readiness_probe": {
+                "http_get": health("ready"),
+                "period_seconds": 5,
+                "timeout_seconds": 3,
+            },
+            "liveness_probe": {
+                "http_get": health("live"),
+                "period_seconds": 15,
+                "timeout_seconds": 5,
+                "failure_threshold": 8,
+            },
+            "resources": {
+                "requests": {"cpu": "100m", "memory": "512Mi"},
+                "limits": {"cpu": "2", "memory": "1Gi"},
+            },
+            "security_context": container_security(),
+            "volume_mounts": [
+                {"name": "data", "mount_path": "/opt/keycloak/data"},
+                {"name": "tmp", "mount_path": "/tmp"},  # noqa: S108
+            ],
+        },
+        [{"name": "data", "empty_dir": {}}, {"name": "tmp", "empty_dir": {}}],
+    )
+
+
+@dataclass(frozen=True)
+class FoundationArgs:
+    config: FoundationConfig
+    keycloak_url: str
+    """As browsers reach it."""
+    storage_class: pulumi.Input[str]
+    keycloak_image: pulumi.Input[str]
+    postgres_image: pulumi.Input[str]
+
+
+class Foundation(pulumi.ComponentResource):
+    """Keycloak on its Postgres, which keeps the hub's database, too."""
+
+    namespace: pulumi.Output[str]
+    admin_username: pulumi.Output[str]
+    admin_password: pulumi.Output[str]
+    hub_database_password: pulumi.Output[str]
+
+    def __init__(self, name: str, args: FoundationArgs, opts: pulumi.ResourceOptions | None = None):
+        super().__init__("mlhub:foundation:Foundation", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        kept = pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True)
+
+        self.namespace = k8s.core.v1.Namespace(
+            "foundation",
+            metadata={
+                "name": args.config.namespace,
+                "labels": names.labels("foundation") | names.RESTRICTED,
+            },
+            # With the namespace would go the claim of the databases.
+            opts=kept,
+        ).metadata.name
+        self.admin_username = pulumi.Output.from_input("admin")
+        self.admin_password = password("keycloak-admin", child)
+        self.hub_database_password = password("postgres-jupyterhub", child)
+
+        database = self._postgres(args, child, kept)
+        self._keycloak(args, child, [database])
+        self.register_outputs(
+            {
+                "namespace": self.namespace,
+                "admin_username": self.admin_username,
+                "admin_password": self.admin_password,
+                "hub_database_password": self.hub_database_password,
+            }
+        )
+
+    def _metadata(self, name: str, component: str) -> k8s.meta.v1.ObjectMetaArgsDict:
+        return {"name": name, "namespace": self.namespace, "labels": names.labels(component)}
+
+    def _postgres(
+        self, args: FoundationArgs, child: pulumi.ResourceOptions, kept: pulumi.ResourceOptions
+    ) -> k8s.apps.v1.StatefulSet:
+        passwords = secret(
+            names.POSTGRES_SECRET,
+            namespace=self.namespace,
+            data={
+                "postgres-password": password("postgres-superuser", child),
+                f"{names.HUB_DATABASE}-password": self.hub_database_password,
+                f"{names.KEYCLOAK_DATABASE}-password": password("postgres-keycloak", child),
+            },
+            opts=child,
+        )
+        data = k8s.core.v1.PersistentVolumeClaim(
+            names.POSTGRES_CLAIM,
+            metadata=self._metadata(names.POSTGRES_CLAIM, names.POSTGRES),
+            spec={
+                "access_modes": ["ReadWriteOnce"],
+                "storage_class_name": args.storage_class,
+                "resources": {"requests": {"storage": args.config.postgres_volume}},
+            },
+            opts=kept,
+        )
+        k8s.core.v1.Service(
+            names.POSTGRES,
+            metadata=self._metadata(names.POSTGRES, names.POSTGRES),
+            spec={
+                "selector": names.selector(names.POSTGRES),
+                "ports": [{"name": "postgres", "port": names.POSTGRES_PORT}],
+            },
+            opts=child,
+        )
+        return k8s.apps.v1.StatefulSet(
+            names.POSTGRES,
+            metadata=self._metadata(names.POSTGRES, names.POSTGRES),
+            spec={
+                "replicas": 1,
+                "service_name": names.POSTGRES,
+                "selector": {"match_labels": names.selector(names.POSTGRES)},
+                "template": {
+                    "metadata": {"labels": names.labels(names.POSTGRES)},
+                    "spec": postgres_pod(args.postgres_image),
+                },
+            },
+            opts=_after(child, passwords, data),
+        )
+
+    def _keycloak(
+        self, args: FoundationArgs, child: pulumi.ResourceOptions, needed: list[pulumi.Resource]
+    ) -> None:
+        admin = secret(
+            names.KEYCLOAK_ADMIN_SECRET,
+            namespace=self.namespace,
+            data={"username": self.admin_username, "password": self.admin_password},
+            opts=child,
+        )
+        k8s.core.v1.Service(
+            names.KEYCLOAK,
+            metadata=self._metadata(names.KEYCLOAK, names.KEYCLOAK),
+            spec={
+                "type": "NodePort",
+                "selector": names.selector(names.KEYCLOAK),
+                "ports": [
+                    {
+                        "name": "http",
+                        "port": names.KEYCLOAK_PORT,
+                        "node_port": args.config.keycloak_node_port,
+                    }
+                ],
+            },
+            opts=child,
+        )
+        environment = keycloak_environment(args.config.namespace, args.keycloak_url)
+        k8s.apps.v1.Deployment(
+            names.KEYCLOAK,
+            metadata=self._metadata(names.KEYCLOAK, names.KEYCLOAK),
+            spec={
+                "replicas": 1,
+                # Two of them would each keep sessions that the other does not know.
+                "strategy": {"type": "Recreate"},
+                "progress_deadline_seconds": 900,
+                "selector": {"match_labels": names.selector(names.KEYCLOAK)},
+                "template": {
+                    "metadata": {"labels": names.labels(names.KEYCLOAK)},
+                    "spec": keycloak_pod(args.keycloak_image, environment),
+                },
+            },
+            opts=_after(child, admin, *needed),
+        )
+
+
+def _after(child: pulumi.ResourceOptions, *needed: pulumi.Resource) -> pulumi.ResourceOptions:
+    return pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=list(needed)))

@@ -1,0 +1,119 @@
+"""The hub: its namespace, its Secrets and one Helm release."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as k8s
+import yaml
+
+from components import names
+from components.config import Hub as HubConfig
+from components.secrets import hex_key, secret
+
+TIMEOUT_SECONDS = 600
+"""For hub and proxy to become ready, images pulled and database migrated."""
+
+KEPT_REVISIONS = 10
+
+
+def chart_version(chart: Path) -> str:
+    """`version` in the chart's Chart.yaml."""
+    described = yaml.safe_load((chart / "Chart.yaml").read_text(encoding="utf-8"))
+    return str(described["version"])
+
+
+def chart_digest(chart: Path) -> str:
+    """SHA-256 over the chart's files, names and contents.
+
+    pulumi-kubernetes compares a chart in a folder by its version alone (pulumi-kubernetes#2672), so
+    the digest goes into the release's description: an edited template is a change, too.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(path for path in chart.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(chart).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class JupyterHubArgs:
+    config: HubConfig
+    values: dict[str, Any]
+    """The Release's values."""
+    client_secret: pulumi.Input[str] | None
+    """Of the hub's client in Keycloak; None where the Secret is there already."""
+    database_password: pulumi.Input[str]
+    after: Sequence[pulumi.Resource] = ()
+    """What must work before the hub starts; its namespace and Secrets need none of it."""
+
+
+class JupyterHub(pulumi.ComponentResource):
+    """The Release and what it refers to by name."""
+
+    namespace: pulumi.Output[str]
+    status: pulumi.Output[str]
+    """`deployed`, where all is well."""
+
+    def __init__(self, name: str, args: JupyterHubArgs, opts: pulumi.ResourceOptions | None = None):
+        super().__init__("mlhub:jupyterhub:JupyterHub", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+
+        self.namespace = k8s.core.v1.Namespace(
+            "jupyterhub",
+            metadata={
+                "name": args.config.namespace,
+                "labels": names.labels("jupyterhub") | names.RESTRICTED,
+            },
+            # With the namespace would go the claims of everyone's home.
+            opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True),
+        ).metadata.name
+
+        secrets = [self._hub_secret(args, child)]
+        if args.client_secret is not None:
+            secrets.append(
+                secret(
+                    names.OIDC_SECRET,
+                    namespace=self.namespace,
+                    data={"client_id": names.OIDC_CLIENT, "client_secret": args.client_secret},
+                    opts=child,
+                )
+            )
+
+        chart = Path(args.config.chart.path)
+        release = k8s.helm.v3.Release(
+            "jupyterhub",
+            name=names.HUB_RELEASE,
+            namespace=self.namespace,
+            chart=args.config.chart.path,
+            version=chart_version(chart),
+            description=f"chart sha256:{chart_digest(chart)}",
+            values=args.values,
+            atomic=True,
+            timeout=TIMEOUT_SECONDS,
+            max_history=KEPT_REVISIONS,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[*secrets, *args.after]),
+        )
+        self.status = release.status.apply(lambda status: str(status.status))
+        self.register_outputs({"namespace": self.namespace, "status": self.status})
+
+    def _hub_secret(
+        self, args: JupyterHubArgs, child: pulumi.ResourceOptions
+    ) -> k8s.core.v1.Secret:
+        """`hub.existingSecret`; its keys are those that Zero to JupyterHub looks for."""
+        return secret(
+            names.HUB_SECRET,
+            namespace=self.namespace,
+            data={
+                "hub.config.JupyterHub.cookie_secret": hex_key("hub-cookie", child),
+                "hub.config.CryptKeeper.keys": hex_key("hub-crypt-key", child),
+                "hub.config.ConfigurableHTTPProxy.auth_token": hex_key("hub-proxy-token", child),
+                "hub.services.jupyterhub-idle-culler.apiToken": hex_key("hub-culler", child),
+                "hub.db.password": args.database_password,
+            },
+            opts=child,
+        )

@@ -1,0 +1,92 @@
+"""Names that people and systems rely on, and the rules that make one name of another.
+
+Here and nowhere else: a name that two components spell for themselves is one that some day differs.
+"""
+
+EMBEDDED_KUBECONFIG = ".mlhub/cluster/kubeconfig"
+EMBEDDED_CONTEXT = "mlhub-local"
+"""The node that `make up` brings up, where a stack names no context."""
+
+HUB_RELEASE = "jupyterhub"
+OIDC_CLIENT = "jupyterhub"
+
+OIDC_SECRET = "jupyterhub-oidc-secret"  # noqa: S105 (names of Secrets, not secrets)
+HUB_SECRET = "mlhub-hub"  # noqa: S105
+KEYCLOAK_ADMIN_SECRET = "keycloak-admin"  # noqa: S105
+POSTGRES_SECRET = "postgres"  # noqa: S105
+DEMO_USERS_SECRET = "demo-users"  # noqa: S105
+
+KEYCLOAK = "keycloak"
+KEYCLOAK_PORT = 8080
+POSTGRES = "postgres"
+POSTGRES_PORT = 5432
+POSTGRES_CLAIM = "postgres-data"
+
+GROUPS_CLAIM = "groups"
+
+HUB_DATABASE = "jupyterhub"
+"""The hub's database and the role that owns it."""
+
+KEYCLOAK_DATABASE = "keycloak"
+
+RESTRICTED = {
+    f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
+}
+"""Labels of a namespace in which no pod may have more rights than it needs (Pod Security)."""
+
+
+def labels(component: str) -> dict[str, str]:
+    """The recommended labels of Kubernetes for everything that the program makes itself."""
+    return {
+        "app.kubernetes.io/name": component,
+        "app.kubernetes.io/part-of": "mlhub",
+        "app.kubernetes.io/managed-by": "pulumi",
+    }
+
+
+def selector(component: str) -> dict[str, str]:
+    """The part of `labels` that finds a component's pods; a workload's selector never changes."""
+    return {"app.kubernetes.io/name": component, "app.kubernetes.io/part-of": "mlhub"}
+
+
+def address(host: str, port: int) -> str:
+    """What a person types into a browser."""
+    return f"http://{host}:{port}"
+
+
+def in_cluster(service: str, namespace: str) -> str:
+    """The Service's name as every pod of the cluster resolves it."""
+    return f"{service}.{namespace}.svc.cluster.local"
+
+
+def callback_url(hub_url: str) -> str:
+    """Where Keycloak may send people back to, and nowhere else (row T1)."""
+    return f"{hub_url}/hub/oauth_callback"
+
+
+def after_logout_url(hub_url: str) -> str:
+    """Where Keycloak may send people who logged out."""
+    return f"{hub_url}/hub/login"
+
+
+def home_class(hub_namespace: str) -> str:
+    """The StorageClass of homes. Classes have no namespace, so the hub's is in the name."""
+    return f"{hub_namespace}-homes"
+
+
+def image(repository: str, name: str) -> str:
+    return f"{repository}/{name}"
+
+
+def group_chain(path: str) -> list[str]:
+    """A Keycloak group's path and those of its ancestors, the eldest first.
+
+    `/mlhub/users` gives `["/mlhub", "/mlhub/users"]`.
+    """
+    parts = path.strip("/").split("/")
+    return ["/" + "/".join(parts[: depth + 1]) for depth in range(len(parts))]
+
+
+def group_slug(path: str) -> str:
+    """A group's path as a resource's name. `--` keeps `/a/b-c` and `/a-b/c` apart."""
+    return path.strip("/").replace("/", "--")

@@ -1,0 +1,106 @@
+"""Who may talk to whom where no chart says so: nothing, and then what is listed here.
+
+Policies name pods and their ports, never Services. The hub's chart brings those of the hub, the
+proxy and the user pods.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from components import names
+
+HUB_PODS = {"app": "jupyterhub", "component": "hub"}
+"""How both charts label the hub's pod."""
+
+
+def pods(
+    labels: Mapping[str, str], namespace: pulumi.Input[str] | None = None
+) -> k8s.networking.v1.NetworkPolicyPeerArgsDict:
+    """Pods by their labels, of the policy's own namespace or of another."""
+    peer: k8s.networking.v1.NetworkPolicyPeerArgsDict = {
+        "pod_selector": {"match_labels": dict(labels)}
+    }
+    if namespace is not None:
+        peer["namespace_selector"] = {"match_labels": {"kubernetes.io/metadata.name": namespace}}
+    return peer
+
+
+def tcp(port: int) -> k8s.networking.v1.NetworkPolicyPortArgsDict:
+    return {"port": port, "protocol": "TCP"}
+
+
+def dns() -> k8s.networking.v1.NetworkPolicyEgressRuleArgsDict:
+    """To any resolver: in some clusters it is a pod, in others an address of the node."""
+    return {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+
+
+@dataclass(frozen=True)
+class NetworkArgs:
+    hub_namespace: pulumi.Input[str]
+    foundation_namespace: pulumi.Input[str]
+
+
+class Network(pulumi.ComponentResource):
+    """The policies of both namespaces."""
+
+    def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None):
+        super().__init__("mlhub:network:Network", name, {}, opts)
+        self._child = pulumi.ResourceOptions(parent=self)
+
+        foundation = args.foundation_namespace
+        for where, namespace in [("hub", args.hub_namespace), ("foundation", foundation)]:
+            self._policy(
+                f"{where}-nothing",
+                "nothing",
+                namespace,
+                {"pod_selector": {}, "policy_types": ["Ingress", "Egress"]},
+            )
+        keycloak, postgres = names.selector(names.KEYCLOAK), names.selector(names.POSTGRES)
+        self._policy(
+            names.POSTGRES,
+            names.POSTGRES,
+            foundation,
+            {
+                "pod_selector": {"match_labels": postgres},
+                "policy_types": ["Ingress", "Egress"],
+                "ingress": [
+                    {
+                        "from_": [pods(keycloak), pods(HUB_PODS, args.hub_namespace)],
+                        "ports": [tcp(names.POSTGRES_PORT)],
+                    }
+                ],
+            },
+        )
+        self._policy(
+            names.KEYCLOAK,
+            names.KEYCLOAK,
+            foundation,
+            {
+                "pod_selector": {"match_labels": keycloak},
+                "policy_types": ["Ingress", "Egress"],
+                # From anywhere: browsers come by the node's port.
+                "ingress": [{"ports": [tcp(names.KEYCLOAK_PORT)]}],
+                "egress": [
+                    {"to": [pods(postgres)], "ports": [tcp(names.POSTGRES_PORT)]},
+                    dns(),
+                ],
+            },
+        )
+        self.register_outputs({})
+
+    def _policy(
+        self,
+        logical_name: str,
+        name: str,
+        namespace: pulumi.Input[str],
+        spec: k8s.networking.v1.NetworkPolicySpecArgsDict,
+    ) -> None:
+        k8s.networking.v1.NetworkPolicy(
+            logical_name,
+            metadata={"name": name, "namespace": namespace, "labels": names.labels(name)},
+            spec=spec,
+            opts=self._child,
+        )

@@ -1,0 +1,149 @@
+"""What must be there before the first resource is registered, so that nothing is left half made.
+
+The only module of the program that looks at files, sockets and a cluster. Each check answers with
+sentences for a person; an empty list is a yes.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from components import names
+from components.config import StackFile, path_of
+
+CONNECT_SECONDS = 5
+FREE_BYTES = 2 * 2**30
+"""Below this a build or a database would fail in the middle, and not say that it was the disk."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """A kubeconfig's context, as far as the checks need it."""
+
+    kubeconfig: Path
+    name: str
+    server: str
+    proxied: bool
+
+
+def problems(name: str, stack: StackFile, root: Path) -> list[str]:
+    """All that keeps the stack `name` from being applied from the checkout at `root`."""
+    found = [f"{path_of(name)}: {sentence}" for sentence in missing_files(stack, root)]
+    context = find_context(stack, root)
+    if isinstance(context, str):
+        return [*found, context]
+    if stack.cluster.context is None:
+        found += full_disk(root)
+    if silence := unanswered(context):
+        return [*found, silence]
+    if stack.identity.existing_secret:
+        found += missing_secret(path_of(name), stack, context)
+    return found
+
+
+def missing_files(stack: StackFile, root: Path) -> Iterator[str]:
+    """What the stack file names and the checkout lacks."""
+    if not (root / stack.hub.chart.path / "Chart.yaml").is_file():
+        yield (
+            f"hub.chart.path is {stack.hub.chart.path}, where no Chart.yaml is; "
+            "give the folder of a chart, relative to the project"
+        )
+    known = sorted(dockerfile.parent.name for dockerfile in root.glob("images/*/Dockerfile"))
+    for number, profile in enumerate(stack.profiles):
+        if profile.image not in known:
+            yield (
+                f"profiles[{number}].image is {profile.image}; one of {', '.join(known)} is "
+                "required, the folders of images/ with a Dockerfile"
+            )
+
+
+def full_disk(root: Path) -> Iterator[str]:
+    free = shutil.disk_usage(root).free
+    if free < FREE_BYTES:
+        yield (
+            f"{root} has {free / 2**30:.1f} GiB free; at least {FREE_BYTES / 2**30:.0f} GiB are "
+            "needed for images and volumes, so make room and run the same command again"
+        )
+
+
+def find_context(stack: StackFile, root: Path) -> Context | str:
+    """The stack's context in the first kubeconfig that has it, or why there is none."""
+    wanted = stack.cluster.context
+    if wanted is None:
+        files = [root / names.EMBEDDED_KUBECONFIG]
+        advice = "start the embedded node with `make up`, or set cluster.context to one of yours"
+    else:
+        given = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+        files = [Path(part) for part in given.split(os.pathsep) if part]
+        advice = "correct cluster.context, or point KUBECONFIG at the file that has it"
+    name = wanted or names.EMBEDDED_CONTEXT
+    seen: list[str] = []
+    for file in files:
+        if not file.is_file():
+            continue
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        contexts = _named(content, "contexts")
+        seen += contexts
+        if name in contexts:
+            cluster = _named(content, "clusters").get(contexts[name]["context"]["cluster"])
+            if cluster is None:
+                return f"{file}: context {name} names a cluster that the file lacks; {advice}"
+            details = cluster["cluster"]
+            return Context(file, name, details["server"], "proxy-url" in details)
+    where = ", ".join(map(str, files))
+    there = f"it has {', '.join(seen)}" if seen else "there is none"
+    return f"no Kubernetes context {name} in {where} ({there}); {advice}"
+
+
+def _named(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A kubeconfig's list of named things, by name."""
+    return {item["name"]: item for item in content.get(key) or []}
+
+
+def unanswered(context: Context) -> str | None:
+    """Why the API server cannot be reached, or None. A preview needs it, too."""
+    if context.proxied:
+        return None
+    url = urlsplit(context.server)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname or "", port), CONNECT_SECONDS).close()
+    except OSError as error:
+        return (
+            f"the cluster of context {context.name} does not answer at {context.server} "
+            f"({error.strerror or error}); start it or connect to its network, then run the same "
+            "command again (a preview compares with the cluster, so it needs it, too)"
+        )
+    return None
+
+
+def missing_secret(file: str, stack: StackFile, context: Context) -> Iterator[str]:
+    """What is wrong with the Secret that the stack says exists. Its values are never read."""
+    name, namespace = stack.identity.existing_secret, stack.hub.namespace
+    keys = "{{range $key, $value := .data}}{{$key}} {{end}}"
+    command = ["kubectl", "--kubeconfig", str(context.kubeconfig), "--context", context.name]
+    command += ["--namespace", namespace, "--request-timeout", "10s"]
+    command += ["get", "secret", str(name), "--output", f"go-template={keys}"]
+    place = f"{file}: identity.existing_secret is {name}"
+    advice = (
+        f"create it with `kubectl -n {namespace} create secret generic {name} "
+        "--from-literal=client_id=… --from-file=client_secret=…`, or leave the option out"
+    )
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except FileNotFoundError:
+        yield f"{place}, and kubectl, which would look for it, is not on PATH; install kubectl"
+    except subprocess.CalledProcessError as error:
+        yield f"{place}, which cannot be read ({error.stderr.strip()}); {advice}"
+    else:
+        lacking = {"client_id", "client_secret"} - set(answer.stdout.split())
+        if lacking:
+            yield f"{place}, which lacks the key {' and '.join(sorted(lacking))}; {advice}"

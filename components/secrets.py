@@ -1,0 +1,44 @@
+"""Generated secrets and the Kubernetes Secrets that hold them.
+
+A value is made once by pulumi-random and stays the same from one `up` to the next; only the name of
+the Secret that holds it goes anywhere else.
+"""
+
+from collections.abc import Mapping
+
+import pulumi
+import pulumi_kubernetes as k8s
+import pulumi_random as random
+
+from components import names
+
+
+def password(name: str, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
+    """190 bits of letters and digits, safe in every URL, file and shell."""
+    return random.RandomPassword(name, length=32, special=False, opts=opts).result
+
+
+def hex_key(name: str, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
+    """256 bits as 64 hexadecimal digits.
+
+    A password over that alphabet, because a RandomId is not secret and its id gives it away.
+    """
+    return random.RandomPassword(
+        name, length=64, lower=False, upper=False, override_special="abcdef", opts=opts
+    ).result
+
+
+def secret(
+    name: str,
+    *,
+    namespace: pulumi.Input[str],
+    data: Mapping[str, pulumi.Input[str]],
+    opts: pulumi.ResourceOptions,
+) -> k8s.core.v1.Secret:
+    """A Secret of that very name, which is also its logical one; every value is marked secret."""
+    return k8s.core.v1.Secret(
+        name,
+        metadata={"name": name, "namespace": namespace, "labels": names.labels(name)},
+        string_data={key: pulumi.Output.secret(value) for key, value in data.items()},
+        opts=opts,
+    )

@@ -1,0 +1,35 @@
+"""Where volumes come from: a class of our own, for a cluster's default may delete data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+
+@dataclass(frozen=True)
+class StorageArgs:
+    class_name: str
+    provisioner: str
+    labels: Mapping[str, str]
+
+
+class Storage(pulumi.ComponentResource):
+    """The StorageClass of homes and databases."""
+
+    class_name: pulumi.Output[str]
+
+    def __init__(self, name: str, args: StorageArgs, opts: pulumi.ResourceOptions | None = None):
+        super().__init__("mlhub:storage:Storage", name, {}, opts)
+        homes = k8s.storage.v1.StorageClass(
+            f"{name}-homes",
+            metadata={"name": args.class_name, "labels": dict(args.labels)},
+            provisioner=args.provisioner,
+            # A deleted claim leaves its volume, and what is on it, behind.
+            reclaim_policy="Retain",
+            # Where a pod lands decides where its volume is.
+            volume_binding_mode="WaitForFirstConsumer",
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.class_name = homes.metadata.name
+        self.register_outputs({"class_name": self.class_name})

@@ -1,0 +1,196 @@
+"""The values of the hub's Release, in the vocabulary of Zero to JupyterHub.
+
+One pure function, because the same values go to two charts: the official one and
+`charts/jupyterhub-lite`. Everything is literal but the images' digests, and no secret is here: the
+charts read them from Secrets with fixed names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from components import names
+from components.config import Network, StackFile
+from components.profiles import profile_list
+
+ACTIVITY_SECONDS = 60
+"""How often a server tells the hub that it is in use; well below any idle time-out."""
+
+REFRESH_SECONDS = 300
+"""How long a group membership counts before Keycloak is asked again."""
+
+DNS_ONLY = {
+    "cloudMetadataServer": False,
+    "dnsPortsCloudMetadataServer": False,
+    "dnsPortsKubeSystemNamespace": True,
+    "dnsPortsPrivateIPs": True,
+    "nonPrivateIPs": False,
+    "privateIPs": False,
+}
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image in the registry: its repository, and `tag@sha256:…`."""
+
+    repository: str
+    tag: pulumi.Input[str]
+
+    @property
+    def reference(self) -> pulumi.Output[str]:
+        return pulumi.Output.concat(self.repository, ":", self.tag)
+
+    def values(self) -> dict[str, Any]:
+        """The charts join the two with a colon."""
+        return {"name": self.repository, "tag": self.tag}
+
+
+def hub_values(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, Any]:
+    """Values for the Release; `images` by name: hub, proxy and those of the profiles."""
+    return {
+        "custom": {"mlhub": {"identity": identity_settings(stack)}},
+        "hub": {
+            "image": images["hub"].values(),
+            "existingSecret": names.HUB_SECRET,
+            "db": {"type": "postgres", "url": database_url(stack), "upgrade": True},
+            "config": {"JupyterHub": {"authenticator_class": "mlhub.hub.KeycloakAuthenticator"}},
+            "extraConfig": {"mlhub": "from mlhub.hub import configure\nconfigure(c)\n"},
+            "extraEnv": oauth_environment(oidc_secret(stack)),
+            "resources": resources(cpu=("100m", "1"), memory=("256Mi", "1Gi")),
+            "networkPolicy": {
+                "enabled": True,
+                "egress": hub_egress(stack.network, stack.foundation.namespace),
+                "egressAllowRules": DNS_ONLY,
+            },
+        },
+        "proxy": {
+            "service": {"type": "NodePort", "nodePorts": {"http": stack.hub.node_port}},
+            "https": {"enabled": False},
+            "chp": {
+                "image": images["proxy"].values(),
+                "resources": resources(cpu=("20m", "500m"), memory=("64Mi", "256Mi")),
+                "networkPolicy": {"enabled": True, "egressAllowRules": DNS_ONLY},
+            },
+        },
+        "singleuser": singleuser(stack, images),
+        "cull": {
+            "enabled": True,
+            "timeout": stack.hub.idle_timeout,
+            "every": stack.hub.idle_check,
+        },
+        # Off: each needs images and cluster-wide objects of its own, of no use on one node.
+        "scheduling": {
+            "userScheduler": {"enabled": False},
+            "userPlaceholder": {"enabled": False},
+        },
+        "prePuller": {"hook": {"enabled": False}, "continuous": {"enabled": False}},
+    }
+
+
+def identity_settings(stack: StackFile) -> dict[str, Any]:
+    """`custom.mlhub.identity`, which `mlhub.hub.settings` reads."""
+    keycloak = names.in_cluster(names.KEYCLOAK, stack.foundation.namespace)
+    return {
+        "public_url": names.address(stack.domain, stack.foundation.keycloak_node_port),
+        "internal_url": names.address(keycloak, names.KEYCLOAK_PORT),
+        "realm": stack.identity.realm,
+        "callback_url": names.callback_url(names.address(stack.domain, stack.hub.node_port)),
+        "access_groups": list(stack.identity.access_groups),
+        "admin_groups": list(stack.identity.admin_groups),
+        "refresh_seconds": REFRESH_SECONDS,
+        "groups_claim": names.GROUPS_CLAIM,
+    }
+
+
+def singleuser(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, Any]:
+    """What every user pod has; the default profile again, for what starts without the form."""
+    default = stack.default_profile
+    return {
+        "image": images[default.image].values(),
+        "cmd": "jupyterhub-singleuser",
+        "defaultUrl": "/lab",
+        "startTimeout": stack.hub.start_timeout,
+        "cpu": default.cpu.model_dump(),
+        "memory": default.memory.model_dump(),
+        "uid": 1000,
+        "fsGid": 100,
+        "allowPrivilegeEscalation": False,
+        "extraEnv": {"JUPYTERHUB_ACTIVITY_INTERVAL": str(ACTIVITY_SECONDS)},
+        "storage": {
+            "type": "dynamic",
+            "capacity": stack.storage.home,
+            "homeMountPath": "/home/jovyan",
+            "dynamic": {
+                "storageClass": names.home_class(stack.hub.namespace),
+                "pvcNameTemplate": "claim-{username}",
+                "volumeNameTemplate": "home",
+            },
+        },
+        # The privileged container that this would add is what Pod Security refuses; the network
+        # policy keeps the metadata address away from pods instead.
+        "cloudMetadata": {"blockWithIptables": False, "ip": "169.254.169.254"},
+        "networkPolicy": {
+            "enabled": True,
+            "egressAllowRules": {**DNS_ONLY, "nonPrivateIPs": True},
+        },
+        "profileList": profile_list(
+            stack.profiles, {name: image.reference for name, image in images.items()}
+        ),
+    }
+
+
+def database_url(stack: StackFile) -> str:
+    """Without the password, which libpq takes from the environment.
+
+    The driver is named since SQLAlchemy 2.1 reads a bare `postgresql://` as psycopg 3.
+    """
+    host = names.in_cluster(names.POSTGRES, stack.foundation.namespace)
+    user = database = names.HUB_DATABASE
+    return f"postgresql+psycopg2://{user}@{host}:{names.POSTGRES_PORT}/{database}"
+
+
+def oidc_secret(stack: StackFile) -> str:
+    return stack.identity.existing_secret or names.OIDC_SECRET
+
+
+def oauth_environment(secret: str) -> dict[str, Any]:
+    """OAuthenticator reads its client from these variables."""
+    return {
+        f"OAUTH_{key.upper()}": {"valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+        for key in ("client_id", "client_secret")
+    }
+
+
+def hub_egress(network: Network, foundation_namespace: str) -> list[dict[str, Any]]:
+    """What the hub talks to beyond its chart's own parts. Pod ports, not Service ports."""
+    foundation = {"kubernetes.io/metadata.name": foundation_namespace}
+    return [
+        {
+            "to": [
+                {
+                    "namespaceSelector": {"matchLabels": foundation},
+                    "podSelector": {"matchLabels": names.selector(component)},
+                }
+            ],
+            "ports": [{"port": port, "protocol": "TCP"}],
+        }
+        for component, port in [
+            (names.KEYCLOAK, names.KEYCLOAK_PORT),
+            (names.POSTGRES, names.POSTGRES_PORT),
+        ]
+    ] + [
+        {
+            "to": [{"ipBlock": {"cidr": cidr}} for cidr in network.kubernetes_api],
+            "ports": [{"port": port, "protocol": "TCP"} for port in (443, 6443)],
+        }
+    ]
+
+
+def resources(cpu: tuple[str, str], memory: tuple[str, str]) -> dict[str, dict[str, str]]:
+    """Requests and limits, each pair in that order."""
+    return {
+        "requests": {"cpu": cpu[0], "memory": memory[0]},
+        "limits": {"cpu": cpu[1], "memory": memory[1]},
+    }
