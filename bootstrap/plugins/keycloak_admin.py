@@ -4,11 +4,13 @@ Beside python-keycloak's own classes because a plug-in has other needs than a sc
 still be starting, several resources are made at once, and no password may reach a message.
 """
 
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -18,15 +20,19 @@ from requests import Response
 
 from bootstrap.plugins.schema import PluginError
 
-STARTING = (502, 503, 504)
+STARTING = (
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
 POLL_SECONDS = 2.0
 
 
-class NotFound(Exception):
-    """The object is not there."""
+class NotFoundError(Exception):
+    """The object is not there; the message is its path."""
 
 
-class Conflict(PluginError):
+class ConflictError(PluginError):
     """An object of that name is there already."""
 
 
@@ -44,8 +50,12 @@ class Login:
     wait_seconds: int
     verify: bool
 
+    @property
+    def who(self) -> str:
+        return self.username or self.client_id
+
     def __repr__(self) -> str:
-        return f"Login({self.url}, realm {self.realm}, {self.username or self.client_id})"
+        return f"Login({self.url}, realm {self.realm}, {self.who})"
 
 
 class Admin:
@@ -55,7 +65,9 @@ class Admin:
         self.login = login
         self._progress = progress
         self._lock = threading.Lock()
-        self._connection: Any = None
+        self._cancelled = threading.Event()
+        self._down_since: float | None = None
+        self._connection: KeycloakOpenIDConnection | None = None
 
     def get(self, path: str, **query: Any) -> Any:
         return self._send("GET", path, lambda c, p: c.raw_get(p, **query)).json()
@@ -69,46 +81,29 @@ class Admin:
 
     def delete(self, path: str, body: Any = None) -> None:
         """Deleting what is gone is done."""
-        try:
-            data = None if body is None else json.dumps(body)
+        data: Any = None if body is None else json.dumps(body)
+        with contextlib.suppress(NotFoundError):
             self._send("DELETE", path, lambda c, p: c.raw_delete(p, data=data))
-        except NotFound:
-            pass
 
     def log_in_again(self) -> None:
         with self._lock:
             self._connection = None
 
-    def _send(self, verb: str, path: str, send: Callable[[Any, str], Response]) -> Response:
-        with self._lock:
-            deadline = time.monotonic() + self.login.wait_seconds
-            while True:
-                trouble = None
-                try:
-                    response = send(self._connected(), f"admin{path}")
-                except KeycloakConnectionError as error:
-                    trouble = root_cause(error)
-                except KeycloakError as error:
-                    if error.response_code not in STARTING:
-                        raise self._login_refused(error) from None
-                    trouble = f"HTTP {error.response_code}"
-                else:
-                    if response.status_code not in STARTING:
-                        break
-                    trouble = f"HTTP {response.status_code}"
-                if time.monotonic() >= deadline:
-                    raise self._unreachable(trouble)
-                self._progress(f"waiting for Keycloak at {self.login.url} ({trouble})")
-                time.sleep(POLL_SECONDS)
-        if response.status_code == 404:
-            raise NotFound(path)
-        if response.status_code == 409:
-            raise Conflict(said(response))
-        if response.status_code == 403:
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def _send(
+        self, verb: str, path: str, send: Callable[[KeycloakOpenIDConnection, str], Response]
+    ) -> Response:
+        response = self._answer(send, f"admin{path}")
+        if response.status_code == HTTPStatus.NOT_FOUND:
+            raise NotFoundError(path)
+        if response.status_code == HTTPStatus.CONFLICT:
+            raise ConflictError(said(response))
+        if response.status_code == HTTPStatus.FORBIDDEN:
             raise PluginError(
-                f"Keycloak at {self.login.url} does not let "
-                f"{self.login.username or self.login.client_id} {verb} {path}; "
-                "give the provider an account with the realm-admin (or admin) role"
+                f"Keycloak at {self.login.url} does not let {self.login.who} {verb} {path}; "
+                "give the provider an account with the role admin"
             )
         if not response.ok:
             raise PluginError(
@@ -117,40 +112,72 @@ class Admin:
             )
         return response
 
-    def _connected(self) -> Any:
-        if self._connection is None:
-            by_user = self.login.username is not None
-            self._connection = KeycloakOpenIDConnection(
-                server_url=self.login.url,
-                realm_name=self.login.realm,
-                client_id=self.login.client_id,
-                client_secret_key=self.login.client_secret,
-                username=self.login.username,
-                password=self.login.password,
-                grant_type="password" if by_user else "client_credentials",
-                verify=self.login.verify,
-                timeout=self.login.timeout,
+    def _answer(
+        self, send: Callable[[KeycloakOpenIDConnection, str], Response], path: str
+    ) -> Response:
+        """The server's answer. A server that is starting is waited for, by all requests together:
+        once it has been away for `wait_seconds`, each further request is tried once."""
+        fresh = False
+        with self._lock:
+            while True:
+                try:
+                    if self._connection is None:
+                        fresh = True
+                        self._connection = connection(self.login)
+                    response = send(self._connection, path)
+                    trouble = f"HTTP {response.status_code}"
+                    if response.status_code not in STARTING:
+                        self._down_since = None
+                        return response
+                except KeycloakConnectionError as error:
+                    trouble = root_cause(error)
+                except KeycloakError as error:
+                    # Of a log-in. A token that is no longer good is worth one log-in anew.
+                    trouble = f"HTTP {error.response_code}"
+                    if error.response_code not in STARTING:
+                        if fresh:
+                            raise self._login_refused(trouble) from None
+                        self._connection = None
+                        continue
+                self._wait(trouble)
+
+    def _wait(self, trouble: str) -> None:
+        now = time.monotonic()
+        self._down_since = self._down_since or now
+        if now - self._down_since >= self.login.wait_seconds:
+            raise PluginError(
+                f"Keycloak at {self.login.url} did not answer within {self.login.wait_seconds} s "
+                f"({trouble}); check the provider's url and that the server is running and ready, "
+                "then run the same command again"
             )
-        return self._connection
+        self._progress(f"waiting for Keycloak at {self.login.url} ({trouble})")
+        if self._cancelled.wait(POLL_SECONDS):
+            raise PluginError(f"cancelled while waiting for Keycloak at {self.login.url}")
 
-    def _login_refused(self, error: KeycloakError) -> PluginError:
-        who = self.login.username or self.login.client_id
+    def _login_refused(self, trouble: str) -> PluginError:
         return PluginError(
-            f"Keycloak at {self.login.url} refused the log-in of {who} in realm "
-            f"{self.login.realm} (HTTP {error.response_code}); check the provider's username, "
-            "password, clientId and realm"
+            f"Keycloak at {self.login.url} refused the log-in of {self.login.who} in realm "
+            f"{self.login.realm} ({trouble}); check the provider's username, password, clientId "
+            "and realm"
         )
 
-    def _unreachable(self, trouble: str) -> PluginError:
-        return PluginError(
-            f"Keycloak at {self.login.url} did not answer within {self.login.wait_seconds} s "
-            f"({trouble}); check the provider's url and that its pod is running and ready, "
-            "then run the same command again"
-        )
+
+def connection(login: Login) -> KeycloakOpenIDConnection:
+    return KeycloakOpenIDConnection(
+        server_url=login.url,
+        realm_name=login.realm,
+        client_id=login.client_id,
+        client_secret_key=login.client_secret,
+        username=login.username,
+        password=login.password,
+        grant_type="client_credentials" if login.username is None else "password",
+        verify=login.verify,
+        timeout=login.timeout,
+    )
 
 
 def root_cause(error: BaseException) -> str:
-    """The innermost reason, without the request that python-keycloak and urllib3 repeat around it."""
+    """The innermost reason, without what python-keycloak and urllib3 wrap around it."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     return str(error).rsplit(": ", 1)[-1].rstrip(")'") or type(error).__name__

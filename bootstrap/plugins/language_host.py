@@ -5,7 +5,10 @@ official host does (pulumi 3.259.0, sdk/python/cmd/pulumi-language-python), for 
 Code generation stays with the official host: this one answers "not implemented".
 """
 
+# ruff: noqa: N802 - the protocol names the methods
+
 import base64
+import contextlib
 import json
 import os
 import queue
@@ -16,12 +19,12 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import empty_pb2
@@ -32,7 +35,9 @@ from pulumi.runtime.proto import (
     plugin_pb2,
 )
 
-from bootstrap.plugins.process import UNLIMITED, Server, engine_address, serve
+from bootstrap.plugins.process import UNLIMITED, engine_address, serve
+
+T = TypeVar("T")
 
 BAIL_EXIT = 32
 """The program failed and has told the user why (`pulumi-language-python-exec`)."""
@@ -42,25 +47,26 @@ NO_PLUGIN = ("pulumi-policy", "pulumi-esc-sdk")
 """Packages named `pulumi-…` that have neither a plug-in nor a file that says so."""
 
 LIST_PACKAGES = """
-import importlib.metadata as m, importlib.util as u, json, os, re
+import importlib.metadata, importlib.util, json, os, re
+def plain(name): return re.sub("[-_.]+", "-", name).lower()
+def plugin(name, dist):
+    files = dist.read_text("RECORD") or ""
+    if not name.startswith("pulumi-") and "pulumi-plugin.json" not in files:
+        return None
+    spec = importlib.util.find_spec(dist.metadata["Name"].replace("-", "_"))
+    for place in spec and spec.submodule_search_locations or ():
+        path = os.path.join(place, "pulumi-plugin.json")
+        if os.path.isfile(path):
+            return json.load(open(path))
 found = []
-for d in m.distributions():
-    name = re.sub(r"[-_.]+", "-", d.metadata["Name"] or "").lower()
-    plugin = None
-    try:
-        spec = u.find_spec(name.replace("-", "_")) if d.files is None or any(
-            f.name == "pulumi-plugin.json" for f in d.files) else None
-        for place in (spec.submodule_search_locations or []) if spec else []:
-            path = os.path.join(place, "pulumi-plugin.json")
-            if os.path.isfile(path):
-                plugin = json.load(open(path))
-    except (ImportError, ValueError):
-        pass
-    needs = [re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9._-]+", r)[0]).lower()
-             for r in d.requires or [] if "extra ==" not in r]
-    found.append({"name": name, "version": d.version, "plugin": plugin, "needs": needs})
+for dist in importlib.metadata.distributions():
+    name = plain(dist.metadata["Name"] or "")
+    needs = [plain(re.match("[A-Za-z0-9._-]+", need)[0]) for need in dist.requires or []
+             if "extra ==" not in need]
+    found.append(dict(name=name, version=dist.version, plugin=plugin(name, dist), needs=needs))
 print(json.dumps(found))
 """
+"""Run by the program's own Python, which need not be this one."""
 
 
 class HostError(Exception):
@@ -126,11 +132,18 @@ class Toolchain:
         """Every installed distribution: name, version, pulumi-plugin.json if any, what it needs."""
         done = subprocess.run(
             [self.python, "-c", LIST_PACKAGES],
-            env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        )  # fmt: skip
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise HostError(f"{self.python} cannot list its packages: {done.stderr.strip()}")
         return list(json.loads(done.stdout))
+
+
+STAGES = {"a": "alpha", "b": "beta", "rc": "rc"}
 
 
 def plugin_version(version: str) -> str | None:
@@ -147,7 +160,7 @@ def plugin_version(version: str) -> str | None:
     parts = release.split(".")
     result = "v" + ".".join(parts + ["0"] * (3 - len(parts)))
     if stage:
-        result += f"-{ {'a': 'alpha', 'b': 'beta', 'rc': 'rc'}[stage] }.{number}".replace(" ", "")
+        result += f"-{STAGES[stage]}.{number}"
     if post or dev:
         result += "+" + (f"post{post}" if post else "") + (f"dev{dev}" if dev else "")
     return result
@@ -360,7 +373,7 @@ class Host(language_pb2_grpc.LanguageRuntimeServicer):
         message: Callable[..., Any],
         first_line: Callable[[bytes], None] | None = None,
         **options: Any,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, int]:
         """Runs `command` and gives its output as it comes; returns its exit code.
 
         `first_line` takes the first line of standard output instead of the reader.
@@ -420,18 +433,19 @@ def project_name(folder: Path) -> str:
         ) from None
 
 
-def told(context: Any, ask: Callable[[], Any]) -> Any:
+def told(context: Any, ask: Callable[[], T]) -> T:
     """`ask()`, with a `HostError` given to the engine as the answer."""
     try:
         return ask()
     except HostError as error:
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        raise
 
 
 ANALYZER = "/pulumirpc.Analyzer/"
 
 
-class PolicyStandIn(grpc.GenericRpcHandler):  # type: ignore[misc]
+class PolicyStandIn(grpc.GenericRpcHandler):
     """An analyzer that waits for the stack's configuration and then passes every call on."""
 
     def __init__(self) -> None:
@@ -474,7 +488,7 @@ class PolicyStandIn(grpc.GenericRpcHandler):  # type: ignore[misc]
             try:
                 call(self._known)
             except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.UNIMPLEMENTED:  # type: ignore[attr-defined]
+                if error.code() != grpc.StatusCode.UNIMPLEMENTED:
                     raise
         self._attached.set()
 
@@ -484,10 +498,8 @@ class PolicyStandIn(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._server.stop(grace=None)
 
     def _offer(self, configuration: bytes | None) -> None:
-        try:
+        with contextlib.suppress(queue.Full):
             self._configuration.put_nowait(configuration)
-        except queue.Full:
-            pass
 
     def _handshake(self, request: bytes, context: Any) -> bytes:
         return analyzer_pb2.AnalyzerHandshakeResponse().SerializeToString()
@@ -505,7 +517,7 @@ class PolicyStandIn(grpc.GenericRpcHandler):  # type: ignore[misc]
             try:
                 return bytes(self._channel.unary_unary(method)(request))
             except grpc.RpcError as error:
-                context.abort(error.code(), error.details())  # type: ignore[attr-defined]
+                context.abort(error.code(), error.details())
                 raise
 
         return call
@@ -518,7 +530,7 @@ def run(executor: str) -> None:
         return
     host = Host(engine_address(arguments), Path(executor))
 
-    def add(server: Server) -> None:
+    def add(server: grpc.Server) -> None:
         language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server)
 
     serve(add, on_stop=host.children.stop)

@@ -1,8 +1,8 @@
 """What every plug-in process has to do, whichever protocol it speaks.
 
-The engine starts a plug-in as `plugin [flags] [engine address]`, reads one line with a port from its
-standard output and speaks gRPC to that port. It ends the process with a signal. If the engine itself
-is killed nobody ends the plug-in, so each one watches its parent and leaves with it.
+The engine starts a plug-in as `plugin [flags] [engine address]`, reads one line with a port from
+its standard output and speaks gRPC to that port. It ends the process with a signal. If the engine
+itself is killed nobody ends the plug-in, so each one watches its parent and leaves with it.
 """
 
 import os
@@ -15,11 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
-Server = grpc.Server  # type: ignore[name-defined]
-
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 WORKERS = 64  # a Run call holds one worker for the whole program
 PARENT_POLL_SECONDS = 0.5
+PARENT_FLAG = "--parent="
+
+
+def parent_of(argv: Sequence[str]) -> int:
+    """The engine's process id: told by the wrapper, which asks before Python has started.
+
+    By the time Python could ask, a killed engine may have been replaced as parent by `init`.
+    """
+    told = [arg.removeprefix(PARENT_FLAG) for arg in argv if arg.startswith(PARENT_FLAG)]
+    return int(told[0]) if told else os.getppid()
 
 
 def engine_address(argv: Sequence[str]) -> str:
@@ -45,7 +53,13 @@ class EngineLog:
         """Shown while it is current and not kept."""
         self._send(engine_pb2.INFO, message, urn, ephemeral=True)
 
-    def _send(self, severity: int, message: str, urn: str, ephemeral: bool = False) -> None:
+    def _send(
+        self,
+        severity: engine_pb2.LogSeverity.ValueType,
+        message: str,
+        urn: str,
+        ephemeral: bool = False,
+    ) -> None:
         if not self._address:
             print(message, file=sys.stderr)
             return
@@ -54,7 +68,10 @@ class EngineLog:
                 channel = grpc.insecure_channel(self._address, options=UNLIMITED)
                 self._stub = engine_pb2_grpc.EngineStub(channel)
         request = engine_pb2.LogRequest(
-            severity=severity, message=message, urn=urn, ephemeral=ephemeral  # type: ignore[arg-type]
+            severity=severity,
+            message=message,
+            urn=urn,
+            ephemeral=ephemeral,
         )
         try:
             self._stub.Log(request, timeout=10)
@@ -62,7 +79,7 @@ class EngineLog:
             print(message, file=sys.stderr)
 
 
-def serve(add_services: Callable[[Server], None], on_stop: Callable[[], None]) -> None:
+def serve(add_services: Callable[[grpc.Server], None], on_stop: Callable[[], None]) -> None:
     """Serves until a signal or until the parent process is gone, then calls `on_stop`.
 
     `on_stop` must end whatever the plug-in has started; it is called once.
@@ -70,7 +87,7 @@ def serve(add_services: Callable[[Server], None], on_stop: Callable[[], None]) -
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    parent = os.getppid()
+    parent = parent_of(sys.argv[1:])
 
     server = grpc.server(ThreadPoolExecutor(WORKERS), options=UNLIMITED)
     add_services(server)
@@ -83,7 +100,7 @@ def serve(add_services: Callable[[Server], None], on_stop: Callable[[], None]) -
             break
     on_stop()
     server.stop(grace=1).wait(2)
-    # Worker threads may still wait on a server that does not answer; nothing of theirs is worth keeping.
+    # Workers may still wait on a server that does not answer; nothing of theirs is worth keeping.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

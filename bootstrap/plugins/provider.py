@@ -4,6 +4,8 @@ Everything that the engine asks is answered from the types' schemas; only create
 delete reach the types themselves, and previews never do.
 """
 
+# ruff: noqa: N802 - the protocol names the methods
+
 import json
 import sys
 import traceback
@@ -15,7 +17,7 @@ import grpc
 from google.protobuf import empty_pb2, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
-from bootstrap.plugins.process import EngineLog, Server, engine_address, serve
+from bootstrap.plugins.process import EngineLog, engine_address, serve
 from bootstrap.plugins.schema import Call, Change, Failure, PluginError, Property, ResourceType
 from bootstrap.plugins.values import (
     as_secret,
@@ -43,8 +45,11 @@ class Package(ABC):
     def configure(self, config: dict[str, Any], log: EngineLog) -> None:
         """`config` may hold unknowns in a preview. Must not reach any server."""
 
+    def cancel(self) -> None:  # noqa: B027 - a package that never waits has nothing to do
+        """The user gave up: whatever waits has to end."""
+
     def type_of(self, urn: str) -> ResourceType:
-        token = urn.split("::")[2].split("$")[-1]
+        token = urn.split("::")[2].rsplit("$", 1)[-1]
         if token not in self.types:
             raise PluginError(
                 f"{token} is not among the types of this plug-in, which knows "
@@ -56,9 +61,12 @@ class Package(ABC):
 
 def detailed(change: Change) -> int:
     kinds = {
-        ("add", False): Kind.ADD, ("add", True): Kind.ADD_REPLACE,
-        ("delete", False): Kind.DELETE, ("delete", True): Kind.DELETE_REPLACE,
-        ("update", False): Kind.UPDATE, ("update", True): Kind.UPDATE_REPLACE,
+        ("add", False): Kind.ADD,
+        ("add", True): Kind.ADD_REPLACE,
+        ("delete", False): Kind.DELETE,
+        ("delete", True): Kind.DELETE_REPLACE,
+        ("update", False): Kind.UPDATE,
+        ("update", True): Kind.UPDATE_REPLACE,
     }
     return kinds[change.kind, change.replace]
 
@@ -66,7 +74,7 @@ def detailed(change: Change) -> int:
 def inputs_of(
     resource: ResourceType, known: Mapping[str, Any], state: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The inputs that describe `state`, for a refresh (`known`: what the program gave) or an import.
+    """The inputs that describe `state`: on a refresh those that the program gave (`known`).
 
     On import everything that is set counts, so that generated code and the next preview are whole.
     """
@@ -101,6 +109,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return empty_pb2.Empty()
 
     def Cancel(self, request, context):  # type: ignore[no-untyped-def]
+        self.package.cancel()
         return empty_pb2.Empty()
 
     # Configuration
@@ -307,7 +316,7 @@ def main(package: Package) -> None:
     log = EngineLog(engine_address(sys.argv[1:]))
     servicer = Servicer(package, log)
 
-    def add(server: Server) -> None:
+    def add(server: grpc.Server) -> None:
         provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
 
     serve(add, on_stop=lambda: None)

@@ -22,7 +22,7 @@ SPECIAL = "!@#$%&*()-_=+[]{}<>:?"
 """The official plug-in's default for `overrideSpecial`."""
 
 BCRYPT_MAX_BYTES = 72
-PASSWORD_ID = "none"  # a password must not be its own id, for ids are not secret
+PASSWORD_ID = "none"  # noqa: S105 - a password must not be its own id: ids are not secret
 
 KEEPERS = Property("keepers", "map", replace=True)
 
@@ -62,9 +62,10 @@ def random_word(inputs: Mapping[str, Any]) -> str:
     chooser = secrets.SystemRandom()
     chosen: list[str] = []
     allowed = ""
-    for switch, (minimum, characters) in CLASSES.items():
+    for switch, (minimum, usual) in CLASSES.items():
+        characters = usual
         if switch == "special":
-            characters = inputs.get("overrideSpecial") or characters
+            characters = inputs.get("overrideSpecial") or usual
         chosen += chooser.choices(characters, k=inputs[minimum])
         if inputs[switch]:
             allowed += characters
@@ -74,7 +75,7 @@ def random_word(inputs: Mapping[str, Any]) -> str:
 
 
 class RandomPassword(RandomResource):
-    token = "random:index/randomPassword:RandomPassword"
+    type = "random:index/randomPassword:RandomPassword"
     properties = (
         Property("length", "integer", required=True, replace=True),
         KEEPERS,
@@ -102,16 +103,16 @@ class RandomPassword(RandomResource):
         if has_unknown({k: v for k, v in full.items() if k != "keepers"}):
             return
         if full["numeric"] != full["number"]:
-            yield Failure("number", f"{self.token}: number and numeric differ; give numeric alone")
+            yield Failure("number", f"{self.type}: number and numeric differ; give numeric alone")
         least = sum(full[minimum] for minimum, _ in CLASSES.values())
         if full["length"] < max(1, least):
             yield Failure(
                 "length",
-                f"{self.token}: length is {full['length']}; at least {max(1, least)} is required "
+                f"{self.type}: length is {full['length']}; at least {max(1, least)} is required "
                 "(the sum of the minima)",
             )
         if not any(full[switch] for switch in CLASSES) and least < full["length"]:
-            yield Failure("upper", f"{self.token}: every kind of character is switched off")
+            yield Failure("upper", f"{self.type}: every kind of character is switched off")
 
     def create(self, inputs: dict[str, Any], call: Call) -> Made:
         word = random_word(inputs)
@@ -125,7 +126,7 @@ class RandomPassword(RandomResource):
 
 
 class RandomId(RandomResource):
-    token = "random:index/randomId:RandomId"
+    type = "random:index/randomId:RandomId"
     properties = (
         Property("byteLength", "integer", required=True, replace=True),
         KEEPERS,
@@ -139,7 +140,7 @@ class RandomId(RandomResource):
     def validate(self, inputs: Mapping[str, Any]) -> Iterable[Failure]:
         length = inputs["byteLength"]
         if not has_unknown(length) and length < 1:
-            yield Failure("byteLength", f"{self.token}: byteLength is {length}; at least 1")
+            yield Failure("byteLength", f"{self.type}: byteLength is {length}; at least 1")
 
     def create(self, inputs: dict[str, Any], call: Call) -> Made:
         return self.made(secrets.token_bytes(inputs["byteLength"]), inputs)
@@ -163,14 +164,14 @@ class RandomId(RandomResource):
             raw = base64.b64decode(url + "=" * (-len(url) % 4), altchars=b"-_", validate=True)
         except ValueError:
             raise PluginError(
-                f'{self.token}: "{id}" cannot be imported; give [prefix,]value in URL-safe base64'
+                f'{self.type}: "{id}" cannot be imported; give [prefix,]value in URL-safe base64'
             ) from None
         inputs: dict[str, Any] = {"byteLength": len(raw)}
         return self.made(raw, inputs | ({"prefix": prefix} if prefix else {}))
 
 
 class RandomUuid(RandomResource):
-    token = "random:index/randomUuid:RandomUuid"
+    type = "random:index/randomUuid:RandomUuid"
     properties = (KEEPERS, Property("result", output=True))
 
     def create(self, inputs: dict[str, Any], call: Call) -> Made:
@@ -181,13 +182,15 @@ class RandomUuid(RandomResource):
         try:
             return Made(str(uuid.UUID(id)), {"result": str(uuid.UUID(id))})
         except ValueError:
-            raise PluginError(f'{self.token}: "{id}" cannot be imported; give a UUID') from None
+            raise PluginError(f'{self.type}: "{id}" cannot be imported; give a UUID') from None
 
 
 class Random(Package):
     name = "random"
     version = "4.21.4"
-    types = {t.token: t for t in (RandomPassword(), RandomId(), RandomUuid())}
+
+    def __init__(self) -> None:
+        self.types = {t.type: t for t in (RandomPassword(), RandomId(), RandomUuid())}
 
     def configure(self, config: dict[str, Any], log: EngineLog) -> None:
         pass

@@ -14,10 +14,20 @@ from bootstrap.plugins.values import UNKNOWN, has_unknown
 Type = Literal["string", "boolean", "integer", "set", "map", "object"]
 
 ZEROS: dict[str, Any] = {
-    "string": "", "boolean": False, "integer": 0, "set": [], "map": {}, "object": {},
+    "string": "",
+    "boolean": False,
+    "integer": 0,
+    "set": [],
+    "map": {},
+    "object": {},
 }
 PYTHON: dict[str, type | tuple[type, ...]] = {
-    "string": str, "boolean": bool, "integer": int, "set": list, "map": dict, "object": dict,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "set": list,
+    "map": dict,
+    "object": dict,
 }
 
 
@@ -107,7 +117,7 @@ class Call:
 class ResourceType(ABC):
     """One resource type: its shape, and the four operations on the real thing."""
 
-    token: str
+    type: str
     properties: tuple[Property, ...]
 
     @abstractmethod
@@ -152,20 +162,20 @@ class ResourceType(ABC):
             if known is None:
                 failures.append(Failure(name, self._unknown_property(name)))
             elif complaint := known.complaint(value):
-                failures.append(Failure(name, f"{self.token}: {name} {complaint}"))
+                failures.append(Failure(name, f"{self.type}: {name} {complaint}"))
         for wanted in self.inputs.values():
             if (wanted.required or wanted.named) and wanted.name not in inputs:
                 why = " (names are never made up here)" if wanted.named else ""
                 failures.append(
-                    Failure(wanted.name, f"{self.token}: {wanted.name} is missing{why}; set it")
+                    Failure(wanted.name, f"{self.type}: {wanted.name} is missing{why}; set it")
                 )
         return failures or list(self.validate(inputs))
 
     def _unknown_property(self, name: str) -> str:
         return (
-            f"{self.token} has no property {name} in this plug-in, which knows "
+            f"{self.type} has no property {name} in this plug-in, which knows "
             f"{', '.join(sorted(self.inputs))}; correct the name, or install the official plug-in "
-            f"with `pulumi plugin install resource {self.token.split(':')[0]}`"
+            f"with `pulumi plugin install resource {self.type.split(':')[0]}`"
         )
 
     def diff(

@@ -25,7 +25,7 @@ class Unknown:
 UNKNOWN: Final = Unknown()
 
 
-def decode(value: struct_pb2.Value) -> Any:
+def decode(value: struct_pb2.Value) -> Any:  # noqa: PLR0911 - one return for each kind
     """The plain value: secrets unwrapped, whole numbers as int, unknowns as `UNKNOWN`."""
     kind = value.WhichOneof("kind")
     if kind == "string_value":
@@ -72,7 +72,7 @@ def secret_keys(struct: struct_pb2.Struct) -> set[str]:
     return {key for key, value in struct.fields.items() if holds_secret(value)}
 
 
-def encode(value: Any) -> struct_pb2.Value:
+def encode(value: Any) -> struct_pb2.Value:  # noqa: PLR0911 - one return for each kind
     if value is UNKNOWN:
         return struct_pb2.Value(string_value=rpc.UNKNOWN)
     if value is None:
@@ -95,9 +95,8 @@ def encode(value: Any) -> struct_pb2.Value:
 
 
 def as_secret(value: struct_pb2.Value) -> struct_pb2.Value:
-    """`value`, wrapped unless it is or holds a secret already at its top."""
-    fields = value.struct_value.fields if value.WhichOneof("kind") == "struct_value" else {}
-    if SIGNATURE in fields and fields[SIGNATURE].string_value == SECRET:
+    """`value`, wrapped unless it is or holds a secret already."""
+    if holds_secret(value):
         return value
     signature = struct_pb2.Value(string_value=SECRET)
     wrapped = struct_pb2.Struct(fields={SIGNATURE: signature, "value": value})
