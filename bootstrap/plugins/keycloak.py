@@ -4,6 +4,7 @@ The types that the program uses (`keycloak_objects`, `keycloak_links`), against 
 its admin REST API. Configured without reaching the server: a preview needs none.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -61,7 +62,7 @@ class Keycloak(Package):
         self._admin: Admin | None = None
 
     def configure(self, config: dict[str, Any], log: EngineLog) -> None:
-        self._config, self._progress = config, log.progress
+        self._config, self._progress, self._admin = config, log.progress, None
 
     def cancel(self) -> None:
         if self._admin is not None:
@@ -101,4 +102,6 @@ def login(config: Mapping[str, Any]) -> Login:
 
 
 def run() -> None:
+    # Its "Retrying …" on standard error would stand among the results; we say what we wait for.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     main(Keycloak())

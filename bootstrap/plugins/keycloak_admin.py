@@ -6,6 +6,7 @@ still be starting, several resources are made at once, and no password may reach
 
 import contextlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -180,7 +181,8 @@ def root_cause(error: BaseException) -> str:
     """The innermost reason, without what python-keycloak and urllib3 wrap around it."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
-    return str(error).rsplit(": ", 1)[-1].rstrip(")'") or type(error).__name__
+    last = str(error).rsplit(": ", 1)[-1].rstrip(")'")
+    return re.sub(r"^\[Errno \d+\] ", "", last) or type(error).__name__
 
 
 def said(response: Response) -> str:
