@@ -1,0 +1,249 @@
+"""A wrong stack file ends in sentences that say where, what was given and what is right."""
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from components.config import StackFileError, in_bytes, load, schema
+from tests.unit.recorder import ROOT, raw_config
+from tools.write_schema import SCHEMA, text
+
+FILE = "stacks/Pulumi.local.yaml"
+
+
+def sentences(**changes: Any) -> list[str]:
+    """What is wrong with `local` when sections are replaced; a section of None is left out.
+
+    `hub__chart={}` replaces the key `chart` of the section `hub`.
+    """
+    document = {
+        key: json.loads(value) if value[0] in "[{" else value
+        for key, value in raw_config("local").items()
+    }
+    for place, value in changes.items():
+        section, _, key = place.partition("__")
+        if key:
+            document[f"mlhub:{section}"][key] = value
+        elif value is None:
+            del document[f"mlhub:{section}"]
+        else:
+            document[f"mlhub:{section}"] = value
+    raw = {k: v if isinstance(v, str) else json.dumps(v) for k, v in document.items()}
+    try:
+        load("local", raw)
+    except StackFileError as error:
+        return error.sentences
+    return []
+
+
+def profile(**changes: Any) -> dict[str, Any]:
+    return {
+        "slug": "one",
+        "name": "One",
+        "description": "The one.",
+        "default": True,
+        "image": "ml-cpu",
+        "cpu": {"limit": 1, "guarantee": 1},
+        "memory": {"limit": "1G", "guarantee": "1G"},
+        "gpu": 0,
+    } | changes
+
+
+def test_the_local_stack_is_right():
+    assert sentences() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"registry": None},
+            "registry is missing; give a section with repository",
+        ),
+        (
+            {"hub__node_port": 80},
+            "hub.node_port is 80; it must be a free NodePort, 30000 to 32767, for the hub",
+        ),
+        (
+            {"hub__node_port": "30888"},
+            'hub.node_port is "30888"; it must be a free NodePort, 30000 to 32767, for the hub',
+        ),
+        (
+            {"hub__chart": {}},
+            "hub.chart.path is missing; give a chart's folder, such as charts/jupyterhub-lite",
+        ),
+        (
+            {"hub__node_prot": 30888},
+            "hub.node_prot is not an option; did you mean node_port? hub knows namespace, "
+            "node_port, chart, idle_timeout, idle_check, start_timeout",
+        ),
+        (
+            {"gpus": {}},
+            "gpus is not an option; the stack file knows cluster, domain, identity, registry, "
+            "images, storage, hub, profiles, quotas, network, foundation",
+        ),
+        (
+            {"images__tag": "latest"},
+            'images.tag is "latest"; it must be a tag other than latest (it is for people: images '
+            "are deployed by digest)",
+        ),
+        (
+            {"images__debian": "debian"},
+            'images.debian is "debian"; it must be a pinned image of Debian bookworm, with a tag '
+            "or a digest",
+        ),
+        (
+            {"network__kubernetes_api": ["10.0.0.1/33"]},
+            'network.kubernetes_api[0] is "10.0.0.1/33"; network.kubernetes_api must be a list of '
+            "the address ranges of the API server behind its Service, such as 10.0.0.1/32",
+        ),
+        (
+            {"identity__access_groups": [], "identity__admin_groups": ["users"]},
+            "identity.access_groups is []; it must be a list of the groups whose members may log "
+            "in, as paths such as /mlhub/users",
+        ),
+        (
+            {"profiles": [profile(cpu="4")]},
+            'profiles[0].cpu is "4"; it must be a section with limit, guarantee',
+        ),
+        (
+            {"profiles": [profile(gpu=True)]},
+            "profiles[0].gpu is true; it must be a whole number of GPUs, 0 where there are none",
+        ),
+        (
+            {"profiles": [profile(memory={"limit": "5G", "guarantee": "9G"})]},
+            "profiles[0].memory guarantees 9G and limits to 5G; a guarantee within the limit is "
+            "required",
+        ),
+        (
+            {"profiles": [profile(cpu={"limit": 1, "guarantee": 1.5})]},
+            "profiles[0].cpu guarantees 1.5 cores and limits to 1; a guarantee within the limit is "
+            "required",
+        ),
+        (
+            {"profiles": [profile(default=False)]},
+            "profiles has 0 with default: true; exactly one is required",
+        ),
+        (
+            {"profiles": [profile(), profile(slug="two", name="Two")]},
+            "profiles has 2 with default: true (one, two); exactly one is required",
+        ),
+        (
+            {"profiles": [profile(), profile(default=False, name="Two")]},
+            'profiles[].slug is "one" 2 times; each must differ',
+        ),
+        (
+            {"profiles": [profile(cpu={"limit": 17, "guarantee": 1})]},
+            "profiles[0].cpu.limit is 17 and quotas.cpu is 16; a profile within the quota is "
+            "required, or its servers could never start",
+        ),
+        (
+            {"profiles": [profile(memory={"limit": "33G", "guarantee": "1G"})]},
+            "profiles[0].memory.limit is 33G and quotas.memory is 32Gi; a profile within the quota "
+            "is required, or its servers could never start",
+        ),
+        (
+            {"profiles": [profile(gpu=1)]},
+            "profiles[0].gpu is 1 and quotas.gpu is 0; a profile within the quota is required, or "
+            "its servers could never start",
+        ),
+        (
+            {"storage__home": "1Ti"},
+            "storage.home is 1Ti and quotas.storage is 200Gi; a home within the quota is required, "
+            "or no server could start",
+        ),
+        (
+            {"identity__admin_groups": ["/mlhub/kings"]},
+            "identity.admin_groups[0] is /mlhub/kings, which identity.access_groups (/mlhub/users, "
+            "/mlhub/admins) lacks; add it there, or its members could not log in",
+        ),
+        (
+            {"identity__demo_users": [{"name": "eve", "groups": ["/else"]}]},
+            "identity.demo_users[0].groups names /else; one of identity.access_groups "
+            "(/mlhub/users, /mlhub/admins) is required",
+        ),
+        (
+            {"hub__node_port": 30880},
+            "hub.node_port and foundation.keycloak_node_port are both 30880; two different ports "
+            "are required",
+        ),
+        (
+            {"hub__namespace": "foundation"},
+            "hub.namespace and foundation.namespace are both foundation; two different namespaces "
+            "are required, so that user pods and databases stay apart",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(changes, expected):
+    assert f"{FILE}: {expected}" in sentences(**changes)
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    found = sentences(registry=None, hub__node_port=80, profiles=[profile(gpu=-1)], gpus={})
+    assert len(found) == 4
+    assert all(sentence.startswith(f"{FILE}: ") for sentence in found)
+
+
+def test_a_wrong_item_does_not_make_a_list_short():
+    assert len(sentences(profiles=[profile(gpu=-1)])) == 1
+
+
+def test_an_encrypted_section_is_refused_and_never_shown():
+    raw = raw_config("local")
+    with pytest.raises(StackFileError) as caught:
+        load("local", raw, secret_keys={"mlhub:registry"})
+    assert caught.value.sentences == [
+        f"{FILE}: registry is encrypted; sections are plain, secrets have keys of their own",
+        f"{FILE}: registry is missing; give a section with repository",
+    ]
+
+
+def test_a_secret_of_its_own_key_is_left_to_its_reader():
+    raw = raw_config("local") | {"mlhub:harborPassword": "hush", "aws:region": "eu"}
+    load("local", raw, secret_keys={"mlhub:harborPassword"})
+
+
+def test_a_long_value_is_shown_in_part():
+    (sentence,) = sentences(domain=["x" * 500])
+    assert len(sentence) < 250
+
+
+@pytest.mark.parametrize("memory", ["0G", "64", "64Gi", "-1G", "0.0G", "", "1.G"])
+def test_an_amount_that_kubespawner_would_read_otherwise_is_refused(memory):
+    assert sentences(profiles=[profile(memory={"limit": memory, "guarantee": "1G"})])
+
+
+@pytest.mark.parametrize("path", ["mlhub/users", "/mlhub/users/", "/a--b", "/", "//users"])
+def test_a_group_path_that_the_hub_could_not_name_is_refused(path):
+    assert sentences(identity__access_groups=[path])
+
+
+def test_5G_of_kubespawner_and_5Gi_of_kubernetes_are_the_same():
+    assert in_bytes("5G") == in_bytes("5Gi") == 5 * 2**30
+    assert in_bytes("2.5G") == 2560 * 2**20
+
+
+# The schema for editors
+
+
+def test_the_schema_is_up_to_date():
+    assert SCHEMA.read_text() == text(), "run `python -m tools.write_schema`"
+
+
+def test_every_stack_file_is_right_by_the_schema_and_points_to_it():
+    files = sorted((ROOT / "stacks").glob("Pulumi.*.yaml"))
+    assert files
+    for file in files:
+        jsonschema.validate(yaml.safe_load(file.read_text()), schema())
+        assert file.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+        load(file.name.split(".")[1], raw_config(file.name.split(".")[1]))
+
+
+def test_the_schema_refuses_what_the_model_refuses():
+    document = yaml.safe_load((ROOT / FILE).read_text())
+    document["config"]["mlhub:hub"]["node_prot"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema())

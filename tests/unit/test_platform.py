@@ -1,0 +1,406 @@
+"""The whole program against mocks: what is registered, how, and what nobody may read."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from components.platform import Platform
+from components.storage import Storage, StorageArgs
+from tests.unit.recorder import MADE_UP, Monitor, Registration, is_secret, readable, run, stack_file
+
+SECRET = "kubernetes:core/v1:Secret"
+NAMESPACE = "kubernetes:core/v1:Namespace"
+POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
+
+
+@pytest.fixture(scope="module")
+def local() -> Monitor:
+    return run(lambda: Platform(stack_file("local")))
+
+
+def customs(monitor: Monitor) -> Iterator[Registration]:
+    """Every resource of a provider, without the providers themselves."""
+    for registration in monitor.registrations:
+        if registration.custom and not registration.type.startswith("pulumi:providers:"):
+            yield registration
+
+
+def pods(monitor: Monitor) -> dict[str, dict[str, Any]]:
+    """Pod specs of the foundation's workloads by name."""
+    tokens = ("kubernetes:apps/v1:Deployment", "kubernetes:apps/v1:StatefulSet")
+    return {
+        r.name: r.plain["spec"]["template"]["spec"]
+        for r in monitor.registrations
+        if r.type in tokens
+    }
+
+
+# What holds for every resource
+
+
+def test_two_resources_of_one_urn_are_refused():
+    def twice() -> None:
+        for _ in range(2):
+            Storage("storage", StorageArgs(class_name="homes", provisioner="x.y/z", labels={}))
+
+    with pytest.raises(AssertionError, match="two resources have the URN"):
+        run(twice)
+
+
+def test_every_resource_has_the_explicit_provider_of_its_package(local: Monitor):
+    for resource in customs(local):
+        package = resource.type.split(":")[0]
+        assert f"pulumi:providers:{package}::" in resource.provider, resource.urn
+
+
+def test_every_resource_belongs_to_a_component(local: Monitor):
+    components = {r.urn for r in local.registrations if not r.custom}
+    for resource in customs(local):
+        assert resource.parent in components, resource.urn
+
+
+def test_every_component_has_a_token_of_ours_and_registers_its_outputs(local: Monitor):
+    components = [r for r in local.registrations if not r.custom]
+    assert len(components) == 7
+    for component in components:
+        module, name = re.fullmatch(r"mlhub:(\w+):(\w+)", component.type).groups()
+        assert module == name.lower()
+        assert component.urn in local.outputs, f"{component.urn} registers no outputs"
+
+
+def test_property_names_reach_kubernetes_in_its_own_spelling(local: Monitor):
+    def keys(value: Any, inside_map: bool = False) -> Iterator[str]:
+        if isinstance(value, list):
+            for part in value:
+                yield from keys(part)
+        elif isinstance(value, dict):
+            for key, part in value.items():
+                if not inside_map:
+                    yield key
+                free = key in ("labels", "matchLabels", "stringData", "hard", "values")
+                yield from keys(part, inside_map=free)
+
+    for resource in customs(local):
+        if resource.type.startswith("kubernetes:") and "Release" not in resource.type:
+            strange = [key for key in keys(resource.plain) if "_" in key]
+            assert not strange, (resource.urn, strange)
+
+
+# Secrets
+
+
+def test_V9_no_generated_secret_is_readable_in_any_registration(local: Monitor):
+    made = [r for r in local.registrations if r.type.endswith(":RandomPassword")]
+    assert len(made) >= 12
+    for registration in local.registrations:
+        for text in readable(registration.inputs):
+            assert MADE_UP not in text, f"a secret is readable in {registration.urn}"
+    for urn, outputs in local.outputs.items():
+        for text in readable(outputs):
+            assert MADE_UP not in text, f"a secret is readable in the outputs of {urn}"
+
+
+def test_V9_every_value_of_a_secret_is_generated_and_kept_secret(local: Monitor):
+    for secret in local.of_type(SECRET):
+        data = secret.inputs["stringData"]
+        for key, value in data.items():
+            assert is_secret(data) or is_secret(value), (secret.name, key)
+        for key, value in secret.plain["stringData"].items():
+            assert MADE_UP in value or key in ("username", "client_id"), (secret.name, key)
+
+
+def test_T2_the_oidc_secret_has_the_two_keys_in_the_hubs_namespace(local: Monitor):
+    secret = local.one(SECRET, "jupyterhub-oidc-secret").plain
+    assert secret["metadata"]["name"] == "jupyterhub-oidc-secret"
+    assert secret["metadata"]["namespace"] == "jupyterhub"
+    assert set(secret["stringData"]) == {"client_id", "client_secret"}
+
+
+def test_T2_the_client_and_the_secret_hold_the_same_value(local: Monitor):
+    client = local.one("keycloak:openid/client:Client", "jupyterhub").plain
+    secret = local.one(SECRET, "jupyterhub-oidc-secret").plain["stringData"]
+    assert (client["clientId"], client["clientSecret"]) == (
+        secret["client_id"],
+        secret["client_secret"],
+    )
+
+
+def test_T2_a_secret_that_others_manage_leaves_client_and_secret_to_them():
+    stack = stack_file("local")
+    given = stack.identity.model_copy(update={"existing_secret": "sso-client"})
+    monitor = run(lambda: Platform(stack.model_copy(update={"identity": given})))
+    assert not monitor.of_type("keycloak:openid/client:Client")
+    assert "jupyterhub-oidc-secret" not in {r.name for r in monitor.of_type(SECRET)}
+    release = monitor.one("kubernetes:helm.sh/v3:Release", "jupyterhub")
+    assert '"sso-client"' in json.dumps(release.plain["values"]["hub"]["extraEnv"])
+
+
+def test_J8_every_secret_that_a_pod_refers_to_is_made_by_the_stack(local: Monitor):
+    made = {
+        (s.plain["metadata"]["namespace"], s.plain["metadata"]["name"]): set(s.plain["stringData"])
+        for s in local.of_type(SECRET)
+    }
+    referred: list[tuple[str, str, str | None]] = []
+
+    def look(value: Any, namespace: str) -> None:
+        if isinstance(value, dict):
+            if reference := value.get("secretKeyRef"):
+                referred.append((namespace, reference["name"], reference["key"]))
+            if name := value.get("secretName") or value.get("existingSecret"):
+                referred.append((namespace, name, None))
+            for part in value.values():
+                look(part, namespace)
+        elif isinstance(value, list):
+            for part in value:
+                look(part, namespace)
+
+    for spec in pods(local).values():
+        look(spec, "foundation")
+    look(local.one("kubernetes:helm.sh/v3:Release", "jupyterhub").plain["values"], "jupyterhub")
+    assert len(referred) >= 7
+    for namespace, name, key in referred:
+        assert (namespace, name) in made, (namespace, name)
+        assert key is None or key in made[namespace, name], (name, key)
+
+
+# Data
+
+
+def test_T13_what_holds_data_is_protected_and_kept(local: Monitor):
+    kept = {(r.type.split(":")[-1], r.name) for r in local.registrations if r.protect}
+    assert kept == {
+        ("Namespace", "foundation"),
+        ("Namespace", "jupyterhub"),
+        ("PersistentVolumeClaim", "postgres-data"),
+        ("Realm", "realm"),
+        ("Group", "group-mlhub"),
+        ("Group", "group-mlhub--users"),
+        ("Group", "group-mlhub--admins"),
+    }
+    for registration in local.registrations:
+        if registration.protect:
+            assert registration.retain_on_delete, registration.urn
+
+
+def test_T13_a_deleted_claim_leaves_its_volume(local: Monitor):
+    homes = local.one("kubernetes:storage.k8s.io/v1:StorageClass", "storage-homes").plain
+    assert homes["reclaimPolicy"] == "Retain"
+    values = local.one("kubernetes:helm.sh/v3:Release", "jupyterhub").plain["values"]
+    dynamic = values["singleuser"]["storage"]["dynamic"]
+    assert dynamic["storageClass"] == homes["metadata"]["name"]
+    claim = local.one("kubernetes:core/v1:PersistentVolumeClaim", "postgres-data").plain
+    assert claim["spec"]["storageClassName"] == homes["metadata"]["name"]
+
+
+# Keycloak
+
+
+def test_T1_the_client_has_one_way_in_and_one_way_back(local: Monitor):
+    client = local.one("keycloak:openid/client:Client", "jupyterhub").plain
+    assert client["accessType"] == "CONFIDENTIAL"
+    assert client["validRedirectUris"] == ["http://localhost:30888/hub/oauth_callback"]
+    assert client["validPostLogoutRedirectUris"] == ["http://localhost:30888/hub/login"]
+    assert client["webOrigins"] == []
+    assert client["pkceCodeChallengeMethod"] == "S256"
+    assert client["standardFlowEnabled"] is True
+    for other_way in (
+        "directAccessGrantsEnabled",
+        "implicitFlowEnabled",
+        "serviceAccountsEnabled",
+        "fullScopeAllowed",
+    ):
+        assert client[other_way] is False, other_way
+
+
+def test_T1_groups_are_claimed_by_their_full_path(local: Monitor):
+    token = "keycloak:openid/groupMembershipProtocolMapper:GroupMembershipProtocolMapper"
+    mapper = local.one(token, "jupyterhub-groups").plain
+    assert mapper["fullPath"] is True
+    assert mapper["claimName"] == "groups"
+    assert mapper["addToUserinfo"] is True
+
+
+def test_T1_the_default_scopes_keep_the_one_that_carries_sub(local: Monitor):
+    token = "keycloak:openid/clientDefaultScopes:ClientDefaultScopes"
+    scopes = local.one(token, "jupyterhub-default-scopes").plain["defaultScopes"]
+    assert {"basic", "profile", "email", "roles", "web-origins", "acr"} == set(scopes)
+
+
+def test_T3_groups_are_made_from_their_paths_parents_first(local: Monitor):
+    groups = {r.name: r.plain for r in local.of_type("keycloak:index/group:Group")}
+    assert "parentId" not in groups["group-mlhub"]
+    for leaf in ("users", "admins"):
+        group = groups[f"group-mlhub--{leaf}"]
+        assert (group["name"], group["parentId"]) == (leaf, "group-mlhub-id")
+
+
+def test_T3_the_outsider_of_the_demonstration_is_in_no_group(local: Monitor):
+    token = "keycloak:index/userGroups:UserGroups"
+    members = {r.name: r.plain["groupIds"] for r in local.of_type(token)}
+    assert members["user-mallory"] == []
+    assert members["user-carol"] == ["group-mlhub--admins-id"]
+    assert members["user-alice"] == members["user-bob"] == ["group-mlhub--users-id"]
+
+
+def test_nobody_is_made_up_where_the_stack_file_lists_nobody():
+    stack = stack_file("local")
+    real = stack.identity.model_copy(update={"demo_users": ()})
+    monitor = run(lambda: Platform(stack.model_copy(update={"identity": real})))
+    assert not monitor.of_type("keycloak:index/user:User")
+    assert "demo-users" not in {r.name for r in monitor.of_type(SECRET)}
+
+
+def test_keycloak_is_asked_nothing_before_it_runs(local: Monitor):
+    provider = local.one("pulumi:providers:keycloak", "keycloak")
+    deployment = local.one("kubernetes:apps/v1:Deployment", "keycloak")
+    assert deployment.urn in provider.dependencies
+
+
+# The release
+
+
+def test_T4_chart_and_images_are_pinned(local: Monitor):
+    release = local.one("kubernetes:helm.sh/v3:Release", "jupyterhub").plain
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", release["version"])
+    assert re.fullmatch(r"chart sha256:[0-9a-f]{64}", release["description"])
+    values = release["values"]
+    images = [
+        values["hub"]["image"],
+        values["proxy"]["chp"]["image"],
+        values["singleuser"]["image"],
+    ]
+    references = [f"{image['name']}:{image['tag']}" for image in images]
+    references += [
+        profile["kubespawner_override"]["image"] for profile in values["singleuser"]["profileList"]
+    ]
+    references += [c["image"] for spec in pods(local).values() for c in spec["containers"]]
+    for reference in references:
+        assert re.fullmatch(r"localhost:5000/mlhub/[a-z-]+:local@sha256:[0-9a-f]{64}", reference)
+
+
+def test_the_release_is_installed_whole_or_not_at_all(local: Monitor):
+    release = local.one("kubernetes:helm.sh/v3:Release", "jupyterhub")
+    assert release.plain["name"] == "jupyterhub"
+    assert release.plain["namespace"] == "jupyterhub"
+    assert release.plain["atomic"] is True
+    assert release.plain["timeout"] >= 300
+    assert release.plain["maxHistory"] == 10
+
+
+def test_the_release_waits_for_what_the_hub_needs(local: Monitor):
+    release = local.one("kubernetes:helm.sh/v3:Release", "jupyterhub")
+    for token, name in [
+        (SECRET, "mlhub-hub"),
+        (SECRET, "jupyterhub-oidc-secret"),
+        ("kubernetes:apps/v1:StatefulSet", "postgres"),
+        ("kubernetes:apps/v1:Deployment", "keycloak"),
+        ("keycloak:openid/clientDefaultScopes:ClientDefaultScopes", "jupyterhub-default-scopes"),
+        ("kubernetes:storage.k8s.io/v1:StorageClass", "storage-homes"),
+    ]:
+        assert local.one(token, name).urn in release.dependencies, name
+
+
+# Images
+
+
+def test_images_stand_on_base_by_its_digest_and_base_on_the_stacks_debian(local: Monitor):
+    images = {r.name: r.plain for r in local.of_type("docker-build:index:Image")}
+    assert set(images) == {"base", "hub", "proxy", "ml-cpu", "keycloak", "postgres"}
+    base = images.pop("base")
+    assert base["buildArgs"] == {"DEBIAN_IMAGE": "localhost:5000/mlhub/debian:bookworm"}
+    for image in images.values():
+        (argument,) = image["buildArgs"].items()
+        assert argument[0] == "BASE_IMAGE"
+        assert re.fullmatch(r"localhost:5000/mlhub/base:local@sha256:[0-9a-f]{64}", argument[1])
+
+
+def test_images_are_pushed_and_a_preview_builds_none(local: Monitor):
+    for image in local.of_type("docker-build:index:Image"):
+        assert image.plain["push"] is True
+        assert image.plain["buildOnPreview"] is False
+        assert image.plain["builder"] == {"name": "mlhub"}
+        assert image.retain_on_delete
+
+
+def test_the_machines_authorities_are_a_build_secret_and_no_reason_to_build(monkeypatch, tmp_path):
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("-----BEGIN CERTIFICATE-----")
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    monitor = run(lambda: Platform(stack_file("local")))
+    for image in monitor.of_type("docker-build:index:Image"):
+        assert image.plain["secrets"] == {"ca": bundle.read_text()}
+        assert bundle.read_text() not in list(readable(image.inputs))
+        assert image.plain["ignoreSecretsInDiffCalculation"] == ["ca"]
+
+
+# Pods and network
+
+
+def test_namespaces_admit_restricted_pods_alone(local: Monitor):
+    for namespace in local.of_type(NAMESPACE):
+        labels = namespace.plain["metadata"]["labels"]
+        assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_foundation_pods_run_without_any_privilege(local: Monitor):
+    assert set(pods(local)) == {"keycloak", "postgres"}
+    for spec in pods(local).values():
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert set(container["resources"]) == {"requests", "limits"}
+
+
+def test_keycloak_is_probed_on_its_management_port_which_no_service_shows(local: Monitor):
+    (container,) = pods(local)["keycloak"]["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["port"] == 9000
+    service = local.one("kubernetes:core/v1:Service", "keycloak").plain["spec"]
+    assert [(p["port"], p["nodePort"]) for p in service["ports"]] == [(8080, 30880)]
+
+
+def test_T11_postgres_hears_keycloak_and_the_hub_alone(local: Monitor):
+    policy = local.one(POLICY, "postgres").plain
+    assert policy["metadata"]["namespace"] == "foundation"
+    (rule,) = policy["spec"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [5432]
+    labels = [peer["podSelector"]["matchLabels"] for peer in rule["from"]]
+    assert labels[0]["app.kubernetes.io/name"] == "keycloak"
+    assert labels[1] == {"app": "jupyterhub", "component": "hub"}
+    hub = rule["from"][1]["namespaceSelector"]["matchLabels"]
+    assert hub == {"kubernetes.io/metadata.name": "jupyterhub"}
+    assert "egress" not in policy["spec"]
+    assert "Egress" in policy["spec"]["policyTypes"]
+
+
+def test_T11_what_no_policy_allows_is_refused_in_both_namespaces(local: Monitor):
+    for name, namespace in [("hub-nothing", "jupyterhub"), ("foundation-nothing", "foundation")]:
+        policy = local.one(POLICY, name).plain
+        assert policy["metadata"]["namespace"] == namespace
+        assert policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_J9_names_are_those_that_are_documented(local: Monitor):
+    assert {n.plain["metadata"]["name"] for n in local.of_type(NAMESPACE)} == {
+        "jupyterhub",
+        "foundation",
+    }
+    assert {s.plain["metadata"]["name"] for s in local.of_type(SECRET)} == {
+        "demo-users",
+        "jupyterhub-oidc-secret",
+        "keycloak-admin",
+        "mlhub-hub",
+        "postgres",
+    }
+    assert {s.plain["metadata"]["name"] for s in local.of_type("kubernetes:core/v1:Service")} == {
+        "keycloak",
+        "postgres",
+    }
