@@ -13,6 +13,8 @@ def hierarchies(root: Path = ROOT) -> list[Path]:
     """The mounted hierarchies that account for anything: one in version 2, several in version 1."""
     if (root / "cgroup.controllers").exists():
         return [root]
+    if not root.is_dir():
+        return []
     found = (entry for entry in root.iterdir() if entry.is_dir() and not entry.is_symlink())
     return sorted(entry for entry in found if (entry / "cgroup.procs").exists())
 

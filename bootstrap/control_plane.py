@@ -37,8 +37,7 @@ def etcd(layout: Layout) -> Service:
     return Service(
         name="etcd",
         argv=(
-            str(layout.bin / "kube"),
-            "etcd",
+            str(layout.bin / "etcd"),
             "--name=local",
             f"--data-dir={layout.cluster / 'etcd'}",
             f"--listen-client-urls={ETCD}",
@@ -63,8 +62,7 @@ def api_server(layout: Layout) -> Service:
     return Service(
         name="apiserver",
         argv=(
-            str(layout.bin / "kube"),
-            "kube-apiserver",
+            str(layout.bin / "kube-apiserver"),
             f"--bind-address={NODE_ADDRESS}",
             f"--advertise-address={NODE_ADDRESS}",
             f"--secure-port={API_PORT}",
@@ -80,6 +78,13 @@ def api_server(layout: Layout) -> Service:
             f"--kubelet-client-certificate={pki / 'apiserver-kubelet-client.crt'}",
             f"--kubelet-client-key={pki / 'apiserver-kubelet-client.key'}",
             "--kubelet-preferred-address-types=InternalIP",
+            f"--requestheader-client-ca-file={pki / 'front-proxy-ca.crt'}",
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={pki / 'front-proxy-client.crt'}",
+            f"--proxy-client-key-file={pki / 'front-proxy-client.key'}",
             f"--service-account-key-file={pki / 'sa.pub'}",
             f"--service-account-signing-key-file={pki / 'sa.key'}",
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
@@ -106,8 +111,7 @@ def controller_manager(layout: Layout) -> Service:
     return Service(
         name="controller-manager",
         argv=(
-            str(layout.bin / "kube"),
-            "kube-controller-manager",
+            str(layout.bin / "kube-controller-manager"),
             "--bind-address=127.0.0.1",
             f"--kubeconfig={kubeconfig}",
             f"--authentication-kubeconfig={kubeconfig}",
@@ -138,8 +142,7 @@ def scheduler(layout: Layout) -> Service:
     return Service(
         name="scheduler",
         argv=(
-            str(layout.bin / "kube"),
-            "kube-scheduler",
+            str(layout.bin / "kube-scheduler"),
             "--bind-address=127.0.0.1",
             f"--kubeconfig={kubeconfig}",
             f"--authentication-kubeconfig={kubeconfig}",

@@ -6,12 +6,13 @@ pod, to the node or beyond, waits for the verdict of the policy agent; with no a
 is dropped (NFQUEUE without bypass).
 """
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from bootstrap.errors import BootstrapError
-from bootstrap.paths import DEVICE, NODE_ADDRESS, NODE_NETWORK, POD_NETWORK, RUNTIME
+from bootstrap.paths import DEVICE, NODE_ADDRESS, NODE_NETWORK, POD_NETWORK
 
 POD_LINKS = "veth+"
 """The machine's ends of the pods' links, as the ptp plug-in names them."""
@@ -142,4 +143,20 @@ def ensure() -> None:
     ensure_device()
     ensure_sysctls()
     ensure_rules()
-    RUNTIME.mkdir(mode=0o700, exist_ok=True)
+
+
+def remove() -> None:
+    """Takes our jumps, chains and device away again; what is not there is no error."""
+    for command, jumps in (("iptables", JUMPS), ("ip6tables", JUMPS_V6)):
+        for table, chain, rule in jumps:
+            base = [command, "-w", "10", "-t", table]
+            while _run([*base, "-D", chain, *rule]).returncode == 0:
+                pass
+        for table, chain in sorted({(table, rule[-1]) for table, _, rule in jumps}):
+            for action in ("-F", "-X"):
+                _run([command, "-w", "10", "-t", table, action, chain])
+    # The agent removes its own table when it ends; one that was killed could not.
+    if shutil.which("nft"):
+        _run(["nft", "delete", "table", "inet", "kube-network-policies"])
+    if (Path("/sys/class/net") / DEVICE / "bridge").exists():
+        _run(["ip", "link", "delete", DEVICE])

@@ -147,8 +147,7 @@ def kubelet(layout: Layout) -> Service:
     return Service(
         name="kubelet",
         argv=(
-            str(layout.bin / "kube"),
-            "kubelet",
+            str(layout.bin / "kubelet"),
             f"--config={config}",
             f"--kubeconfig={layout.config / 'node.kubeconfig'}",
             f"--root-dir={layout.cluster / 'kubelet'}",
@@ -185,7 +184,7 @@ def proxy(layout: Layout) -> Service:
     config = layout.config / "proxy.yaml"
     return Service(
         name="proxy",
-        argv=(str(layout.bin / "kube"), "kube-proxy", f"--config={config}"),
+        argv=(str(layout.bin / "kube-proxy"), f"--config={config}"),
         url="http://127.0.0.1:10249/healthz",
         files={config: yaml.safe_dump(proxy_config(layout), sort_keys=False)},
         env={"GOGC": "50"},

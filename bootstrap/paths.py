@@ -105,15 +105,21 @@ def here() -> Layout:
     return Layout(Path(__file__).resolve().parent.parent)
 
 
-def environment(layout: Layout) -> dict[str, str]:
-    """What `pulumi`, `kubectl` and `buildctl` need to work on this checkout's stack."""
-    return {
+def environment(layout: Layout, own_context: str | None = None) -> dict[str, str]:
+    """What `pulumi`, `kubectl` and `buildctl` need to work on this checkout's stack.
+
+    own_context: set where the person has a cluster, whose kubeconfig is then theirs.
+    """
+    variables = {
         "PATH": f"{layout.bin}:{layout.checkout / '.venv' / 'bin'}:{os.environ.get('PATH', '')}",
         "PULUMI_HOME": str(layout.data / "pulumi"),
         "PULUMI_BACKEND_URL": f"file://{layout.data / 'state'}",
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(layout.passphrase),
+        "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "BUILDX_CONFIG": str(layout.data / "buildx"),
-        "KUBECONFIG": str(layout.kubeconfig),
     }
+    if own_context is None:
+        variables["KUBECONFIG"] = str(layout.kubeconfig)
+    return variables

@@ -6,7 +6,6 @@ apart; nothing is shared with the machine's trust store, and private keys never 
 
 import base64
 import ipaddress
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,7 +35,8 @@ RENEW_BEFORE = timedelta(days=30)
 class Leaf:
     """One certificate: who it names, and where it may be used.
 
-    authority: `ca` for the cluster, `etcd-ca` for its store.
+    authority: `ca` for the cluster, `etcd-ca` for its store, `front-proxy-ca` for what stands
+        before another API server.
     organizations: Kubernetes reads them as groups.
     """
 
@@ -55,6 +55,7 @@ API_DNS = (
     "kubernetes.default.svc.cluster.local",
     "localhost",
 )
+AUTHORITIES = ("ca", "etcd-ca", "front-proxy-ca")
 LEAVES = (
     Leaf(
         "apiserver",
@@ -66,6 +67,7 @@ LEAVES = (
     Leaf("kubelet", NODE_NAME, dns=(NODE_NAME,), addresses=(NODE_ADDRESS, "127.0.0.1")),
     Leaf("etcd", "etcd", authority="etcd-ca", dns=("localhost",), addresses=("127.0.0.1",)),
     Leaf("apiserver-etcd-client", "kube-apiserver", authority="etcd-ca"),
+    Leaf("front-proxy-client", "front-proxy-client", authority="front-proxy-ca"),
     Leaf("admin", "mlhub-admin", organizations=("system:masters",)),
     Leaf("controller-manager", "system:kube-controller-manager"),
     Leaf("scheduler", "system:kube-scheduler"),
@@ -207,7 +209,7 @@ def _make_service_account_key(folder: Path) -> None:
 def ensure(layout: Layout, leaves: Sequence[Leaf] = LEAVES) -> None:
     """Everything that is missing or about to expire is made; what is valid is left alone."""
     now = datetime.now(UTC)
-    renewed = {name: make_authority(layout.pki, name, now) for name in ("ca", "etcd-ca")}
+    renewed = {name: make_authority(layout.pki, name, now) for name in AUTHORITIES}
     for leaf in leaves:
         if renewed[leaf.authority] or not _valid(layout.pki / f"{leaf.name}.crt", now):
             make_leaf(layout.pki, leaf, now)
@@ -215,5 +217,3 @@ def ensure(layout: Layout, leaves: Sequence[Leaf] = LEAVES) -> None:
     for name, certificate in KUBECONFIGS.items():
         write_private(layout.config / f"{name}.kubeconfig", kubeconfig(layout.pki, certificate))
     write_private(layout.kubeconfig, kubeconfig(layout.pki, "admin"))
-    if not layout.passphrase.exists():
-        write_private(layout.passphrase, secrets.token_urlsafe(32))

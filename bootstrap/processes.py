@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -18,10 +19,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bootstrap.files import write_private
+from bootstrap.paths import Layout
 
 MARK_CHECKOUT = "MLHUB_CHECKOUT"
+MARK_INSTANCE = "MLHUB_INSTANCE"
 MARK_PART = "MLHUB_PART"
 PROC = Path("/proc")
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 LOG_LIMIT = 20 * 1024 * 1024
 """Bytes of a part's log above which the next start sets it aside."""
 
@@ -36,6 +40,15 @@ class Identity:
     pid: int
     started: int
     boot: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Whose a process is. instance: the data it works on, which a new clone does not share."""
+
+    checkout: str
+    instance: str
+    part: str
 
 
 @dataclass(frozen=True)
@@ -66,23 +79,67 @@ def alive(identity: Identity, proc: Path = PROC) -> bool:
     return identify(identity.pid, proc) == identity
 
 
-def marked(proc: Path = PROC) -> dict[Identity, tuple[str, str]]:
-    """Every process started by any checkout: (checkout, part) by identity."""
+def instance(layout: Layout) -> str:
+    """The name of this checkout's data, made with it and removed with it."""
+    path = layout.cluster / "instance"
+    if not path.exists():
+        write_private(path, secrets.token_hex(8))
+    return path.read_text()
+
+
+def marks(layout: Layout, part: str) -> dict[str, str]:
+    """The environment by which a later run finds what was started here."""
+    return {
+        MARK_CHECKOUT: str(layout.checkout),
+        MARK_INSTANCE: instance(layout),
+        MARK_PART: part,
+    }
+
+
+def inherited() -> dict[str, str]:
+    """What a server takes over from whoever starts it; the rest of a shell is not its business."""
+    return {name: os.environ[name] for name in KEPT if name in os.environ}
+
+
+def marked(proc: Path = PROC) -> dict[Identity, Mark]:
+    """Every process that any checkout has started, and what those have started in turn.
+
+    Processes in another network than ours, a container's for instance, are no neighbours.
+    """
     found = {}
+    here = network(proc / "self")
     for entry in proc.iterdir():
-        if not entry.name.isdigit():
+        if not entry.name.isdigit() or network(entry) != here:
             continue
         try:
             variables = (entry / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
         values = dict(item.partition(b"=")[::2] for item in variables)
-        checkout = values.get(MARK_CHECKOUT.encode())
-        identity = identify(int(entry.name), proc) if checkout else None
-        if checkout and identity:
-            part = values.get(MARK_PART.encode(), b"").decode()
-            found[identity] = (checkout.decode(), part)
+        if MARK_CHECKOUT.encode() not in values:
+            continue
+        identity = identify(int(entry.name), proc)
+        if identity:
+            names = (MARK_CHECKOUT, MARK_INSTANCE, MARK_PART)
+            found[identity] = Mark(*(values.get(n.encode(), b"").decode() for n in names))
     return found
+
+
+def network(entry: Path) -> str:
+    """The network namespace of a process, by its folder in /proc."""
+    try:
+        return os.readlink(entry / "ns" / "net")
+    except OSError:
+        return ""
+
+
+def leads(identity: Identity, proc: Path = PROC) -> bool:
+    """Whether it leads a session, as what we start does and what inherits its mark does not."""
+    try:
+        fields = (proc / str(identity.pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return int(fields[3]) == identity.pid
 
 
 def fingerprint(argv: Sequence[str], files: Mapping[Path, str], env: Mapping[str, str]) -> str:
@@ -107,34 +164,26 @@ def read_record(path: Path) -> Record | None:
 
 
 def start(
-    name: str,
-    argv: Sequence[str],
-    *,
-    checkout: Path,
-    run: Path,
-    log: Path,
-    env: Mapping[str, str],
-    print_of: str,
+    layout: Layout, name: str, argv: Sequence[str], env: Mapping[str, str], print_of: str
 ) -> Identity:
-    """Starts a process in a session of its own and records it; its output goes to `log`."""
+    """Starts a process in a session of its own and records it; its output goes to its log."""
+    log = layout.log / f"{name}.log"
     if log.exists() and log.stat().st_size > LOG_LIMIT:
         log.replace(log.with_suffix(".log.1"))
-    variables = {**os.environ, **env, MARK_CHECKOUT: str(checkout), MARK_PART: name}
     with log.open("ab") as output:
         child = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=variables,
+            env={**inherited(), **env, **marks(layout, name)},
             cwd="/",
             start_new_session=True,
         )
-    identity = identify(child.pid)
     # A child that has already failed is seen by whoever waits for it to answer.
-    identity = identity or Identity(child.pid, 0, boot_id())
+    identity = identify(child.pid) or Identity(child.pid, 0, boot_id())
     record = Record(identity, print_of)
-    write_private(run / f"{name}.json", json.dumps(asdict(record)))
+    write_private(layout.run / f"{name}.json", json.dumps(asdict(record)))
     return identity
 
 
@@ -152,13 +201,11 @@ def _signal(identity: Identity, number: signal.Signals) -> int | None:
     return fd
 
 
-def stop(identities: Iterable[Identity], grace: float = 10.0) -> int:
-    """Stops processes: asks, waits up to `grace` seconds, then kills. Returns how many ran."""
+def stop(identities: Iterable[Identity], grace: float = 10.0) -> None:
+    """Stops processes: asks, waits up to `grace` seconds, then kills."""
     pending = list(identities)
-    stopped = 0
     for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
         fds = [fd for one in pending if (fd := _signal(one, number)) is not None]
-        stopped = stopped or len(fds)
         deadline = time.monotonic() + wait
         waiting = set(fds)
         while waiting and time.monotonic() < deadline:
@@ -167,6 +214,3 @@ def stop(identities: Iterable[Identity], grace: float = 10.0) -> int:
         for fd in fds:
             os.close(fd)
         pending = [one for one in pending if alive(one)]
-        if not pending:
-            break
-    return stopped

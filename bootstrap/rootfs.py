@@ -4,13 +4,16 @@ import hashlib
 import json
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from bootstrap.commands import run, tail
 from bootstrap.errors import BootstrapError
 from bootstrap.oci import Repository
 from bootstrap.paths import REGISTRY, Layout
+from bootstrap.schedule import Task
 
+NAME = "mlhub/debian"
 SUITE = "bookworm"
 PACKAGES = (
     "ca-certificates",
@@ -29,6 +32,10 @@ PACKAGES = (
 EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/lintian/*")
 FORMAT = "$(CREATED_BY)|$(ORIGIN)|$(CODENAME)|$(SITE)|$(RELEASE)|$(COMPONENT)"
 KEPT = ("/usr/share/doc/*/copyright",)
+
+
+def tar(layout: Layout) -> Path:
+    return layout.cache / f"debian-{inputs()}.tar"
 
 
 def sources(listing: str) -> list[str]:
@@ -74,30 +81,29 @@ def inputs() -> str:
     return hashlib.sha256(json.dumps(command(Path("x"), ())).encode()).hexdigest()[:16]
 
 
-def ensure(layout: Layout, note: Callable[[str], None]) -> Path:
-    """The root file system as a tar; made where it is not there, whole or not at all."""
-    target = layout.cache / f"debian-{inputs()}.tar"
+def ensure(layout: Layout, task: Task) -> str:
+    """Makes the root file system as a tar where it is not there: whole, or not at all."""
+    target = tar(layout)
     if target.exists():
-        return target
+        return "there"
     for old in layout.cache.glob("debian-*"):
         old.unlink()
-    note(f"mmdebstrap {SUITE}, {len(PACKAGES)} packages")
     aside = target.with_suffix(".part")
     log = layout.log / "rootfs.log"
     listing = subprocess.run(
         ["apt-get", "indextargets", "--format", FORMAT], capture_output=True, text=True, check=False
     )
     mirrors = sources(listing.stdout)
-    with log.open("w") as output:
-        done = subprocess.run(
-            command(aside, mirrors), stdout=output, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode:
+
+    def tell() -> None:
+        task.note = f"mmdebstrap {SUITE}, {len(PACKAGES)} packages and what they need"
+
+    if run(layout, task, command(aside, mirrors), log=log, each=tell):
         aside.unlink(missing_ok=True)
-        end = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
         raise BootstrapError(
-            f"mmdebstrap could not make a Debian {SUITE} from this machine's package sources; it "
-            f"needs a mirror that has {SUITE}. The end of {log}:\n{end}"
+            f"mmdebstrap could not make a Debian {SUITE} from "
+            f"{'; '.join(mirrors) or 'its own default mirror'}; a mirror that has {SUITE} is "
+            f"needed. The end of {log}:\n{tail(log)}"
         )
     versions = re.findall(r"^(\S+)\t(\S+)$", log.read_text(errors="replace"), flags=re.MULTILINE)
     if not versions:
@@ -105,16 +111,23 @@ def ensure(layout: Layout, note: Callable[[str], None]) -> Path:
     packages = "".join(f"{name} {version}\n" for name, version in sorted(versions))
     target.with_suffix(".packages").write_text(packages)
     aside.replace(target)
-    return target
+    return f"made of {len(versions)} packages"
 
 
-def push(layout: Layout, tar: Path) -> str:
-    """Pushes it as mlhub/debian:bookworm; returns the image by digest."""
-    label = hashlib.sha256(tar.with_suffix(".packages").read_bytes()).hexdigest()
-    digest = Repository("mlhub/debian").push(
+def push(layout: Layout) -> str:
+    """Pushes it as mlhub/debian:bookworm; returns its digest."""
+    label = hashlib.sha256(tar(layout).with_suffix(".packages").read_bytes()).hexdigest()
+    return Repository(NAME).push(
         SUITE,
-        tar,
+        tar(layout),
         env=["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
         labels={"mlhub.packages": label},
     )
-    return f"{REGISTRY}/mlhub/debian@{digest}"
+
+
+def image() -> str:
+    """The image that is in the registry now, by digest."""
+    digest = Repository(NAME).digest(SUITE)
+    if digest is None:
+        raise BootstrapError(f"{REGISTRY}/{NAME}:{SUITE} is not in the registry.")
+    return f"{REGISTRY}/{NAME}@{digest}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bootstrap import processes
+from bootstrap.commands import tail
 from bootstrap.errors import BootstrapError
 from bootstrap.files import write_if_changed
 from bootstrap.paths import Layout
@@ -58,14 +59,6 @@ def answers(service: Service, layout: Layout, timeout: float = 2.0) -> bool:
         return False
 
 
-def tail(path: Path, lines: int = 5) -> str:
-    """The end of a log, for an error a person reads."""
-    try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return ""
-
-
 def ensure(service: Service, layout: Layout) -> str:
     """Runs the server as described; a running one that is the same is left alone.
 
@@ -74,29 +67,19 @@ def ensure(service: Service, layout: Layout) -> str:
     for path, content in service.files.items():
         write_if_changed(path, content)
     print_of = processes.fingerprint(service.argv, service.files, service.env)
-    path = layout.run / f"{service.name}.json"
-    record = processes.read_record(path)
-    mine = [
-        identity
-        for identity, (checkout, part) in processes.marked().items()
-        if checkout == str(layout.checkout) and part == service.name and _leads(identity)
-    ]
-    if record and processes.alive(record.identity) and record.fingerprint == print_of:
-        if wait(service, layout, record.identity):
-            return "running"
-        mine.append(record.identity)
+    record = processes.read_record(layout.run / f"{service.name}.json")
+    mine = running(service.name, layout)
+    if (
+        record
+        and record.fingerprint == print_of
+        and mine == [record.identity]
+        and wait(service, layout, record.identity)
+    ):
+        return "running"
     processes.stop(mine)
     if shutil.which(service.argv[0]) is None:
-        raise BootstrapError(f"{service.name}: {service.argv[0]} is not there. Run `make doctor`.")
-    identity = processes.start(
-        service.name,
-        service.argv,
-        checkout=layout.checkout,
-        run=layout.run,
-        log=service.log(layout),
-        env=service.env,
-        print_of=print_of,
-    )
+        raise BootstrapError(f"{service.argv[0]} is not there. Run `make doctor`.")
+    identity = processes.start(layout, service.name, service.argv, service.env, print_of)
     if not wait(service, layout, identity):
         ended = "" if processes.alive(identity) else " It has ended."
         raise BootstrapError(
@@ -106,14 +89,14 @@ def ensure(service: Service, layout: Layout) -> str:
     return "restarted" if mine else "started"
 
 
-def _leads(identity: processes.Identity) -> bool:
-    """Whether it is what we started, not a child that inherited the mark: we start sessions."""
-    stat = Path(f"/proc/{identity.pid}/stat")
-    try:
-        fields = stat.read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    return int(fields[3]) == identity.pid
+def running(name: str, layout: Layout) -> list[processes.Identity]:
+    """The processes that serve as this part now, whether or not they were recorded."""
+    here = (str(layout.checkout), processes.instance(layout), name)
+    return [
+        identity
+        for identity, mark in processes.marked().items()
+        if (mark.checkout, mark.instance, mark.part) == here and processes.leads(identity)
+    ]
 
 
 def wait(service: Service, layout: Layout, identity: processes.Identity) -> bool:

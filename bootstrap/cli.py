@@ -1,0 +1,100 @@
+"""The commands of `make`: up, down, status, doctor, env, password, build-from-source."""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from base64 import b64decode
+from collections.abc import Sequence
+
+from bootstrap import doctor, down, lock, stack, status, up
+from bootstrap.errors import BootstrapError
+from bootstrap.paths import Layout, environment, here
+
+
+def parser() -> argparse.ArgumentParser:
+    main = argparse.ArgumentParser(prog="python -m bootstrap", description=__doc__)
+    verbs = main.add_subparsers(dest="verb", required=True)
+    for verb, told in (
+        ("up", "set everything up and apply the local stack"),
+        ("build-from-source", "the same, with neither releases nor the cache"),
+    ):
+        one = verbs.add_parser(verb, help=told)
+        one.add_argument("--only-cluster", action="store_true", help="stop before the stack")
+        one.add_argument(
+            "--take-over", action="store_true", help="stop another checkout's cluster first"
+        )
+    one = verbs.add_parser("down", help="stop what up started; data stays")
+    one.add_argument("--purge-data", action="store_true", help="remove the data as well")
+    one.add_argument("--yes", action="store_true", help="really remove it")
+    one = verbs.add_parser("status", help="each part, its health, memory and address")
+    one.add_argument("--json", action="store_true")
+    verbs.add_parser("doctor", help="what is missing on this machine, and what to do")
+    verbs.add_parser("env", help="the environment of pulumi, kubectl and buildctl, for eval")
+    one = verbs.add_parser("password", help="print a demo user's password")
+    one.add_argument("user")
+    return main
+
+
+def password(layout: Layout, user: str) -> str:
+    """The password of a demo user, from the Secret that the stack has made."""
+    context = stack.own_context(layout)
+    if user == "root":  # $USER of the shell, where `make password` was not told a name
+        raise BootstrapError("Whose password? For example: `make password USER=alice`.")
+    done = subprocess.run(
+        [
+            *("kubectl", "-n", "foundation", "get", "secret", "demo-users"),
+            *("-o", f"jsonpath={{.data.{user}}}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment(layout, context)},
+    )
+    if done.returncode:
+        raise BootstrapError(
+            f"The passwords are not there ({done.stderr.strip()}). They come with `make up`."
+        )
+    if not done.stdout:
+        raise BootstrapError(f"{user} is no demo user of the stack file.")
+    return b64decode(done.stdout).decode()
+
+
+def act(layout: Layout, given: argparse.Namespace) -> None:
+    held = lock.MACHINE if os.geteuid() == 0 else layout.data / "lock"
+    match given.verb:
+        case "up" | "build-from-source":
+            with lock.held(held, f"{given.verb} in {layout.checkout}"):
+                up.run(
+                    layout,
+                    take_over=given.take_over,
+                    only_cluster=given.only_cluster,
+                    from_source=given.verb == "build-from-source",
+                )
+        case "down":
+            with lock.held(held, f"down in {layout.checkout}"):
+                down.run(layout, purge_data=given.purge_data, sure=given.yes)
+        case "status":
+            status.run(layout, as_json=given.json)
+        case "doctor":
+            doctor.run(layout)
+        case "env":
+            for name, value in environment(layout, stack.own_context(layout)).items():
+                print(f"export {name}={shlex.quote(value)}")
+        case "password":
+            print(password(layout, given.user))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a command; an error that a person reads is all that is shown of it."""
+    given = parser().parse_args(argv)
+    try:
+        act(here(), given)
+    except BootstrapError as error:
+        print(f"mlhub: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("mlhub: stopped; run it again to go on from here", file=sys.stderr)
+        return 130
+    return 0

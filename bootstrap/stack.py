@@ -1,0 +1,202 @@
+"""The stack that `make up` applies: state, secrets' passphrase and stack file in `.mlhub`.
+
+With a file backend the CLI writes a salt into the stack file it is given. The tracked one stays as
+it is: the CLI gets a copy, and takes the salt from the state (docs/engine.md).
+"""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bootstrap import processes
+from bootstrap.errors import BootstrapError
+from bootstrap.files import write_private
+from bootstrap.paths import LOGIN_URL, Layout, environment
+from bootstrap.schedule import Task
+
+STACK = "local"
+RELEASE = "kubernetes:helm.sh/v3:Release"
+
+
+def stack_file(layout: Layout) -> Path:
+    return layout.checkout / "stacks" / f"Pulumi.{STACK}.yaml"
+
+
+def own_context(layout: Layout) -> str | None:
+    """The kube context of a cluster of the person's own; None for the embedded one."""
+    path = stack_file(layout)
+    if not path.exists():
+        return None
+    try:
+        config = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
+        cluster = config.get("mlhub:cluster") or {}
+        found = cluster.get("context") or config.get("mlhub:cluster.context")
+    except (yaml.YAMLError, AttributeError) as error:
+        raise BootstrapError(f"{path} is not a stack file: {error}") from error
+    return str(found) if found else None
+
+
+def _pulumi(layout: Layout, *arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(layout.bin / "pulumi"), "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment(layout, own_context(layout))},
+    )
+
+
+def _must(layout: Layout, *arguments: str, folder: Path) -> str:
+    done = _pulumi(layout, *arguments, folder=folder)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise BootstrapError(f"`pulumi {' '.join(arguments)}` failed: {said}")
+    return done.stdout
+
+
+def ensure(layout: Layout, task: Task) -> str:
+    """The stack exists in the backend and is selected; what a killed `up` left is cleared."""
+    (layout.data / "state").mkdir(parents=True, exist_ok=True)
+    if not layout.passphrase.exists():
+        if any((layout.data / "state").rglob(f"{STACK}.json")):
+            raise BootstrapError(
+                f"{layout.passphrase} is gone, and the stack's secrets cannot be read without it. "
+                "Put it back, or begin anew: `make down ARGS='--purge-data --yes'`."
+            )
+        write_private(layout.passphrase, secrets.token_urlsafe(32))
+    project = layout.data / "stacks"
+    project.mkdir(exist_ok=True)
+    (project / "Pulumi.yaml").write_text("name: mlhub\nruntime: python\n")
+    listed = json.loads(_must(layout, "stack", "ls", "--json", folder=project) or "[]")
+    known = any(entry["name"].rpartition("/")[2] == STACK for entry in listed)
+    if not known:
+        _must(layout, "stack", "init", STACK, folder=project)
+    shutil.copyfile(stack_file(layout), project / f"Pulumi.{STACK}.yaml")
+    _must(layout, "stack", "select", STACK, folder=layout.checkout)
+    cleared = _unlock(layout) + (_clear_releases(layout) if known else [])
+    return "; ".join(["there" if known else "made", *cleared])
+
+
+def _unlock(layout: Layout) -> list[str]:
+    """Takes away locks of updates that were killed. A lock whose process lives stays."""
+    stale = False
+    for path in (layout.data / "state").glob(".pulumi/locks/**/*.json"):
+        lock = json.loads(path.read_text())
+        alive = processes.identify(int(lock.get("pid", 0)))
+        stale = stale or (lock.get("hostname") == os.uname().nodename and alive is None)
+    if stale:
+        _must(layout, "cancel", "--yes", "--stack", STACK, folder=layout.checkout)
+    return ["unlocked after a killed update"] if stale else []
+
+
+def interrupted(deployment: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Helm releases that an update was about: (operation, namespace, name)."""
+    pending = deployment.get("deployment", {}).get("pending_operations") or []
+    found = []
+    for operation in pending:
+        resource = operation.get("resource", {})
+        if resource.get("type") == RELEASE:
+            inputs = resource.get("inputs", {})
+            found.append((operation["type"], inputs.get("namespace", ""), inputs.get("name", "")))
+    return found
+
+
+def _clear_releases(layout: Layout) -> list[str]:
+    """Removes Helm's records of an install that was killed; Helm then adopts what it made."""
+    exported = _must(layout, "stack", "export", "--stack", STACK, folder=layout.checkout)
+    cleared = []
+    for operation, namespace, name in interrupted(json.loads(exported)):
+        selector = f"owner=helm,name={name}"
+        if operation != "creating":
+            selector += ",status in (pending-install,pending-upgrade,pending-rollback)"
+        done = subprocess.run(
+            ["kubectl", "-n", namespace, "delete", "secret", "-l", selector],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **environment(layout, own_context(layout))},
+        )
+        if "deleted" in done.stdout:
+            cleared.append(f"cleared the interrupted release {name}")
+    return cleared
+
+
+def apply(layout: Layout) -> None:
+    """`pulumi up` of the stack, its output shown as it comes and kept in the log."""
+    argv = [
+        str(layout.bin / "pulumi"),
+        "up",
+        "--stack",
+        STACK,
+        "--config-file",
+        str(layout.data / "stacks" / f"Pulumi.{STACK}.yaml"),
+        "--yes",
+        "--skip-preview",
+    ]
+    env = {**os.environ, **environment(layout, own_context(layout))}
+    log = layout.log / "pulumi.log"
+    if sys.stdout.isatty():
+        status = subprocess.run(argv, cwd=layout.checkout, env=env, check=False).returncode
+    else:
+        argv += ["--non-interactive", "--color", "never"]
+        with (
+            log.open("w") as kept,
+            subprocess.Popen(
+                argv,
+                cwd=layout.checkout,
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            ) as child,
+        ):
+            assert child.stdout  # noqa: S101 - it is a pipe
+            for line in child.stdout:
+                kept.write(line)
+                kept.flush()
+                print(line, end="", flush=True)
+        status = child.returncode
+    if status:
+        raise BootstrapError(
+            "`pulumi up` failed; what it said is above. What was made before stays, and "
+            "`make up` goes on from there."
+        )
+
+
+def wait_for_login(seconds: float = 180) -> None:
+    """Waits until the hub answers at its public address."""
+
+    class NoRedirect(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect())
+    deadline = time.monotonic() + seconds
+    said = "nothing"
+    while time.monotonic() < deadline:
+        try:
+            with opener.open(f"{LOGIN_URL}/hub/login", timeout=5) as answer:
+                status = answer.status
+        except urllib.error.HTTPError as error:
+            status = error.code
+        except OSError as error:
+            status, said = 0, str(error)
+        if status in (200, 302):
+            return
+        said = str(status) if status else said
+        time.sleep(1)
+    raise BootstrapError(
+        f"{LOGIN_URL}/hub/login answered {said} for {seconds:.0f} s. See `make status`, and "
+        "`kubectl -n jupyterhub logs deploy/hub`."
+    )

@@ -1,0 +1,10 @@
+// etcd alone, for a machine that has Kubernetes' official binaries: their archive lacks it.
+package main
+
+import (
+	"os"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+)
+
+func main() { etcdmain.Main(os.Args) }
