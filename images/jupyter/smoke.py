@@ -79,12 +79,12 @@ with log.open("w") as stream:
         stdout=stream,
     )
 try:
-    runtime = Path(os.environ["JUPYTER_RUNTIME_DIR"])
-    deadline = time.monotonic() + 60
-    while not (found := list(runtime.glob("jpserver-*.json"))):
+    deadline = time.monotonic() + 120
+    while "is running at" not in log.read_text():
         assert server.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
-    url = json.loads(found[0].read_text())["url"]
+    (found,) = Path(os.environ["JUPYTER_RUNTIME_DIR"]).glob("jpserver-*.json")
+    url = json.loads(found.read_text())["url"]
 
     def get(path: str) -> bytes:
         request = urllib.request.Request(url + path, headers={"Authorization": "token smoke"})

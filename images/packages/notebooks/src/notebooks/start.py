@@ -60,9 +60,7 @@ def main() -> None:
     home = Path.home()
     argv = sys.argv[1:]
     if not argv:
-        sys.exit(
-            "usage: mlhub-start COMMAND [ARGUMENT …], for instance mlhub-start jupyterhub-singleuser"
-        )
+        sys.exit("usage: mlhub-start COMMAND …, for instance mlhub-start jupyterhub-singleuser")
     line = command_line(argv, home, os.environ.get("PATH", os.defpath))
     if line is None:
         say(f"the image has no command {argv[0]}; it was looked for in {os.environ.get('PATH')}.")

@@ -1,0 +1,166 @@
+"""One pattern for every Dockerfile, and none of what an image must not have."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+IMAGES = Path(__file__).parents[2] / "images"
+DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
+
+each_image = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda f: f.parent.name)
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """Instruction and its argument, continuation lines joined, comments dropped."""
+    lines = [
+        line for line in dockerfile.read_text().splitlines() if not line.lstrip().startswith("#")
+    ]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
+
+
+def stages(dockerfile: Path) -> dict[str, list[tuple[str, str]]]:
+    """Instructions by stage name, in order; the last stage is `""`."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, argument in instructions(dockerfile):
+        if name == "FROM":
+            stage = found.setdefault(argument.partition(" AS ")[2], [])
+        if found:
+            stage.append((name, argument))
+    return found
+
+
+def last_stage(dockerfile: Path) -> list[tuple[str, str]]:
+    return stages(dockerfile)[""]
+
+
+def shipped(dockerfile: Path) -> list[tuple[str, str]]:
+    """The instructions of the last stage and of the stages that it stands on."""
+    found = stages(dockerfile)
+    lineage, below = list(found[""]), found[""][0][1]
+    while below in found:
+        lineage, below = found[below] + lineage, found[below][0][1].partition(" AS ")[0]
+    return lineage
+
+
+def test_the_images_of_the_local_stack_are_here():
+    names = {f.parent.name for f in DOCKERFILES}
+    assert {"base", "hub", "proxy", "ml-cpu", "keycloak", "postgres"} <= names
+
+
+@each_image
+def test_every_image_ends_as_uid_1000(dockerfile):
+    users = [argument for name, argument in last_stage(dockerfile) if name == "USER"]
+    assert users[-1] == "1000:100"
+
+
+@each_image
+def test_every_image_stands_on_the_base_that_the_program_passes(dockerfile):
+    variable = "DEBIAN_IMAGE" if dockerfile.parent.name == "base" else "BASE_IMAGE"
+    stages = set()
+    for name, argument in instructions(dockerfile):
+        if name == "FROM":
+            image, _, stage = argument.partition(" AS ")
+            assert image == f"${{{variable}}}" or image in stages, argument
+            stages.add(stage)
+
+
+@each_image
+def test_T10_every_image_is_tried_at_its_build_as_its_own_user(dockerfile):
+    name, last = last_stage(dockerfile)[-1]
+    assert name == "RUN"
+    used = re.search(r"source=(\S+/smoke\.(?:py|sh)),target=/(\S+) (?:python3|bash) /\2", last)
+    assert used, last
+    assert (IMAGES / used[1]).exists()
+    earlier = [argument for name, argument in last_stage(dockerfile) if name == "USER"]
+    assert earlier[-1] == "1000:100"
+
+
+def test_T10_user_images_start_a_server_in_their_smoke_test():
+    smoke = (IMAGES / "jupyter/smoke.py").read_text()
+    assert '"jupyterhub-singleuser", "--version"' in smoke
+    last = instructions(IMAGES / "ml-cpu/Dockerfile")[-1][1]
+    imported = last.split("/smoke.py ")[-1].split()
+    table = {"jupyterlab", "pandas", "sklearn", "matplotlib.pyplot", "transformers", "litellm"}
+    assert table | {"mlflow", "ipykernel", "papermill"} <= set(imported)
+
+
+@each_image
+def test_no_sudo_no_piped_installer_no_compiler(dockerfile):
+    text = " ".join(f"{name} {argument}" for name, argument in instructions(dockerfile))
+    assert not re.search(r"\b(sudo|build-essential|gcc|g\+\+|python3-dev)\b", text)
+    assert not re.search(r"\b(curl|wget)\b[^&|]*\|\s*(ba)?sh\b", text)
+    assert "://" not in text.replace("debian:bookworm-slim", "")
+
+
+@each_image
+def test_python_and_npm_packages_come_from_locks_alone(dockerfile):
+    for name, argument in instructions(dockerfile):
+        if name != "RUN":
+            continue
+        for command in re.split(r"&&|;", argument):
+            if re.search(r"\bpip install\b", command) or "/pip --python" in command:
+                assert "--require-hashes" in command or "--no-index" in command, command
+            if "npm-cli.js" in command:
+                assert {"ci", "--ignore-scripts"} <= set(command.split()), command
+
+
+@each_image
+def test_the_build_machines_certificates_stay_out_of_the_layers(dockerfile):
+    for name, argument in instructions(dockerfile):
+        assert name != "ADD", "ADD fetches; use COPY"
+        if name in ("ENV", "ARG", "COPY", "LABEL"):
+            assert not re.search(r"cert|\bca\b|\.crt|\.pem|https?_proxy", argument, re.IGNORECASE)
+
+
+@each_image
+def test_apt_leaves_no_lists_and_no_setuid_files(dockerfile):
+    for name, argument in shipped(dockerfile):
+        if name == "RUN" and "apt-get install" in argument:
+            assert "--no-install-recommends" in argument
+            assert "rm -rf /var/lib/apt/lists/*" in argument
+            assert "-perm /6000 -exec chmod a-s" in argument
+
+
+@each_image
+def test_the_context_holds_only_what_the_dockerfile_uses(dockerfile):
+    """So that a change elsewhere leaves the context's hash, and with it the image, as it is."""
+    lines = dockerfile.with_name("Dockerfile.dockerignore").read_text().split()
+    assert lines[0] == "*", "an allow-list"
+    allowed = [line.removeprefix("!") for line in lines if line.startswith("!")]
+    text = dockerfile.read_text()
+    for path in allowed:
+        assert (IMAGES / path).exists(), path
+        assert path in text, f"{path} is let in and not used"
+    if any((IMAGES / path).is_dir() for path in allowed):
+        assert "**/__pycache__" in lines
+        assert "**/*.egg-info" in lines
+
+
+@each_image
+def test_every_image_says_what_it_is(dockerfile):
+    labels = " ".join(argument for name, argument in last_stage(dockerfile) if name == "LABEL")
+    assert "org.opencontainers.image.title=" in labels
+    assert "org.opencontainers.image.description=" in labels
+
+
+def test_user_images_keep_everything_out_of_the_home():
+    """A volume is mounted over /home/jovyan and would hide what an image put there."""
+    for dockerfile in DOCKERFILES:
+        for name, argument in last_stage(dockerfile):
+            if name == "COPY":
+                assert "/home/" not in argument, argument
+
+
+def test_the_start_command_ignores_modules_of_the_home():
+    entry = dict(last_stage(IMAGES / "ml-cpu/Dockerfile"))["ENTRYPOINT"]
+    assert entry == '["tini", "-g", "--", "python3", "-s", "/usr/local/bin/mlhub-start"]'
+
+
+@pytest.mark.parametrize("script", sorted(IMAGES.glob("*/*.sh")), ids=lambda f: f.parent.name)
+def test_shell_scripts_parse_and_stop_at_the_first_error(script):
+    assert "set -euo pipefail" in script.read_text()
+    assert len(script.read_text().splitlines()) < 30
+    subprocess.run(["bash", "-n", str(script)], check=True)
