@@ -76,6 +76,8 @@ def _authenticator(identity: settings.Identity) -> dict[str, Any]:
 
 
 _SPAWNER: dict[str, Any] = {
+    # KubeSpawner applies them itself; without a hook the Hub warns that nobody does.
+    "apply_user_options": lambda spawner, user_options: None,
     # Names that no two people share, and a home that outlives a deleted user record.
     "slug_scheme": "safe",
     "delete_pvc": False,

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jupyterhub.apihandlers.users import ActivityAPIHandler  # type: ignore[import-untyped]
-from jupyterhub.spawner import SpawnException  # type: ignore[import-untyped]
 from jupyterhub.user import User  # type: ignore[import-untyped]
 from oauthenticator.generic import GenericOAuthenticator  # type: ignore[import-untyped]
 from oauthenticator.oauth2 import (  # type: ignore[import-untyped]
@@ -28,6 +27,7 @@ from tornado.httpclient import HTTPClientError
 from traitlets import Unicode
 
 from mlhub.hub.groups import hub_group_name
+from mlhub.hub.refusal import Refusal
 
 SILENT = (
     "Keycloak, which knows who may use this hub, does not answer: nobody can log in or start a "
@@ -221,7 +221,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
 
     async def pre_spawn_start(self, user: User, spawner: Any) -> None:
         if user.name in self._unconfirmed:
-            raise SpawnException(SILENT, reason="identity", status_code=503)
+            raise Refusal(SILENT, reason="identity", status=503)
 
 
 def hub_groups(paths: Iterable[str]) -> set[str]:

@@ -6,60 +6,70 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jupyterhub.spawner import SpawnException  # type: ignore[import-untyped]
 from kubernetes_asyncio.client.rest import ApiException
 from kubespawner import KubeSpawner  # type: ignore[import-untyped]
 
 from mlhub.hub import trouble
+from mlhub.hub.refusal import Refusal
 
 _UNLISTED = "--unlisted-choice"
 """KubeSpawner's suffix of an option whose value is free text."""
 
 
-def check_choice(user_options: Mapping[str, Any], profiles: Iterable[Mapping[str, Any]]) -> None:
-    """Raise SpawnException (400) unless `user_options` chooses among `profiles`.
+def checked_choice(
+    user_options: Mapping[str, Any], profiles: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """`user_options` with the profile named; Refusal (400) unless it is on offer.
 
-    KubeSpawner lets an unknown option pass and answers an unknown choice with a KeyError, a 500.
-    `profiles` is its initialized profile list; an empty one offers nothing to choose.
+    KubeSpawner lets an unknown option pass, answers an unknown choice with a KeyError, a 500, and
+    validates nothing at all when the profile is left out. `profiles` is its initialized profile
+    list; an empty one offers nothing to choose.
     """
+    chosen = dict(user_options)
     by_slug = {profile["slug"]: profile for profile in profiles}
-    if not by_slug or not user_options:
-        return
+    if not by_slug:
+        return chosen
+    for name, given in chosen.items():
+        if not isinstance(given, str):
+            sentence = f"The option {name!r} takes text, not {type(given).__name__}."
+            raise Refusal(sentence, reason="choice", status=400)
     default = next(slug for slug, profile in by_slug.items() if profile.get("default"))
-    slug = user_options.get("profile") or default
+    chosen["profile"] = slug = chosen.get("profile") or default
     if slug not in by_slug:
         raise _unknown("profile", slug, by_slug)
     options: Mapping[str, Any] = by_slug[slug].get("profile_options", {})
-    for name, given in user_options.items():
-        if name == "profile":
-            continue
+    for name, given in chosen.items():
         option = name.removesuffix(_UNLISTED)
-        if option not in options:
+        if name != "profile" and option not in options:
             raise _unknown(f"option of the profile {slug!r}", name, options)
-        choices = options[option].get("choices", {})
-        if given and option == name and given not in choices:
-            raise _unknown(f"choice for {name!r}", given, choices)
+        if option == name != "profile" and given:
+            choices = options[option].get("choices", {})
+            if given not in choices:
+                raise _unknown(f"choice for {name!r}", given, choices)
+    return chosen
 
 
-def _unknown(what: str, given: object, offered: Iterable[str]) -> SpawnException:
+def _unknown(what: str, given: object, offered: Iterable[str]) -> Refusal:
     there = ", ".join(map(repr, offered)) or "none"
-    return SpawnException(
-        f"There is no {what} named {given!r}. There are: {there}.", reason="choice"
-    )
+    sentence = f"There is no {what} named {given!r}. There are: {there}."
+    return Refusal(sentence, reason="choice", status=400)
 
 
 class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     """A user's server as a pod of its own."""
 
+    user_options: dict[str, Any]
+
     async def load_user_options(self) -> None:
         offered = self._sorted_dict_values(self.profile_list)
         if callable(offered):
             offered = await offered(self)
-        check_choice(self.user_options, self._get_initialized_profile_list(offered))
+        profiles = self._get_initialized_profile_list(offered)
+        self.user_options = checked_choice(self.user_options, profiles)
         try:
             await super().load_user_options()
         except ValueError as error:
-            raise SpawnException(f"{error}", reason="choice") from error
+            raise Refusal(str(error), reason="choice", status=400) from error
 
     def start(self) -> asyncio.Future[str]:
         self._start_future = asyncio.ensure_future(self._start_or_say_why())
@@ -94,21 +104,26 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
                 asked = None
                 continue
             asked = asked or time.monotonic()
-            if found := trouble.find(pod, self._events(), time.monotonic() - asked):
+            waited = time.monotonic() - asked
+            events = self.events
+            if waited >= trouble.GRACE_SECONDS and not trouble.scheduled(pod):
+                events = [*events, *await self._claim_events()]
+            if found := trouble.find(pod, events, waited):
                 return found
 
-    def _events(self) -> list[Mapping[str, Any]]:
-        """Events about the pod and its claim, oldest first."""
-        ours = (self.pod_name, self.pvc_name)
-        return [
-            event
-            for event in (self.event_reflector.events if self.event_reflector else [])
-            if event["involvedObject"]["name"] in ours
-        ]
+    async def _claim_events(self) -> list[Mapping[str, Any]]:
+        """Events about the claim, which no reflector of KubeSpawner's watches."""
+        answer = await self.api.list_namespaced_event(
+            self.namespace,
+            field_selector=f"involvedObject.name={self.pvc_name}",
+            _preload_content=False,
+        )
+        events: list[Mapping[str, Any]] = json.loads(await answer.read())["items"]
+        return sorted(events, key=trouble.event_time)
 
 
-def _failed(found: trouble.Trouble) -> SpawnException:
-    return SpawnException(found.sentence, reason=found.reason, status_code=503)
+def _failed(found: trouble.Trouble) -> Refusal:
+    return Refusal(found.sentence, reason=found.reason, status=503)
 
 
 def _api_message(error: ApiException) -> str:

@@ -47,10 +47,19 @@ def find(
     if waited < GRACE_SECONDS:
         return None
     created = _time(pod["metadata"]["creationTimestamp"])
-    since = [event for event in events if _event_time(event) >= created]
+    since = [event for event in events if event_time(event) >= created]
+    return _volume(since, scheduled(pod)) or _capacity(since, pod)
+
+
+def scheduled(pod: Mapping[str, Any]) -> bool:
+    """Whether `pod` has got a node."""
+    return _condition(pod).get("status") == "True"
+
+
+def _condition(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The pod's condition PodScheduled, empty where it has none yet."""
     conditions = {c["type"]: c for c in pod["status"].get("conditions") or []}
-    scheduled = conditions.get("PodScheduled") or {}
-    return _volume(since, scheduled) or _capacity(since, scheduled)
+    return conditions.get("PodScheduled") or {}
 
 
 def _given_up(status: Mapping[str, Any]) -> Trouble | None:
@@ -65,27 +74,27 @@ def _given_up(status: Mapping[str, Any]) -> Trouble | None:
     return None
 
 
-def _volume(events: list[Mapping[str, Any]], scheduled: Mapping[str, Any]) -> Trouble | None:
+def _volume(events: list[Mapping[str, Any]], has_node: bool) -> Trouble | None:
     """Only the newest event counts: a mount that failed twice and then held is followed by
     `Pulling`, which may last."""
     for kind in ("Pod", "PersistentVolumeClaim"):
         of_kind = [event for event in events if event["involvedObject"]["kind"] == kind]
         if not of_kind or of_kind[-1].get("reason") not in _VOLUME:
             continue
-        if kind == "Pod" or scheduled.get("status") != "True":
+        if kind == "Pod" or not has_node:
             said = _plain(of_kind[-1].get("message") or "")
             return Trouble("volume", f"The server's volume cannot be used: {said}")
     return None
 
 
-def _capacity(events: list[Mapping[str, Any]], scheduled: Mapping[str, Any]) -> Trouble | None:
-    """`scheduled` is the pod's condition; its message is the scheduler's, for example
-    `0/3 nodes are available: 1 Insufficient cpu, …`."""
-    if scheduled.get("reason") != "Unschedulable":
+def _capacity(events: list[Mapping[str, Any]], pod: Mapping[str, Any]) -> Trouble | None:
+    """The scheduler says, for example, `0/3 nodes are available: 1 Insufficient cpu, …`."""
+    condition = _condition(pod)
+    if condition.get("reason") != "Unschedulable":
         return None
     if any(event.get("reason") == "TriggeredScaleUp" for event in events):
         return None
-    said = scheduled.get("message") or ""
+    said = condition.get("message") or ""
     short = sorted(set(re.findall(r"Insufficient ([\w./-]*\w)", said)))
     if "nvidia.com/gpu" in short:
         sentence = "No GPU is free for the server"
@@ -100,7 +109,8 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _event_time(event: Mapping[str, Any]) -> datetime:
+def event_time(event: Mapping[str, Any]) -> datetime:
+    """When an event was last seen; either field may be the one that is set."""
     return _time(event.get("lastTimestamp") or event["eventTime"])
 
 

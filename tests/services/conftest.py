@@ -1,0 +1,122 @@
+"""Real JupyterHub, OAuthenticator and KubeSpawner, in process, with doubles of what is around."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp.web import AppRunner, Application, TCPSite
+from kubernetes_asyncio.config import kube_config
+from kubespawner.clients import load_config
+
+from tests.services.hub import Hub, chart_values, running
+from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, Keycloak
+from tests.services.kubernetes import Kubernetes
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[[Application], Any]]:
+    """`await serve(app)` puts a web application on loopback and returns its address."""
+    runners = []
+
+    async def start(app: Application, port: int = 0) -> str:
+        runner = AppRunner(app, shutdown_timeout=0)
+        await runner.setup()
+        runners.append(runner)
+        port = port or free_port()
+        await TCPSite(runner, "127.0.0.1", port).start()
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def hub_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The environment of a hub pod; returns the folder which the chart mounts."""
+    etc = tmp_path / "etc"
+    monkeypatch.setenv("MLHUB_HUB_ETC", str(etc))
+    monkeypatch.setenv("POD_NAMESPACE", "jupyterhub")
+    monkeypatch.setenv("OAUTH_CLIENT_ID", CLIENT_ID)
+    monkeypatch.setenv("OAUTH_CLIENT_SECRET", CLIENT_SECRET)
+    monkeypatch.setenv("PGPASSWORD", "")  # the configuration sets it for its own process
+    monkeypatch.chdir(tmp_path)
+    return etc
+
+
+@pytest.fixture
+async def kubernetes(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> AsyncIterator[Kubernetes]:
+    """A Kubernetes that KubeSpawner takes for its own."""
+    double = Kubernetes()
+    context = {"cluster": "test", "user": "test"}
+    config = {
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": context}],
+        "clusters": [{"name": "test", "cluster": {"server": await serve(double.application())}}],
+        "users": [{"name": "test", "user": {}}],
+    }
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    load_config.cache_clear()
+    yield double
+    double.close()
+    load_config.cache_clear()
+
+
+@pytest.fixture
+def hub_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+async def keycloak(serve: Any, hub_port: int) -> Keycloak:
+    double = Keycloak(redirect_uri=f"http://127.0.0.1:{hub_port}/hub/oauth_callback")
+    double.people = {
+        "alice": ["/mlhub/users"],
+        "bob": ["/mlhub/users", "/elsewhere/admins"],
+        "carol": ["/mlhub/admins"],
+        "mallory": None,
+    }
+    double.address = await serve(double.application())
+    return double
+
+
+@pytest.fixture
+async def start_hub(
+    hub_pod: Path, hub_port: int, keycloak: Keycloak, kubernetes: Kubernetes
+) -> AsyncIterator[Callable[..., Any]]:
+    """`await start_hub(values)`: a hub whose Keycloak and Kubernetes are the doubles."""
+    started = []
+
+    async def start(*given: dict[str, Any]) -> Hub:
+        identity = {
+            "public_url": keycloak.address,
+            "internal_url": keycloak.address,
+            "callback_url": keycloak.redirect_uri,
+            "refresh_seconds": 1,
+        }
+        values = chart_values({"custom": {"mlhub": {"identity": identity}}}, *given)
+        started.append(running(hub_pod, values, hub_port))
+        return await started[-1].__aenter__()
+
+    yield start
+    for hub in started:
+        await hub.__aexit__(None, None, None)
+
+
+@pytest.fixture
+async def hub(start_hub: Any) -> Hub:
+    """A hub of the chart's defaults."""
+    return await start_hub()

@@ -1,0 +1,126 @@
+"""As much of a Kubernetes API as KubeSpawner uses, over HTTP, for `make test`.
+
+It keeps what it is given and streams it to watchers. What a kubelet or a scheduler would say about
+a pod, a test says by `then`.
+"""
+
+import asyncio
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+Object = dict[str, Any]
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass
+class Kubernetes:
+    """`then` is called with each new pod and returns its status."""
+
+    then: Callable[[Object], Object] = lambda pod: {"phase": "Pending"}
+    refuse: Callable[[str, Object], str | None] = lambda kind, item: None
+    """The message with which it forbids an object, or None."""
+    kept: dict[str, dict[str, Object]] = field(
+        default_factory=lambda: {"pods": {}, "persistentvolumeclaims": {}, "events": {}}
+    )
+    _watchers: dict[str, list[asyncio.Queue[Object | None]]] = field(default_factory=dict)
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        kind = "/api/v1/namespaces/{namespace}/{kind}"
+        app.add_routes(
+            [
+                web.get(kind, self._list),
+                web.post(kind, self._create),
+                web.get(kind + "/{name}", self._read),
+                web.delete(kind + "/{name}", self._delete),
+            ]
+        )
+        return app
+
+    def say(self, about: Object, kind: str, reason: str, message: str) -> None:
+        """An event about an object."""
+        name = f"{about['metadata']['name']}.{len(self.kept['events'])}"
+        event = {
+            "metadata": {
+                "name": name,
+                "namespace": "jupyterhub",
+                "uid": name,
+                "resourceVersion": "1",
+            },
+            "involvedObject": {"kind": kind, "name": about["metadata"]["name"]},
+            "reason": reason,
+            "message": message,
+            "type": "Warning",
+            "lastTimestamp": now(),
+        }
+        self.kept["events"][name] = event
+        self._tell("events", "ADDED", event)
+
+    def close(self) -> None:
+        """End every watch."""
+        for queue in itertools.chain(*self._watchers.values()):
+            queue.put_nowait(None)
+
+    def _tell(self, kind: str, change: str, item: Object) -> None:
+        for queue in self._watchers.get(kind, []):
+            queue.put_nowait({"type": change, "object": item})
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        kind = request.match_info["kind"]
+        if "watch" not in request.query:
+            items = list(self.kept[kind].values())
+            return web.json_response({"items": items, "metadata": {"resourceVersion": "1"}})
+        stream = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await stream.prepare(request)
+        queue: asyncio.Queue[Object | None] = asyncio.Queue()
+        self._watchers.setdefault(kind, []).append(queue)
+        try:
+            while change := await queue.get():
+                await stream.write(json.dumps(change).encode() + b"\n")
+        finally:
+            self._watchers[kind].remove(queue)
+        return stream
+
+    async def _create(self, request: web.Request) -> web.Response:
+        kind, item = request.match_info["kind"], await request.json()
+        name = item["metadata"]["name"]
+        if message := self.refuse(kind, item):
+            return web.json_response({"message": message, "reason": "Forbidden"}, status=403)
+        if name in self.kept[kind]:
+            return web.json_response({"message": f"{name} exists"}, status=409)
+        item["metadata"] |= {
+            "namespace": request.match_info["namespace"],
+            "uid": f"uid-of-{name}",
+            "resourceVersion": "1",
+            "creationTimestamp": now(),
+        }
+        if kind == "pods":
+            item["status"] = {"phase": "Pending"}
+            asyncio.get_running_loop().call_later(0.05, self._go_on, item)
+        self.kept[kind][name] = item
+        self._tell(kind, "ADDED", item)
+        return web.json_response(item, status=201)
+
+    def _go_on(self, pod: Object) -> None:
+        pod["status"] = self.then(pod)
+        self._tell("pods", "MODIFIED", pod)
+
+    async def _read(self, request: web.Request) -> web.Response:
+        item = self.kept[request.match_info["kind"]].get(request.match_info["name"])
+        return web.json_response(item or {"message": "not found"}, status=200 if item else 404)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        kind = request.match_info["kind"]
+        item = self.kept[kind].pop(request.match_info["name"], None)
+        if item:
+            self._tell(kind, "DELETED", item)
+        return web.json_response(item or {"message": "not found"}, status=200 if item else 404)

@@ -1,0 +1,265 @@
+"""The chart's own configuration file, executed, on the real classes it configures."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import ValidationError, validate
+from jupyterhub.orm import Role
+from kubernetes_asyncio.client import ApiClient
+
+from mlhub.hub import KeycloakAuthenticator, MlhubSpawner
+from tests.services.hub import (
+    CHART,
+    PROFILES,
+    SECRETS,
+    VALUES,
+    chart_values,
+    initialized,
+    mount,
+    merged,
+)
+
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsUser": 1000,
+}
+
+
+async def pod_of(app: Any, name: str = "alice", **user_options: str) -> tuple[Any, Any]:
+    """The pod and the claim that `name` would get, as the API would be sent them."""
+    user = SimpleNamespace(name=name, id=1, url=f"/user/{name}/", escaped_name=name, settings={})
+    hub = app.hub
+    spawner = MlhubSpawner(config=app.config, user=user, hub=hub, _mock=True)
+    spawner.user_options = user_options
+    spawner.server = SimpleNamespace(base_url=f"/user/{name}/")
+    spawner.api_token = spawner.oauth_client_id = "x"
+    await spawner.load_user_options()
+    plain = ApiClient().sanitize_for_serialization
+    return plain(await spawner.get_pod_manifest()), plain(spawner.get_pvc_manifest())
+
+
+@pytest.fixture
+async def app(hub_pod: Path, kubernetes: Any) -> Any:
+    """JupyterHub as the chart's defaults configure it."""
+    async with initialized(hub_pod, chart_values({"singleuser": {"profileList": PROFILES}})) as app:
+        yield app
+
+
+async def test_T3_keycloak_is_the_only_authenticator_and_kubernetes_the_only_spawner(app):
+    assert app.authenticator_class is KeycloakAuthenticator
+    assert app.spawner_class is MlhubSpawner
+    assert app.authenticator.allowed_groups == {"mlhub--users", "mlhub--admins"}
+    assert app.authenticator.admin_groups == {"mlhub--admins"}
+    assert not app.authenticator.allow_all
+    assert app.authenticator.auth_refresh_strict
+    assert app.authenticator.enable_auth_state
+
+
+async def test_V9_secrets_come_from_the_existing_secret_alone(app, monkeypatch):
+    import os
+
+    assert app.cookie_secret == bytes.fromhex(SECRETS["hub.config.JupyterHub.cookie_secret"])
+    assert app.config.CryptKeeper["keys"] == [SECRETS["hub.config.CryptKeeper.keys"]]
+    assert app.proxy.auth_token == SECRETS["hub.config.ConfigurableHTTPProxy.auth_token"]
+    assert os.environ["PGPASSWORD"] == SECRETS["hub.db.password"]
+    assert app.config.JupyterHub.db_url == "sqlite://"
+
+
+async def test_the_proxy_and_the_servers_outlive_the_hub(app):
+    assert not app.proxy.should_start
+    assert not app.cleanup_servers
+    assert (app.proxy.api_url, app.hub.url) == ("http://proxy-api:8001", "http://hub:8081/hub/")
+
+
+async def test_V4_the_culler_may_do_what_it_needs_and_no_more(app):
+    (service,) = app.services
+    assert service["command"][1:3] == ["-m", "jupyterhub_idle_culler"]
+    assert {"--timeout=3600", "--cull-every=600", "--cull-users=False"} <= set(service["command"])
+    role = app.db.query(Role).filter_by(name="jupyterhub-idle-culler").one()
+    assert set(role.scopes) == {
+        "list:users",
+        "read:users:activity",
+        "read:servers",
+        "delete:servers",
+    }
+    assert [owner.name for owner in role.services] == ["jupyterhub-idle-culler"]
+
+
+async def test_V4_the_cullers_options_are_its_own():
+    from jupyterhub_idle_culler import IdleCuller
+
+    given = chart_values({"cull": {"users": True, "maxAge": 86400}})
+    culler = IdleCuller()
+    culler.parse_command_line([f"--timeout={given['cull']['timeout']}", "--cull-users=True"])
+    assert (culler.timeout, culler.cull_users) == (3600, True)
+
+
+async def test_V8_T5_the_pod_has_limits_and_guarantee(app):
+    pod, _ = await pod_of(app, profile="other")
+    assert pod["spec"]["containers"][0]["resources"] == {
+        "limits": {"cpu": 2, "memory": 8 * 2**30},
+        "requests": {"cpu": 1, "memory": 2 * 2**30},
+    }
+
+
+async def test_T14_user_pods_have_no_token_and_no_privilege(app):
+    pod, _ = await pod_of(app)
+    spec = pod["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in spec
+    (container,) = spec["containers"]
+    assert RESTRICTED.items() <= container["securityContext"].items()
+    assert not container["securityContext"].get("privileged")
+    assert spec["securityContext"] == {
+        "fsGroup": 100,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & spec.keys()
+
+
+async def test_T7_the_home_is_the_persons_own_volume_and_is_never_deleted(app):
+    pod, claim = await pod_of(app)
+    assert claim["metadata"]["name"] == "claim-alice"
+    assert claim["spec"]["storageClassName"] == "local-path"
+    assert claim["spec"]["resources"]["requests"]["storage"] == "10Gi"
+    (volume,) = pod["spec"]["volumes"]
+    assert volume["persistentVolumeClaim"]["claimName"] == "claim-alice"
+    (mount,) = pod["spec"]["containers"][0]["volumeMounts"]
+    assert mount["mountPath"] == "/home/jovyan"
+    assert not MlhubSpawner(config=app.config, _mock=True).delete_pvc
+
+
+async def test_M3_two_names_are_never_one_pod(app):
+    names = ["alice", "alice@example.com", "alice-example-com", "a.lice", "alice--x", "ä"]
+    pods = [(await pod_of(app, name))[0]["metadata"]["name"] for name in names]
+    assert len(set(pods)) == len(names)
+    assert pods[0] == "jupyter-alice"
+
+
+async def test_T11_the_network_policies_find_the_pods_by_these_labels(app):
+    pod, _ = await pod_of(app)
+    assert {
+        "app": "jupyterhub",
+        "release": "jupyterhub",
+        "component": "singleuser-server",
+        "hub.jupyter.org/network-access-hub": "true",
+    }.items() <= pod["metadata"]["labels"].items()
+
+
+async def test_values_reach_the_traits_that_they_name(hub_pod, kubernetes):
+    given = {
+        "hub": {"baseUrl": "/team/", "config": {"JupyterHub": {"shutdown_on_logout": True}}},
+        "debug": {"enabled": True},
+        "imagePullSecrets": ["registry"],
+        "singleuser": {
+            "image": {"pullPolicy": "Always"},
+            "defaultUrl": "/lab",
+            "startTimeout": 60,
+            "extraEnv": {"A": "b"},
+            "storage": {
+                "extraVolumes": [{"name": "data", "emptyDir": {}}],
+                "extraVolumeMounts": {"data": {"name": "data", "mountPath": "/data"}},
+            },
+        },
+    }
+    async with initialized(hub_pod, chart_values(given)) as app:
+        assert (app.base_url, app.shutdown_on_logout) == ("/team/", True)
+        assert app.config.JupyterHub.log_level == "DEBUG"
+        assert "--url=http://127.0.0.1:8081/team/hub/api" in app.services[0]["command"]
+        pod, _ = await pod_of(app)
+        spawner = MlhubSpawner(config=app.config, _mock=True)
+    (container,) = pod["spec"]["containers"]
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    assert container["imagePullPolicy"] == "Always"
+    assert {"name": "A", "value": "b"} in container["env"]
+    assert {"name": "JUPYTERHUB_DEFAULT_URL", "value": "/lab"} in container["env"]
+    assert [v["name"] for v in pod["spec"]["volumes"]] == ["volume-alice", "data"]
+    assert [m["mountPath"] for m in container["volumeMounts"]] == ["/home/jovyan", "/data"]
+    assert spawner.start_timeout == 60
+
+
+async def test_T2_a_secret_without_a_key_ends_the_hub_and_names_both(hub_pod, kubernetes):
+    for key in SECRETS:
+        values = chart_values()
+        mount(hub_pod, values)
+        (hub_pod / "existing-secret" / key).unlink()
+        with pytest.raises(SystemExit, match=rf"mlhub-hub .* has no key {key}"):
+            execute(hub_pod)
+
+
+def execute(etc: Path) -> None:
+    from traitlets.config import Config
+
+    config = Config()
+    code = compile((CHART / "files" / "jupyterhub_config.py").read_text(), "config", "exec")
+    exec(code, {"get_config": lambda: config})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"hub": {"configs": {}}},
+        {"hub": {"config": {"jupyterHub": {}}}},
+        {"hub": {"existingSecret": None}},
+        {"hub": {"db": {"type": "sqlite-pvc"}}},
+        {"hub": {"db": {"url": "postgresql+psycopg2://hub:password@host/hub"}}},
+        {"hub": {"db": {"url": "postgresql://hub@host/hub"}}},
+        {"hub": {"image": {"tag": ""}}},
+        {"proxy": {"https": {"enabled": True}}},
+        {"proxy": {"secretToken": "x"}},
+        {"singleuser": {"extraVolumes": []}},
+        {"singleuser": {"allowPrivilegeEscalation": True}},
+        {"singleuser": {"uid": 0}},
+        {"singleuser": {"cloudMetadata": {"blockWithIptables": True}}},
+        {"scheduling": {"userScheduler": {"enabled": True}}},
+        {"ingress": {"enabled": True}},
+        {"typo": 1},
+    ],
+    ids=json.dumps,
+)
+def test_T4_the_schema_refuses_what_the_chart_cannot_do(given):
+    with pytest.raises(ValidationError):
+        chart_values(given)
+
+
+def test_T4_every_key_of_the_chart_is_in_its_schema_and_has_a_default():
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def keys(schema_node: dict[str, Any], path: str = "") -> set[str]:
+        node = schema_node
+        if "$ref" in node:
+            node = schema["definitions"][node["$ref"].rsplit("/", 1)[1]]
+        found = {path} if path else set()
+        for key, below in node.get("properties", {}).items():
+            found |= keys(below, f"{path}.{key}")
+        return found
+
+    def given(values: Any, path: str = "") -> set[str]:
+        found = {path} if path else set()
+        for key, below in values.items() if isinstance(values, dict) else ():
+            found |= given(below, f"{path}.{key}")
+        return found
+
+    free = (".hub.podSecurityContext.", ".hub.containerSecurityContext.", ".proxy.chp.container")
+    declared = {path for path in given(defaults) if not path.startswith(free)}
+    unset = {".global", ".hub.resources.limits", ".hub.resources.requests"} | {
+        f".proxy.chp.resources.{kind}" for kind in ("limits", "requests")
+    }
+    assert keys(schema) - {".proxy.chp.containerSecurityContext"} - unset == declared - {
+        ".proxy.chp.containerSecurityContext"
+    }
+    validate(merged(defaults, VALUES), schema)
+
+
+def test_T4_the_chart_says_the_version_of_the_hub_in_the_image():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    locked = (CHART.parents[1] / "images" / "hub" / "requirements.txt").read_text()
+    assert f"jupyterhub=={chart['appVersion']} " in locked

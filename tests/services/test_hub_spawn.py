@@ -1,0 +1,188 @@
+"""A server's start as the person sees it: refused at once, failed in seconds, and why."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from aiohttp import web
+from jupyterhub.apihandlers.users import ActivityAPIHandler
+
+from mlhub.hub import trouble
+from tests.services.hub import PROFILES, Hub
+from tests.services.kubernetes import Kubernetes
+
+RUNNING = {
+    "phase": "Running",
+    "podIP": "127.0.0.1",
+    "containerStatuses": [{"name": "notebook", "ready": True, "state": {"running": {}}}],
+    "conditions": [{"type": "PodScheduled", "status": "True"}],
+}
+
+
+def waiting(reason: str, message: str) -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    container = {"name": "notebook", "ready": False, "image": "registry/ml:1", "state": state}
+    return {"phase": "Pending", "containerStatuses": [container]}
+
+
+@pytest.fixture
+async def hub(start_hub: Any) -> Hub:
+    return await start_hub({"singleuser": {"profileList": PROFILES}})
+
+
+@pytest.fixture
+async def alice(hub: Hub, keycloak: Any) -> Any:
+    """Alice's browser, logged in."""
+    keycloak.at_the_browser = "alice"
+    async with hub.browser() as browser:
+        await browser.get("/hub/oauth_login?next=/hub/home")
+        yield browser
+
+
+async def start(alice: Any, **user_options: Any) -> tuple[int, str]:
+    """Ask for the server by the REST API; the status, and the message of a refusal."""
+    xsrf = next(cookie for cookie in alice.cookie_jar if cookie.key == "_xsrf").value
+    async with alice.post(
+        "/hub/api/users/alice/server", json=user_options, headers={"X-XSRFToken": xsrf}
+    ) as answer:
+        body = await answer.json() if answer.status >= 400 else {}
+        return answer.status, body.get("message", "")
+
+
+async def outcome(alice: Any) -> tuple[int, str]:
+    """The page on which a person waits for the start, once it is decided."""
+    deadline = time.monotonic() + 10
+    while True:
+        async with alice.get("/hub/spawn-pending/alice", allow_redirects=False) as page:
+            text = await page.text()
+            if "Spawn failed" in text or page.status != 200:
+                return page.status, text
+        assert time.monotonic() < deadline, text
+        await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"profile": "huge"}, "There is no profile named 'huge'. There are: 'standard', 'other'."),
+        ({"profile": "standard", "size": "huge"}, "There is no choice for 'size' named 'huge'."),
+        ({"size": "huge"}, "There is no choice for 'size' named 'huge'."),
+        ({"profile": "other", "size": "small"}, "There is no option of the profile 'other' named"),
+        ({"image": "evil/image"}, "There is no option of the profile 'standard' named 'image'."),
+        (
+            {"size--unlisted-choice": "64"},
+            "Received unlisted_choice for size without being enabled",
+        ),
+        ({"profile": ["standard"]}, "The option 'profile' takes text, not list."),
+    ],
+)
+async def test_a_choice_that_is_not_offered_is_answered_400_and_starts_nothing(
+    alice, kubernetes, options, sentence
+):
+    status, message = await start(alice, **options)
+    assert (status, sentence in message) == (400, True), message
+    assert not kubernetes.kept["pods"]
+    assert not kubernetes.kept["persistentvolumeclaims"]
+
+
+async def test_a_choice_by_the_form_that_is_not_offered_shows_the_form_again(alice):
+    async with alice.get("/hub/spawn") as page:
+        assert "Standard" in await page.text()
+    xsrf = next(cookie for cookie in alice.cookie_jar if cookie.key == "_xsrf").value
+    async with alice.post("/hub/spawn", data={"profile": "huge", "_xsrf": xsrf}) as page:
+        assert page.status == 400
+        assert "There is no profile named" in await page.text()
+
+
+async def test_V2_V8_T7_the_offered_choice_becomes_the_persons_own_pod_and_volume(
+    hub, alice, kubernetes
+):
+    assert (await start(alice, profile="standard", size="large"))[0] == 202
+    (pod,), (claim,) = (
+        kubernetes.kept[kind].values() for kind in ("pods", "persistentvolumeclaims")
+    )
+    assert (pod["metadata"]["name"], claim["metadata"]["name"]) == ("jupyter-alice", "claim-alice")
+    resources = pod["spec"]["containers"][0]["resources"]
+    assert (resources["limits"]["cpu"], resources["limits"]["memory"]) == (4, 2 * 2**30)
+
+
+async def test_a_server_that_runs_is_reached_through_the_proxy(
+    start_hub, keycloak, kubernetes, serve
+):
+    server = web.Application()
+
+    async def up(request: web.Request) -> web.Response:
+        return web.json_response({"version": "1"})
+
+    server.router.add_get("/user/alice/api", up)
+    port = int((await serve(server)).rsplit(":", 1)[1])
+    hub = await start_hub({"hub": {"config": {"KubeSpawner": {"port": port}}}})
+    kubernetes.then = lambda pod: RUNNING
+    keycloak.at_the_browser = "alice"
+    async with hub.browser() as browser:
+        await browser.get("/hub/oauth_login?next=/hub/home")
+        assert (await start(browser))[0] in (201, 202)
+        status, _ = await outcome(browser)
+        assert status == 302, "the waiting page sends on to the server"
+    assert hub.app.proxy.routes["/user/alice/"]["target"] == f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (
+            waiting("ImagePullBackOff", "no such tag"),
+            "The image registry/ml:1 cannot be pulled: no",
+        ),
+        (waiting("CreateContainerConfigError", "no secret"), "container does not start: no secret"),
+    ],
+)
+async def test_a_start_that_cannot_succeed_says_why_within_seconds(
+    alice, kubernetes, status, sentence
+):
+    kubernetes.then = lambda pod: status
+    await start(alice)
+    began = time.monotonic()
+    code, page = await outcome(alice)
+    assert (code, sentence in page) == (503, True), page
+    assert time.monotonic() - began < 5
+    assert not kubernetes.kept["pods"], "the pod that failed is gone"
+    assert kubernetes.kept["persistentvolumeclaims"], "the home is not"
+
+
+async def test_a_claim_that_nobody_provides_says_why(alice, kubernetes, monkeypatch):
+    monkeypatch.setattr(trouble, "GRACE_SECONDS", 1)
+
+    def unbound(pod: dict[str, Any]) -> dict[str, Any]:
+        claim = kubernetes.kept["persistentvolumeclaims"]["claim-alice"]
+        kubernetes.say(claim, "PersistentVolumeClaim", "ProvisioningFailed", "the disk is full")
+        return {"phase": "Pending"}
+
+    kubernetes.then = unbound
+    await start(alice)
+    code, page = await outcome(alice)
+    assert (code, "volume cannot be used: the disk is full" in page) == (503, True), page
+
+
+@pytest.mark.parametrize("kind", ["pods", "persistentvolumeclaims"])
+async def test_M9_a_full_quota_is_the_answer_to_the_request(alice, kubernetes, kind):
+    said = "exceeded quota: namespace, requested: limits.cpu=4"
+    kubernetes.refuse = lambda of, item: said if of == kind else None
+    status, message = await start(alice)
+    assert (status, "quota has no room" in message, "limits.cpu=4" in message) == (503, True, True)
+
+
+async def test_refusals_are_no_failures_of_the_hub(hub, alice):
+    for _ in range(
+        hub.app.users.settings["spawner_class"].consecutive_failure_limit.default_value or 5
+    ):
+        assert (await start(alice, profile="huge"))[0] == 400
+    assert hub.app.users.settings.get("failure_count", 0) == 0
+
+
+def test_the_hub_takes_reports_of_activity_where_ours_does():
+    """Our handler stands before the Hub's own, so its route must stay the Hub's."""
+    from jupyterhub.apihandlers import users
+
+    assert (r"/api/users/([^/]+)/activity", ActivityAPIHandler) in users.default_handlers
