@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from playwright.sync_api import BrowserContext, Page, expect
 
@@ -30,7 +30,12 @@ class Kubectl:
 
     def __call__(self, *args: str, stdin: str | None = None, timeout: float = 120) -> str:
         return subprocess.run(
-            ["kubectl", *args], input=stdin, check=True, capture_output=True, text=True, timeout=timeout
+            ["kubectl", *args],
+            input=stdin,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         ).stdout
 
     def json(self, *args: str) -> Any:
@@ -46,7 +51,9 @@ class Kubectl:
 
     def pod(self, name: str) -> dict[str, Any] | None:
         """The pod, or None where there is none."""
-        found = self.json("-n", NAMESPACE, "get", "pods", "--field-selector", f"metadata.name={name}")
+        found = self.json(
+            "-n", NAMESPACE, "get", "pods", "--field-selector", f"metadata.name={name}"
+        )
         return found["items"][0] if found["items"] else None
 
 
@@ -83,9 +90,10 @@ class Person:
         self.submit_log_in()
         return self
 
-    def start_server(self) -> "Person":
+    def start_server(self, at: Literal["home", "form"] = "home") -> "Person":
         """Start the server by the form, if it does not run, and wait for the lab."""
-        self.page.goto(f"/hub/spawn/{self.name}")
+        if at == "home":
+            self.page.goto(f"/hub/spawn/{self.name}")
         if self.page.locator("#spawn_form").count():
             self.page.locator("#spawn_form [type=submit]").click()
         self.page.wait_for_url(re.compile(rf"{HUB_URL}/user/{self.name}/lab"), timeout=180_000)

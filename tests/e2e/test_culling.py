@@ -54,7 +54,16 @@ def test_V4_an_idle_server_is_culled_and_a_busy_kernel_is_spared(person, kubectl
     time.sleep(IDLE_SECONDS + 60)
 
     hub_pod = kubectl("-n", NAMESPACE, "get", "pods", "-l", "component=hub", "-o", "name").strip()
-    kubectl("-n", NAMESPACE, "exec", hub_pod, "--", "python3", "-c", CULL_ONCE.format(timeout=IDLE_SECONDS))
+    kubectl(
+        "-n",
+        NAMESPACE,
+        "exec",
+        hub_pod,
+        "--",
+        "python3",
+        "-c",
+        CULL_ONCE.format(timeout=IDLE_SECONDS),
+    )
 
     wait_until("bob's idle server is culled", lambda: kubectl.pod(bob.pod) is None, 60)
     assert kubectl.pod(alice.pod)["status"]["phase"] == "Running"

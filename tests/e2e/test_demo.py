@@ -20,10 +20,29 @@ def bob(person):
     return person("bob").log_in().start_server()
 
 
+def test_T5_the_form_offers_the_profiles_of_the_stack(person, artifacts: Path):
+    bob = person("bob").log_in()
+    if bob.hub("GET", "users/bob")["body"]["servers"]:
+        bob.stop_server()
+    bob.page.goto("/hub/spawn/bob")
+    form = bob.page.locator("#spawn_form")
+    expect(form).to_contain_text("Standard (CPU)")
+    expect(form).to_contain_text("Small (CPU)")
+    expect(form.locator("input[type=radio]:checked")).to_have_count(1)
+    bob.page.screenshot(path=artifacts / "spawn-form.png")
+    form.get_by_text("Small (CPU)").click()
+    bob.start_server(at="form")
+    assert bob.hub("GET", "users/bob")["body"]["servers"][""]["ready"]
+
+
 def test_V2_two_people_have_two_pods_and_two_volumes_of_10Gi(alice, bob, kubectl: Kubectl):
     for someone in (alice, bob):
         spec = kubectl.pod(someone.pod)["spec"]
-        claims = [v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v]
+        claims = [
+            v["persistentVolumeClaim"]["claimName"]
+            for v in spec["volumes"]
+            if "persistentVolumeClaim" in v
+        ]
         assert claims == [f"claim-{someone.name}"]
         claim = kubectl.json("-n", NAMESPACE, "get", "pvc", claims[0])
         assert claim["status"]["phase"] == "Bound"
@@ -38,13 +57,18 @@ def test_V2_nobody_sees_another_persons_files_or_server(alice, bob, kubectl: Kub
     assert bob.page.goto("/user/alice/lab").status in (403, 404)
     address = kubectl.pod(alice.pod)["status"]["podIP"]
     probe = f"import socket; socket.create_connection(('{address}', 8888), timeout=5)"
-    refused = kubectl.exec(bob.pod, "python3", "-c", f"""
+    refused = kubectl.exec(
+        bob.pod,
+        "python3",
+        "-c",
+        f"""
 try:
     {probe}
     print("reached")
 except OSError as error:
     print("refused", error)
-""")
+""",
+    )
     assert refused.startswith("refused")
     # The same probe from where it is allowed: a check that cannot fail is none.
     hub_pod = kubectl("-n", NAMESPACE, "get", "pods", "-l", "component=hub", "-o", "name").strip()
@@ -77,7 +101,9 @@ def test_V5_the_lab_has_a_terminal_and_git(alice, kubectl: Kubectl, artifacts: P
     page.locator("[data-command='terminal:create-new']").last.click()
     expect(page.locator(".jp-Terminal .xterm-screen").first).to_be_visible()
     page.locator(".jp-Terminal .xterm-helper-textarea").first.focus()
-    page.keyboard.type("git init -q repo && git -C repo status --branch > git.txt; id -u >> git.txt\n")
+    page.keyboard.type(
+        "git init -q repo && git -C repo status --branch > git.txt; id -u >> git.txt\n"
+    )
     wait_until(
         "the terminal ran git as uid 1000",
         lambda: "1000" in kubectl.exec(alice.pod, "sh", "-c", "cat git.txt 2>/dev/null || true"),
@@ -92,9 +118,12 @@ def test_V6_both_sample_notebooks_run_in_a_persons_pod(alice, kubectl: Kubectl):
     for path in samples:
         # The notebooks assert their own results; papermill exits non-zero when one does not hold.
         kubectl.exec(alice.pod, "papermill", "--cwd", "/tmp", path, "/tmp/out.ipynb", timeout=600)
-        assert json.loads(kubectl.exec(alice.pod, "cat", "/tmp/out.ipynb"))["metadata"]["papermill"][
-            "exception"
-        ] is None
+        assert (
+            json.loads(kubectl.exec(alice.pod, "cat", "/tmp/out.ipynb"))["metadata"]["papermill"][
+                "exception"
+            ]
+            is None
+        )
 
 
 def test_V6_a_person_opens_a_sample_and_runs_it_all(alice, kubectl: Kubectl, artifacts: Path):
@@ -108,7 +137,10 @@ def test_V6_a_person_opens_a_sample_and_runs_it_all(alice, kubectl: Kubectl, art
     expect(page.locator(".jp-OutputArea-output img").first).to_be_visible(timeout=180_000)
     expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=180_000)
     page.screenshot(path=artifacts / "lab.png")
-    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert (
+        page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count()
+        == 0
+    )
 
 
 def test_V7_seeding_again_never_touches_a_persons_file(alice, kubectl: Kubectl):
@@ -122,7 +154,9 @@ def test_V7_seeding_again_never_touches_a_persons_file(alice, kubectl: Kubectl):
         assert kubectl.exec(alice.pod, "cat", f"examples/{name}") == "mine now"
         assert deleted not in kubectl.exec(alice.pod, "ls", "examples")
     finally:  # the next test finds the examples as a new person would
-        kubectl.exec(alice.pod, "sh", "-c", "rm -rf examples .local/share/mlhub kept-elsewhere.ipynb")
+        kubectl.exec(
+            alice.pod, "sh", "-c", "rm -rf examples .local/share/mlhub kept-elsewhere.ipynb"
+        )
         alice.stop_server()
     alice.start_server()
     assert {name, deleted} <= set(kubectl.exec(alice.pod, "ls", "examples").split())
@@ -139,12 +173,17 @@ def test_V8_the_pod_carries_the_limit_and_the_guarantee(alice, kubectl: Kubectl)
 def test_T14_the_pod_of_a_person_has_no_right_in_the_cluster(alice, kubectl: Kubectl):
     spec = kubectl.pod(alice.pod)["spec"]
     assert spec["automountServiceAccountToken"] is False
-    assert kubectl.exec(
-        alice.pod, "sh", "-c", "ls /var/run/secrets/kubernetes.io 2>/dev/null | wc -l"
-    ).strip() == "0"
+    assert (
+        kubectl.exec(
+            alice.pod, "sh", "-c", "ls /var/run/secrets/kubernetes.io 2>/dev/null | wc -l"
+        ).strip()
+        == "0"
+    )
     assert kubectl.exec(alice.pod, "sh", "-c", "command -v sudo | wc -l").strip() == "0"
     context = spec["containers"][0]["securityContext"]
-    assert context["allowPrivilegeEscalation"] is False and context["capabilities"]["drop"] == ["ALL"]
+    assert context["allowPrivilegeEscalation"] is False and context["capabilities"]["drop"] == [
+        "ALL"
+    ]
 
 
 def test_J6_the_home_and_what_pip_installed_survive_a_restart(alice, kubectl: Kubectl):

@@ -26,9 +26,7 @@ def test_T1_keycloak_sends_people_back_to_exactly_one_address_and_wants_pkce():
     endpoint = start.headers["Location"].split("?")[0]
 
     def answer(**changed: str) -> requests.Response:
-        return requests.get(
-            endpoint, params=asked | changed, allow_redirects=False, timeout=30
-        )
+        return requests.get(endpoint, params=asked | changed, allow_redirects=False, timeout=30)
 
     assert answer().status_code == 200
     assert answer(redirect_uri=f"{HUB_URL}/hub/oauth_callback/../x").status_code == 400

@@ -1,7 +1,7 @@
 """The applied stack, as the platform engineer meets it."""
 
+import base64
 import json
-import os
 import subprocess
 from typing import Any
 
@@ -10,11 +10,23 @@ import pytest
 from tests.e2e.platform import NAMESPACE, Kubectl
 
 
-def pulumi(*args: str) -> str:
+CONFIG = ("--config-file", ".mlhub/stacks/Pulumi.local.yaml")
+"""The copy that `make up` gives the CLI, so that the tracked stack file stays as it is."""
+
+
+def pulumi(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["pulumi", *args, "--stack", "local", "--non-interactive"],
-        check=True, capture_output=True, text=True, timeout=600,
-    ).stdout
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def must(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +34,11 @@ def secrets(kubectl: Kubectl) -> dict[str, str]:
     """Every secret value that the stack generated, by where it lives."""
     found = {}
     for namespace, name in [
-        ("foundation", "demo-users"), ("foundation", "keycloak-admin"), ("foundation", "postgres"),
-        (NAMESPACE, "jupyterhub-oidc-secret"), (NAMESPACE, "mlhub-hub"),
+        ("foundation", "demo-users"),
+        ("foundation", "keycloak-admin"),
+        ("foundation", "postgres"),
+        (NAMESPACE, "jupyterhub-oidc-secret"),
+        (NAMESPACE, "mlhub-hub"),
     ]:
         for key, value in kubectl.secret(namespace, name).items():
             if key not in ("username", "client_id"):
@@ -33,7 +48,7 @@ def secrets(kubectl: Kubectl) -> dict[str, str]:
 
 
 def test_a_second_up_changes_nothing_and_keeps_every_secret(kubectl: Kubectl, secrets):
-    output = pulumi("up", "--yes", "--skip-preview")
+    output = must(pulumi("up", "--yes", "--skip-preview", *CONFIG))
     summary = [line.split() for line in output.splitlines() if line.strip().endswith("unchanged")]
     assert summary, output
     for verb in ("created", "updated", "deleted", "replaced"):
@@ -45,9 +60,9 @@ def test_a_second_up_changes_nothing_and_keeps_every_secret(kubectl: Kubectl, se
 
 def test_V9_no_secret_is_plain_in_the_state_the_preview_or_the_cluster_values(kubectl, secrets):
     seen = {
-        "state": pulumi("stack", "export"),
-        "preview": pulumi("preview", "--diff", "--json"),
-        "outputs": pulumi("stack", "output", "--json"),
+        "state": must(pulumi("stack", "export")),
+        "preview": must(pulumi("preview", "--json", *CONFIG)),
+        "outputs": must(pulumi("stack", "output", "--json")),
         "values": json.dumps(_release_values(kubectl)),
     }
     for where, text in seen.items():
@@ -59,8 +74,6 @@ def _release_values(kubectl: Kubectl) -> Any:
     """What the hub pod gets mounted as values, and the ConfigMaps beside it."""
     hub = kubectl.json("-n", NAMESPACE, "get", "secret", "hub")["data"]
     maps = kubectl.json("-n", NAMESPACE, "get", "configmaps")["items"]
-    import base64
-
     return [base64.b64decode(v).decode() for v in hub.values()], [m.get("data") for m in maps]
 
 
@@ -69,14 +82,13 @@ def test_V9_no_secret_is_in_a_log(kubectl: Kubectl, secrets):
         for pod in kubectl.json("-n", namespace, "get", "pods")["items"]:
             log = kubectl("-n", namespace, "logs", pod["metadata"]["name"], "--all-containers")
             for place, value in secrets.items():
-                assert value not in log, f"the secret {place} is in the log of {pod['metadata']['name']}"
+                assert value not in log, (
+                    f"the secret {place} is in the log of {pod['metadata']['name']}"
+                )
 
 
 def test_destroy_is_refused_while_data_is_protected():
-    answer = subprocess.run(
-        ["pulumi", "destroy", "--stack", "local", "--yes", "--skip-preview", "--non-interactive"],
-        capture_output=True, text=True, timeout=300, check=False, env=os.environ,
-    )
+    answer = pulumi("destroy", "--yes", "--skip-preview", *CONFIG)
     assert answer.returncode != 0
     assert "protect" in answer.stdout + answer.stderr
 
@@ -92,7 +104,10 @@ def test_the_idle_platform_takes_less_than_4_GiB():
     status = json.loads(
         subprocess.run(
             ["python", "-m", "bootstrap", "status", "--json"],
-            check=True, capture_output=True, text=True, timeout=120,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
         ).stdout
     )
     assert status["memory_bytes"] < 4 * 2**30, status
