@@ -1,5 +1,6 @@
 """Where `pulumi up` begins: the stack file, what it relies on, then the platform."""
 
+import sys
 from pathlib import Path
 
 import pulumi
@@ -9,6 +10,9 @@ from components.config import StackFile, StackFileError, load
 from components.platform import Platform
 from components.preflight import problems
 
+SAID = 32
+"""The exit status after which Pulumi's language host adds no sentence of its own."""
+
 
 def stack_file(stack: str) -> StackFile:
     """The checked stack file; ends the program with everything that is wrong."""
@@ -17,8 +21,10 @@ def stack_file(stack: str) -> StackFile:
         sentences = problems(stack, found, Path.cwd())
     except StackFileError as error:
         sentences = error.sentences
+    for sentence in sentences:
+        pulumi.log.error(sentence)
     if sentences:
-        raise pulumi.RunError("\n".join(sentences))
+        sys.exit(SAID)
     return found
 
 
