@@ -25,6 +25,13 @@ def wait_until(claim: str, holds: Callable[[], Any], seconds: float = 60) -> Any
     return found
 
 
+class Secret(str):
+    """A secret value that a failing test's report does not show."""
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
 class Kubectl:
     """kubectl, with KUBECONFIG from the environment that `python -m bootstrap env` prints."""
 
@@ -41,9 +48,9 @@ class Kubectl:
     def json(self, *args: str) -> Any:
         return json.loads(self(*args, "-o", "json"))
 
-    def secret(self, namespace: str, name: str) -> dict[str, str]:
+    def secret(self, namespace: str, name: str) -> dict[str, Secret]:
         data = self.json("-n", namespace, "get", "secret", name)["data"]
-        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+        return {key: Secret(base64.b64decode(value).decode()) for key, value in data.items()}
 
     def exec(self, pod: str, *command: str, timeout: float = 300) -> str:
         """Run a command in a user's pod, as the user."""
@@ -62,7 +69,7 @@ class Person:
     """A demo user at a browser."""
 
     name: str
-    password: str
+    password: Secret
     context: BrowserContext
     page: Page = None  # type: ignore[assignment]
 
@@ -123,10 +130,10 @@ class Person:
         result: dict[str, Any] = self.page.evaluate(
             """async ([method, url, body]) => {
                 const xsrf = document.cookie.split('; ').find(c => c.startsWith('_xsrf='));
-                const answer = await fetch(url, {
-                    method, body: body === null ? undefined : JSON.stringify(body),
-                    headers: {'X-XSRFToken': xsrf ? xsrf.slice(6) : '', 'Content-Type': 'application/json'},
-                });
+                const headers = {'Content-Type': 'application/json'};
+                if (xsrf) headers['X-XSRFToken'] = xsrf.slice(6);
+                const text_of = body => body === null ? undefined : JSON.stringify(body);
+                const answer = await fetch(url, {method, headers, body: text_of(body)});
                 const text = await answer.text();
                 let parsed = text; try { parsed = JSON.parse(text); } catch {}
                 return {status: answer.status, body: parsed};

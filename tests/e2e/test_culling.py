@@ -1,7 +1,7 @@
 """Row V4: an idle server is culled, a busy kernel is spared.
 
-The stack culls after an hour. This test asks the same culler, with the same rights, in the hub's own
-pod, for a shorter time-out; the activity that it judges by is what the running servers reported.
+The stack culls after an hour. This test asks the same culler, with the same rights, in the hub's
+own pod, for a shorter time-out; the activity it judges by is what the running servers reported.
 """
 
 import time
@@ -13,13 +13,16 @@ IDLE_SECONDS = 100
 
 BUSY_KERNEL = """async (seconds) => {
     const xsrf = document.cookie.split('; ').find(c => c.startsWith('_xsrf=')).slice(6);
-    const made = await fetch('/user/alice/api/kernels', {method: 'POST', headers: {'X-XSRFToken': xsrf}});
+    const kernels = `${location.host}/user/alice/api/kernels`;
+    const headers = {'X-XSRFToken': xsrf};
+    const made = await fetch(`http://${kernels}`, {method: 'POST', headers});
     const kernel = await made.json();
-    const socket = new WebSocket(`ws://${location.host}/user/alice/api/kernels/${kernel.id}/channels`);
+    const socket = new WebSocket(`ws://${kernels}/${kernel.id}/channels`);
     await new Promise(opened => socket.onopen = opened);
     const header = {msg_id: crypto.randomUUID(), username: '', session: crypto.randomUUID(),
                     msg_type: 'execute_request', version: '5.3', date: new Date().toISOString()};
-    socket.send(JSON.stringify({header, parent_header: {}, metadata: {}, channel: 'shell', buffers: [],
+    socket.send(JSON.stringify({
+        header, parent_header: {}, metadata: {}, channel: 'shell', buffers: [],
         content: {code: `import time; time.sleep(${seconds})`, silent: false, store_history: false,
                   user_expressions: {}, allow_stdin: false, stop_on_error: true}}));
     return kernel.id;
@@ -28,8 +31,9 @@ BUSY_KERNEL = """async (seconds) => {
 CULL_ONCE = """
 import os, subprocess, sys
 from pathlib import Path
-token = Path("/usr/local/etc/jupyterhub/existing-secret/hub.services.jupyterhub-idle-culler.apiToken")
-env = dict(os.environ, JUPYTERHUB_API_TOKEN=token.read_text().strip())
+secrets = Path("/usr/local/etc/jupyterhub/existing-secret")
+token = (secrets / "hub.services.jupyterhub-idle-culler.apiToken").read_text().strip()
+env = dict(os.environ, JUPYTERHUB_API_TOKEN=token)
 culler = subprocess.Popen(
     [sys.executable, "-m", "jupyterhub_idle_culler", "--url=http://127.0.0.1:8081/hub/api",
      "--timeout={timeout}", "--cull-every=600"], env=env)
@@ -73,4 +77,5 @@ def test_V4_the_stack_culls_after_an_hour(kubectl: Kubectl):
     hub_pod = kubectl("-n", NAMESPACE, "get", "pods", "-l", "component=hub", "-o", "name").strip()
     running = kubectl("-n", NAMESPACE, "exec", hub_pod, "--", "ps", "axww", "-o", "args")
     culler = next(line for line in running.splitlines() if "jupyterhub_idle_culler" in line)
-    assert "--timeout=3600" in culler and "--cull-every=600" in culler
+    assert "--timeout=3600" in culler
+    assert "--cull-every=600" in culler
