@@ -19,6 +19,18 @@ JOB = "job:"
 """How the mark of a command differs from that of a server."""
 
 
+def start(layout: Layout, name: str, argv: Sequence[str]) -> None:
+    """Starts a command that nobody waits for."""
+    subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**processes.inherited(), **processes.marks(layout, f"{JOB}{name}")},
+        start_new_session=True,
+    )
+
+
 def run(
     layout: Layout,
     task: Task,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bootstrap.commands import run, tail
+from bootstrap.commands import run, start, tail
 from bootstrap.errors import BootstrapError
 from bootstrap.paths import Layout
 from bootstrap.schedule import Task
@@ -136,14 +136,19 @@ class Progress:
         task.fraction, task.remaining = self.at(time.monotonic() - self.began)
 
     def at(self, elapsed: float) -> tuple[float, float]:
-        """Fraction done, and seconds left: the measured time counts less as the build goes on."""
+        """Fraction done, and seconds left.
+
+        At first the measured time says more than a few packages do; the further the build is, or
+        the later, the more its own pace counts.
+        """
         compiled = self.done / self.total if self.total else 1.0
         fraction = min(0.99, compiled * (1 - LINK_SHARE))
         by_time = max(0.0, self.expected - elapsed)
-        if fraction < 0.02:
+        if fraction < 0.01:
             return fraction, by_time
-        by_work = elapsed * (1 - fraction) / fraction
-        return fraction, fraction * by_work + (1 - fraction) * by_time
+        by_pace = elapsed * (1 - fraction) / fraction
+        trust = min(1.0, max(2 * fraction, elapsed / self.expected))
+        return fraction, trust * by_pace + (1 - trust) * by_time
 
 
 def weights(listing: str) -> dict[str, int]:
@@ -205,6 +210,11 @@ def _build(layout: Layout, task: Task, target: Target, out: Path, seconds: float
 
 
 def drop_caches(layout: Layout) -> None:
-    """Removes what building has left; only a part with new pins is ever built again."""
-    for name in ("go", "build", "staging"):
-        shutil.rmtree(layout.cache / name, ignore_errors=True)
+    """Removes what building has left; only a part with new pins is ever built again.
+
+    Hundreds of thousands of small files: a process of its own does it while the run goes on.
+    """
+    left = [layout.cache / name for name in ("go", "build", "staging")]
+    left = [path for path in left if path.exists()]
+    if left:
+        start(layout, "prune", ["nice", "rm", "-rf", *(str(path) for path in left)])

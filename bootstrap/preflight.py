@@ -3,6 +3,7 @@
 Every check looks and changes nothing, so that `doctor` runs the same ones as `up`.
 """
 
+import contextlib
 import os
 import platform
 import shutil
@@ -111,15 +112,20 @@ def listener(address: str, port: int, proc: Path = Path("/proc")) -> str | None:
         if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == "0A":
             inodes.add(f"socket:[{fields[9]}]")
     for entry in proc.iterdir():
-        if entry.name.isdigit():
-            try:
-                held = {os.readlink(fd) for fd in (entry / "fd").iterdir()}
-                name = (entry / "comm").read_text().strip()
-            except OSError:
-                continue
-            if held & inodes:
-                return f"{name} (process {entry.name})"
+        if entry.name.isdigit() and inodes & _held(entry):
+            name = (entry / "comm").read_text().strip()
+            return f"{name} (process {entry.name})"
     return "another program"
+
+
+def _held(process: Path) -> set[str]:
+    """What a process has open, as far as it can still be told."""
+    held = set()
+    with contextlib.suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                held.add(os.readlink(descriptor))
+    return held
 
 
 def ports(layout: Layout) -> list[Finding]:

@@ -1,0 +1,257 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bootstrap import addons, cli, network, node, preflight, rootfs, stack
+from bootstrap.console import span, table
+from bootstrap.control_plane import api_server, controller_manager, etcd, scheduler
+from bootstrap.errors import BootstrapError
+from bootstrap.gobuild import Progress, version_of, weights
+from bootstrap.node import kubelet_config, proxy_config
+from bootstrap.paths import Layout, environment
+from bootstrap.preflight import Finding
+from bootstrap.schedule import Done
+
+LAYOUT = Layout(Path("/srv/mlhub"))
+SERVERS = (etcd, api_server, controller_manager, scheduler, node.kubelet, node.proxy)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_no_server_listens_beyond_loopback_and_the_nodes_own_address(server):
+    told = " ".join([*server(LAYOUT).argv, *server(LAYOUT).files.values()])
+    assert "0.0.0.0" not in told  # noqa: S104 - looked for, not bound
+    assert "127.0.0.1" in told or "172.31.250.1" in told
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_no_servers_command_line_carries_a_secret(server):
+    for argument in server(LAYOUT).argv:
+        assert not any(word in argument for word in ("token=", "password", "BEGIN"))
+
+
+def test_the_kubelet_answers_only_whom_the_api_server_vouches_for():
+    config = kubelet_config(LAYOUT)
+    assert config["authentication"]["anonymous"] == {"enabled": False}
+    assert config["authentication"]["webhook"] == {"enabled": True}
+    assert config["authorization"] == {"mode": "Webhook"}
+    assert config["readOnlyPort"] == 0
+
+
+def test_disk_is_reckoned_in_bytes_since_the_disk_is_shared():
+    config = kubelet_config(LAYOUT)
+    assert config["imageGCHighThresholdPercent"] == 100
+    assert not any("%" in value for value in config["evictionHard"].values())
+
+
+def test_node_ports_are_on_this_machine_alone():
+    assert proxy_config(LAYOUT)["nodePortAddresses"] == ["127.0.0.0/8", "172.31.250.0/24"]
+
+
+def test_without_the_policy_agent_a_pods_new_connection_is_dropped():
+    rules = network.rules()
+    queued = [line for line in rules.splitlines() if "NFQUEUE" in line]
+    assert len(queued) == 2
+    assert all("--queue-bypass" not in line for line in queued)
+
+
+def test_every_way_of_a_pods_packet_leads_past_the_policies():
+    led = {(table, chain) for table, chain, rule in network.JUMPS if "MLHUB-POLICY" in rule}
+    assert led == {("mangle", "FORWARD"), ("mangle", "INPUT")}
+    assert ("mangle", "PREROUTING", ("-i", "veth+", "-j", "MLHUB-GATE")) in network.JUMPS
+
+
+@pytest.mark.parametrize("addon", addons.ADDONS, ids=lambda addon: addon.binary)
+def test_manifests_are_yaml_with_every_place_filled(addon):
+    values = dict.fromkeys(
+        ("netpol", "coredns", "local_path_provisioner", "debian"), "localhost:5000/x@sha256:0"
+    )
+    values |= {"dns_address": "10.96.0.10", "volumes": "/v"}
+    values |= {"policy_queue": "100", "gate_queue": "101"}
+    text = addons.manifest(addon.manifest, values)
+    assert "${" not in text
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    namespace, workload = addon.workload
+    kind, _, name = workload.partition("/")
+    assert (kind, namespace, name) in {
+        (one["kind"].lower(), one["metadata"].get("namespace"), one["metadata"]["name"])
+        for one in documents
+    }
+
+
+def test_volumes_outlive_their_claims():
+    values = dict.fromkeys(("local_path_provisioner", "debian", "volumes"), "x")
+    documents = yaml.safe_load_all(addons.manifest("storage.yaml", values))
+    (storage,) = [one for one in documents if one["kind"] == "StorageClass"]
+    assert storage["reclaimPolicy"] == "Retain"
+    annotations = storage["metadata"]["annotations"]
+    assert annotations["storageclass.kubernetes.io/is-default-class"] == "true"
+
+
+def test_a_place_without_a_value_is_an_error():
+    with pytest.raises(KeyError):
+        addons.manifest("coredns.yaml", {})
+
+
+def test_images_come_from_the_machines_own_debian_sources_and_no_others():
+    listing = "\n".join(
+        [
+            "Packages|Debian|bookworm|http://mirror/debian|bookworm|main",
+            "Packages|Debian|bookworm-security|http://mirror/sec|bookworm-security|main",
+            "Packages|Debian Backports|bookworm-backports|http://mirror/debian|bp|main",
+            "Packages|Debian|trixie|http://mirror/debian|trixie|main",
+            "Packages|Vendor|bookworm|http://vendor/apt|bookworm|main",
+            "DEP-11|Debian|bookworm|http://mirror/debian|bookworm|main",
+        ]
+    )
+    assert rootfs.sources(listing) == [
+        "deb http://mirror/debian bookworm main",
+        "deb http://mirror/sec bookworm-security main",
+    ]
+
+
+def test_a_taken_port_is_told_with_its_holder(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(preflight, "PORTS", {("127.0.0.1", port): "registry"})
+        monkeypatch.setattr(preflight.processes, "marked", dict)
+        (finding,) = preflight.ports(LAYOUT)
+    assert not finding.fine
+    assert f"127.0.0.1:{port}" in finding.what
+    assert f"(process {os.getpid()})" in finding.what
+
+
+def test_a_free_port_is_free():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert preflight.listener("127.0.0.1", port) is None
+
+
+def test_too_little_memory_is_told_in_gib():
+    finding = preflight.memory("MemTotal:        2097152 kB\nMemFree: 1 kB\n")
+    assert not finding.fine
+    assert "2.0 GiB of 6 GiB" in finding.what
+
+
+def test_a_kernel_without_overlay_is_told(tmp_path):
+    (tmp_path / "filesystems").write_text("nodev\ttmpfs\n\text4\n")
+    for name in ("cpu,cpuacct", "cpuset", "memory", "pids"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cgroup.procs").touch()
+    finding = preflight.kernel(tmp_path, tmp_path)
+    assert not finding.fine
+    assert "overlay" in finding.do
+    assert "control group" not in finding.do
+
+
+def test_who_is_not_root_is_told_of_a_cluster_of_their_own(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    finding = preflight.root()
+    assert not finding.fine
+    assert "cluster.context" in finding.do
+
+
+def test_every_finding_that_is_wrong_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    wrong = [one for one in preflight.findings(LAYOUT_HERE) if not one.fine]
+    assert wrong
+    assert all(isinstance(one, Finding) and one.do for one in wrong)
+
+
+LAYOUT_HERE = Layout(Path(__file__).resolve().parents[2])
+
+
+@pytest.mark.parametrize(
+    ("text", "context"),
+    [
+        ("config:\n  mlhub:cluster: {context: team}\n", "team"),
+        ("config:\n  mlhub:cluster: {}\n", None),
+        ("config:\n  mlhub:domain: localhost\n", None),
+        ("", None),
+    ],
+)
+def test_a_context_in_the_stack_file_means_a_cluster_of_ones_own(tmp_path, text, context):
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "Pulumi.local.yaml").write_text(text)
+    assert stack.own_context(Layout(tmp_path)) == context
+
+
+def test_ones_own_kubeconfig_stays_with_ones_own_cluster():
+    assert "KUBECONFIG" in environment(LAYOUT)
+    assert "KUBECONFIG" not in environment(LAYOUT, "team")
+
+
+def test_a_stack_file_that_is_none_is_told(tmp_path):
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "Pulumi.local.yaml").write_text("config: [a\n")
+    with pytest.raises(BootstrapError, match="is not a stack file"):
+        stack.own_context(Layout(tmp_path))
+
+
+def test_only_helm_releases_that_an_update_was_about_are_cleared():
+    deployment = {
+        "deployment": {
+            "pending_operations": [
+                {
+                    "type": "creating",
+                    "resource": {
+                        "type": stack.RELEASE,
+                        "inputs": {"namespace": "jupyterhub", "name": "jupyterhub"},
+                    },
+                },
+                {"type": "creating", "resource": {"type": "random:index:RandomId"}},
+            ]
+        }
+    }
+    assert stack.interrupted(deployment) == [("creating", "jupyterhub", "jupyterhub")]
+    assert stack.interrupted({"deployment": {}}) == []
+
+
+def test_the_estimate_trusts_the_measured_time_first_and_the_pace_later():
+    progress = Progress({"a": 50, "b": 50}, seconds=100)
+    assert progress.at(1) == (0.0, 99.0)
+    progress.done = 50
+    fraction, left = progress.at(200)  # slower than measured: the pace alone counts
+    assert fraction == pytest.approx(0.44)
+    assert left == pytest.approx(200 * 0.56 / 0.44)
+
+
+def test_only_packages_that_have_to_be_compiled_count(tmp_path):
+    (tmp_path / "a.go").write_text("x" * 10)
+    (tmp_path / "b.go").write_text("x" * 5)
+    listing = f"go: downloading x v1\nexample/p\t{tmp_path}\ta.go,b.go\n"
+    assert weights(listing) == {"example/p": 15}
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("go version go1.26.8 linux/amd64", (1, 26, 8)),
+        ("go version go1.19 linux/amd64", (1, 19, 0)),
+        ("no go", ()),
+    ],
+)
+def test_gos_version_is_read(text, version):
+    assert version_of(text) == version
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.42, "0.4 s"), (9.96, "10 s"), (59.4, "59 s"), (185, "3 min 05 s")]
+)
+def test_times_are_told_as_people_say_them(seconds, said):
+    assert span(seconds) == said
+
+
+def test_the_table_of_times_begins_with_the_longest():
+    told = table([Done("a", 1, ""), Done("b", 70, ""), Done("c", 0.1, "")], 71).splitlines()
+    assert [line.split()[-1] for line in told[1:]] == ["b", "a", "altogether"]
+
+
+def test_data_is_purged_only_when_it_is_said_twice(capsys):
+    assert cli.main(["down", "--purge-data"]) == 1
+    assert "--purge-data --yes" in capsys.readouterr().err
