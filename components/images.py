@@ -4,7 +4,7 @@ Each folder with a Dockerfile is an image. `base` stands on the stack's Debian, 
 `base` by its digest, so that a change of the base goes through all of them.
 """
 
-import ssl
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,11 @@ BASE = "base"
 
 
 def machine_trust() -> str | None:
-    """The PEM bundle of the authorities that this machine trusts (SSL_CERT_FILE, where set).
+    """The PEM bundle of SSL_CERT_FILE, for a machine behind a gateway with an authority of its own.
 
-    Always the machine's own, so that a build behind a gateway with an authority of its own needs no
-    setting and two runs of one machine give the same.
+    Only where that is set: the bundle is in the state, encrypted, once for each image and property.
     """
-    bundle = ssl.get_default_verify_paths().cafile
+    bundle = os.environ.get("SSL_CERT_FILE")
     return Path(bundle).read_text(encoding="utf-8") if bundle else None
 
 

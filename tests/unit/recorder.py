@@ -4,6 +4,7 @@ Pulumi's own mocks hand over inputs alone: parent, protect, provider and secrecy
 second resource of one URN replaces the first without a word.
 """
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from google.protobuf import json_format
 from pulumi.runtime import mocks
 
 from components.config import StackFile, load
+from components.platform import Platform
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,6 +149,12 @@ def run(program: Callable[[], Any]) -> Monitor:
     result = []
     pulumi.runtime.test(lambda: result.append(program()))()
     return monitor
+
+
+@functools.cache
+def platform(stack: str) -> Monitor:
+    """A whole stack as its file describes it, registered once for all tests."""
+    return run(lambda: Platform(stack_file(stack)))
 
 
 def raw_config(stack: str) -> dict[str, str]:

@@ -9,16 +9,25 @@ import pytest
 
 from components.platform import Platform
 from components.storage import Storage, StorageArgs
-from tests.unit.recorder import MADE_UP, Monitor, Registration, is_secret, readable, run, stack_file
+from tests.unit.recorder import (
+    MADE_UP,
+    Monitor,
+    Registration,
+    is_secret,
+    platform,
+    readable,
+    run,
+    stack_file,
+)
 
 SECRET = "kubernetes:core/v1:Secret"
 NAMESPACE = "kubernetes:core/v1:Namespace"
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def local() -> Monitor:
-    return run(lambda: Platform(stack_file("local")))
+    return platform("local")
 
 
 def customs(monitor: Monitor) -> Iterator[Registration]:
@@ -330,6 +339,7 @@ def test_the_machines_authorities_are_a_build_secret_and_no_reason_to_build(monk
     bundle.write_text("-----BEGIN CERTIFICATE-----")
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     monitor = run(lambda: Platform(stack_file("local")))
+    assert len(monitor.of_type("docker-build:index:Image")) == 6
     for image in monitor.of_type("docker-build:index:Image"):
         assert image.plain["secrets"] == {"ca": bundle.read_text()}
         assert bundle.read_text() not in list(readable(image.inputs))

@@ -11,9 +11,8 @@ from mlhub.hub import settings
 
 from components import names
 from components.config import Profile, StackFile
-from components.platform import Platform
 from components.profiles import override, profile_list
-from tests.unit.recorder import ROOT, run, stack_file
+from tests.unit.recorder import ROOT, platform, stack_file
 
 Z2JH = Path(__file__).parent / "data" / "z2jh-values.schema.json"
 LITE = ROOT / "charts" / "jupyterhub-lite"
@@ -25,10 +24,9 @@ def stack() -> StackFile:
 
 
 @pytest.fixture(scope="module")
-def values(stack: StackFile) -> dict[str, Any]:
+def values() -> dict[str, Any]:
     """As the Release is registered with them, digests resolved."""
-    monitor = run(lambda: Platform(stack))
-    release = monitor.one("kubernetes:helm.sh/v3:Release", "jupyterhub")
+    release = platform("local").one("kubernetes:helm.sh/v3:Release", "jupyterhub")
     return release.plain["values"]
 
 
