@@ -1,0 +1,242 @@
+"""Secrets and identity by our plug-ins: the real CLI, a real Keycloak."""
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable
+
+import pytest
+import requests
+
+from tests.engine.conftest import PROGRAM, Server
+from tests.engine.stack import Stack
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+
+def test_a_preview_reaches_no_server(platform: Stack, realm: str, server: Server) -> None:
+    platform.configure(url="http://127.0.0.1:9")
+    start = time.monotonic()
+    assert platform.changes() == {"create": 14}
+    assert time.monotonic() - start < 60, "the preview waited for the server"
+    assert realm not in {found["realm"] for found in server.admin().get_realms()}
+
+
+def test_T1_the_realm_is_as_the_program_says_and_a_second_up_changes_nothing(
+    platform: Stack, realm: str, server: Server
+) -> None:
+    platform.up()
+    admin = server.admin(realm)
+    client = admin.get_client(platform("stack", "output", "client_uuid").strip())
+    assert client["redirectUris"] == ["http://localhost:30888/hub/oauth_callback"]
+    assert client["attributes"]["pkce.code.challenge.method"] == "S256"
+    assert client["secret"] == platform.secret("client_secret")
+    assert (client["publicClient"], client["standardFlowEnabled"]) == (False, True)
+    assert not client["directAccessGrantsEnabled"]
+    assert not client["implicitFlowEnabled"]
+    assert not client["serviceAccountsEnabled"]
+    (mapper,) = client["protocolMappers"]
+    assert mapper["config"]["full.path"] == "true"
+    assert set(client["defaultClientScopes"]) == {
+        "basic", "profile", "email", "roles", "web-origins", "acr",
+    }  # fmt: skip
+    assert platform("stack", "output", "users").strip() == "/mlhub/users"
+    assert server.login(realm, "alice", platform.secret("alice"))["access_token"]
+    (group,) = admin.get_user_groups(admin.get_user_id("alice"))
+    assert group["path"] == "/mlhub/users"
+    assert [r["name"] for r in admin.get_group_realm_roles(group["id"])] == ["mlhub-access"]
+
+    assert platform.changes() == {}
+    assert "unchanged" in platform.up("--expect-no-changes")
+    assert "unchanged" in platform("refresh", "--yes", "--skip-preview", "--expect-no-changes")
+    assert platform.changes() == {}
+
+
+def test_V9_no_generated_secret_is_in_plain_state_or_output(
+    platform: Stack, server: Server
+) -> None:
+    printed = platform.up("--diff")
+    words = [platform.secret("alice"), platform.secret("client_secret"), server.password]
+    exported = platform.export()
+    for word in words:
+        assert len(word) >= 8
+        assert word not in printed
+        assert word not in exported
+        assert not any(word in f.read_text() for f in platform.folder.glob("state/**/*.json*"))
+    hidden = json.loads(platform("stack", "export", "--show-secrets"))
+    by_name = {r["urn"].rsplit("::", 1)[1]: r for r in hidden["deployment"]["resources"]}
+    assert words[0] in json.dumps(by_name["alice"]) + json.dumps(hidden)
+
+
+def test_T1_drift_is_seen_and_reconciled_by_the_next_up(
+    platform: Stack, realm: str, server: Server
+) -> None:
+    platform.up()
+    admin = server.admin(realm)
+    uuid = platform("stack", "output", "client_uuid").strip()
+    client = admin.get_client(uuid)
+    client["directAccessGrantsEnabled"] = True
+    client["redirectUris"].append("http://elsewhere/*")
+    client["attributes"]["pkce.code.challenge.method"] = ""
+    admin.update_client(uuid, client)
+    (mapper,) = client["protocolMappers"]
+    admin.remove_client_mapper(uuid, mapper["id"])
+    user = admin.get_user_id("alice")
+    admin.update_user(user, {"enabled": False})
+    (group,) = admin.get_user_groups(user)
+    admin.group_user_remove(user, group["id"])
+    admin.update_realm(realm, {"registrationAllowed": True})
+    roles = admin.get_client_scopes()
+    phone = next(scope["id"] for scope in roles if scope["name"] == "phone")
+    admin.add_client_default_client_scope(uuid, phone, {})
+
+    seen = platform("preview", "--refresh", "--diff")
+    assert "directAccessGrantsEnabled" in seen
+    platform.up("--refresh")
+
+    client = admin.get_client(uuid)
+    assert not client["directAccessGrantsEnabled"]
+    assert client["redirectUris"] == ["http://localhost:30888/hub/oauth_callback"]
+    assert client["attributes"]["pkce.code.challenge.method"] == "S256"
+    assert [m["name"] for m in client["protocolMappers"]] == ["groups"]
+    assert "phone" not in client["defaultClientScopes"]
+    assert admin.get_user(user)["enabled"]
+    assert [g["id"] for g in admin.get_user_groups(user)] == [group["id"]]
+    assert not admin.get_realm(realm)["registrationAllowed"]
+    assert platform.changes() == {}
+
+
+def test_a_change_of_the_program_is_an_update_in_place(
+    stack: Callable[[str], Stack], platform: Stack, realm: str, server: Server
+) -> None:
+    platform.up()
+    before = {r["urn"]: r["id"] for r in platform.resources() if r.get("id")}
+    program = PROGRAM.replace('access_token_lifespan="10m"', 'access_token_lifespan="1h"')
+    program = program.replace('pkce_code_challenge_method="S256",', "")
+    program = program.replace('name="users"', 'name="people"')
+    (platform.project / "__main__.py").write_text(program)
+    assert platform.changes() == {"update": 3}
+    platform.up()
+    assert {r["urn"]: r["id"] for r in platform.resources() if r.get("id")} == before
+    admin = server.admin(realm)
+    assert admin.get_realm(realm)["accessTokenLifespan"] == 3600
+    client = admin.get_client(platform("stack", "output", "client_uuid").strip())
+    assert not client["attributes"].get("pkce.code.challenge.method")
+    assert platform("stack", "output", "users").strip() == "/mlhub/people"
+    assert platform.changes() == {}
+
+
+def test_what_the_state_has_forgotten_is_found_again(platform: Stack) -> None:
+    """As after a kill between the server's answer and the state file, for every type at once."""
+    platform.up()
+    before = {r["urn"]: r["id"] for r in platform.resources() if "keycloak:" in r["type"]}
+    password = platform.secret("alice")
+    platform.forget(lambda resource: resource["type"].startswith("keycloak:"))
+    printed = platform.up()
+    found = set(re.findall(r'Keycloak (\w+) "(\S+)".* is there from an earlier run', printed))
+    assert found == {
+        ("Group", "mlhub"), ("Group", "users"), ("Client", "jupyterhub"), ("User", "alice"),
+        ("Role", "mlhub-access"), ("GroupMembershipProtocolMapper", "groups"),
+    } | {(kind, name) for kind, name in found if kind == "Realm"}  # fmt: skip
+    assert len(found) == 7
+    assert {r["urn"]: r["id"] for r in platform.resources() if "keycloak:" in r["type"]} == before
+    assert platform.secret("alice") == password
+    assert platform.changes() == {}
+
+
+def test_a_lost_state_file_does_not_lock_the_realm(
+    platform: Stack, stack: Callable[[str], Stack], realm: str, server: Server
+) -> None:
+    """A new state generates new passwords, and they are the ones that work."""
+    platform.up()
+    old = platform.secret("alice")
+    again = stack(PROGRAM)
+    again.configure(url=server.url, username=server.username, password=server.password, realm=realm)
+    again.up()
+    assert again.secret("alice") != old
+    assert server.login(realm, "alice", again.secret("alice"))["access_token"]
+    assert again.changes() == {}
+
+
+def test_what_others_made_is_refused_and_the_way_out_works(
+    platform: Stack, realm: str, server: Server
+) -> None:
+    admin = server.admin()
+    admin.create_realm({"realm": realm, "enabled": True, "displayName": "by hand"})
+    refusal = platform.fails("up", "--yes", "--skip-preview")
+    assert "is there already and was not made by this stack" in refusal
+    assert admin.get_realm(realm)["displayName"] == "by hand"
+
+    command = re.search(r"`(pulumi import [^`]+)`", refusal)
+    assert command, refusal
+    _, *args = shlex.split(command[1])
+    provider = next(r["urn"] for r in platform.resources() if "pulumi:providers:keyc" in r["type"])
+    platform(*args, "--yes", "--skip-preview", "--generate-code=false", "--protect=false",
+             "--provider", f"keycloak={provider}")  # fmt: skip
+    platform.up()
+    assert admin.get_realm(realm)["displayName"] == "engine test"
+    assert platform.changes() == {}
+
+
+@pytest.mark.parametrize("when", ["realm", "users"])
+def test_an_up_that_was_killed_leaves_no_process_and_the_next_one_finishes(
+    platform: Stack, realm: str, server: Server, when: str
+) -> None:
+    admin = server.admin()
+    running = platform.start("up", "--yes", "--skip-preview")
+    path = f"{server.url}/admin/realms/{realm}" + ("" if when == "realm" else f"/{when}")
+    deadline = time.monotonic() + 60
+    while not (answer := admin.connection.raw_get(path)).ok or not answer.json():
+        assert time.monotonic() < deadline
+        assert running.poll() is None, platform.kill(running)
+    platform.kill(running)
+    platform.wait_for_no_process()
+
+    assert "locked" in platform.fails("up", "--yes", "--skip-preview")
+    platform("cancel", "--yes")
+    platform.up()
+    assert platform.changes() == {}
+    assert server.login(realm, "alice", platform.secret("alice"))["access_token"]
+
+
+def test_a_wrong_password_is_one_sentence_that_does_not_repeat_it(platform: Stack) -> None:
+    platform.configure(password="not-the-password-9")
+    refusal = platform.fails("up", "--yes", "--skip-preview")
+    assert "refused the log-in of" in refusal
+    assert "not-the-password-9" not in refusal
+    assert "Traceback" not in refusal
+
+
+def test_destroy_leaves_nothing(platform: Stack, realm: str, server: Server) -> None:
+    platform.up()
+    platform("destroy", "--yes", "--skip-preview")
+    assert realm not in {found["realm"] for found in server.admin().get_realms()}
+    assert platform.resources() == []
+
+
+def test_destroy_after_the_realm_is_gone_already(
+    platform: Stack, realm: str, server: Server
+) -> None:
+    platform.up()
+    server.admin().delete_realm(realm)
+    platform("destroy", "--yes", "--skip-preview")
+    assert platform.resources() == []
+
+
+def test_an_up_after_the_realm_is_gone_makes_it_again(
+    platform: Stack, realm: str, server: Server
+) -> None:
+    platform.up()
+    server.admin().delete_realm(realm)
+    platform.up("--refresh")
+    assert server.login(realm, "alice", platform.secret("alice"))["access_token"]
+    assert requests.get(f"{server.url}/realms/{realm}", timeout=10).ok
+
+
+def test_our_plug_ins_say_that_they_are_ours(platform: Stack) -> None:
+    printed = platform.up()
+    for name in ("random", "keycloak"):
+        assert printed.count(f"the official pulumi-resource-{name} is not installed") == 2, (
+            "once while it runs and once in the summary"
+        )
