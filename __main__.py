@@ -31,5 +31,5 @@ def stack_file(stack: str) -> StackFile:
 platform = Platform(stack_file(pulumi.get_stack()))
 pulumi.export("hub_url", platform.hub_url)
 pulumi.export("keycloak_url", platform.keycloak_url)
-pulumi.export("hub_namespace", platform.hub.namespace)
-pulumi.export("hub_release", platform.hub.status)
+pulumi.export("hub_namespace", platform.hub_namespace)
+pulumi.export("hub_release", platform.hub_release)

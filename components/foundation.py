@@ -162,6 +162,7 @@ def keycloak_pod(
 @dataclass(frozen=True)
 class FoundationArgs:
     config: FoundationConfig
+    namespace: pulumi.Input[str]
     keycloak_url: str
     """As browsers reach it."""
     storage_class: pulumi.Input[str]
@@ -172,7 +173,6 @@ class FoundationArgs:
 class Foundation(pulumi.ComponentResource):
     """Keycloak on its Postgres, which keeps the hub's database, too."""
 
-    namespace: pulumi.Output[str]
     admin_username: pulumi.Output[str]
     admin_password: pulumi.Output[str]
     hub_database_password: pulumi.Output[str]
@@ -180,26 +180,16 @@ class Foundation(pulumi.ComponentResource):
     def __init__(self, name: str, args: FoundationArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:foundation:Foundation", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        kept = pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True)
+        self._namespace = args.namespace
 
-        self.namespace = k8s.core.v1.Namespace(
-            "foundation",
-            metadata={
-                "name": args.config.namespace,
-                "labels": names.labels("foundation") | names.RESTRICTED,
-            },
-            # With the namespace would go the claim of the databases.
-            opts=kept,
-        ).metadata.name
         self.admin_username = pulumi.Output.from_input("admin")
         self.admin_password = password("keycloak-admin", child)
         self.hub_database_password = password("postgres-jupyterhub", child)
 
-        database = self._postgres(args, child, kept)
+        database = self._postgres(args, child)
         self._keycloak(args, child, [database])
         self.register_outputs(
             {
-                "namespace": self.namespace,
                 "admin_username": self.admin_username,
                 "admin_password": self.admin_password,
                 "hub_database_password": self.hub_database_password,
@@ -207,14 +197,14 @@ class Foundation(pulumi.ComponentResource):
         )
 
     def _metadata(self, name: str, component: str) -> k8s.meta.v1.ObjectMetaArgsDict:
-        return {"name": name, "namespace": self.namespace, "labels": names.labels(component)}
+        return {"name": name, "namespace": self._namespace, "labels": names.labels(component)}
 
     def _postgres(
-        self, args: FoundationArgs, child: pulumi.ResourceOptions, kept: pulumi.ResourceOptions
+        self, args: FoundationArgs, child: pulumi.ResourceOptions
     ) -> k8s.apps.v1.StatefulSet:
         passwords = secret(
             names.POSTGRES_SECRET,
-            namespace=self.namespace,
+            namespace=self._namespace,
             data={
                 "postgres-password": password("postgres-superuser", child),
                 f"{names.HUB_DATABASE}-password": self.hub_database_password,
@@ -230,7 +220,7 @@ class Foundation(pulumi.ComponentResource):
                 "storage_class_name": args.storage_class,
                 "resources": {"requests": {"storage": args.config.postgres_volume}},
             },
-            opts=kept,
+            opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True),
         )
         k8s.core.v1.Service(
             names.POSTGRES,
@@ -261,7 +251,7 @@ class Foundation(pulumi.ComponentResource):
     ) -> None:
         admin = secret(
             names.KEYCLOAK_ADMIN_SECRET,
-            namespace=self.namespace,
+            namespace=self._namespace,
             data={"username": self.admin_username, "password": self.admin_password},
             opts=child,
         )

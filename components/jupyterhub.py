@@ -1,4 +1,4 @@
-"""The hub: its namespace, its Secrets and one Helm release."""
+"""The hub: its Secrets and one Helm release."""
 
 import hashlib
 from collections.abc import Sequence
@@ -43,19 +43,19 @@ def chart_digest(chart: Path) -> str:
 @dataclass(frozen=True)
 class JupyterHubArgs:
     config: HubConfig
+    namespace: pulumi.Input[str]
     values: dict[str, Any]
     """The Release's values."""
     client_secret: pulumi.Input[str] | None
     """Of the hub's client in Keycloak; None where the Secret is there already."""
     database_password: pulumi.Input[str]
     after: Sequence[pulumi.Resource] = ()
-    """What must work before the hub starts; its namespace and Secrets need none of it."""
+    """Everything else of the stack: the hub starts when it is there, and is the first to go."""
 
 
 class JupyterHub(pulumi.ComponentResource):
     """The Release and what it refers to by name."""
 
-    namespace: pulumi.Output[str]
     status: pulumi.Output[str]
     """`deployed`, where all is well."""
 
@@ -63,22 +63,12 @@ class JupyterHub(pulumi.ComponentResource):
         super().__init__("mlhub:jupyterhub:JupyterHub", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
 
-        self.namespace = k8s.core.v1.Namespace(
-            "jupyterhub",
-            metadata={
-                "name": args.config.namespace,
-                "labels": names.labels("jupyterhub") | names.RESTRICTED,
-            },
-            # With the namespace would go the claims of everyone's home.
-            opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True),
-        ).metadata.name
-
         secrets = [self._hub_secret(args, child)]
         if args.client_secret is not None:
             secrets.append(
                 secret(
                     names.OIDC_SECRET,
-                    namespace=self.namespace,
+                    namespace=args.namespace,
                     data={"client_id": names.OIDC_CLIENT, "client_secret": args.client_secret},
                     opts=child,
                 )
@@ -88,7 +78,7 @@ class JupyterHub(pulumi.ComponentResource):
         release = k8s.helm.v3.Release(
             "jupyterhub",
             name=names.HUB_RELEASE,
-            namespace=self.namespace,
+            namespace=args.namespace,
             chart=args.config.chart.path,
             version=chart_version(chart),
             description=f"chart sha256:{chart_digest(chart)}",
@@ -96,10 +86,14 @@ class JupyterHub(pulumi.ComponentResource):
             atomic=True,
             timeout=TIMEOUT_SECONDS,
             max_history=KEPT_REVISIONS,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[*secrets, *args.after]),
+            # Pulumi first deletes what nothing depends on: this release alone. Protected, it ends
+            # a `pulumi destroy` before anything is gone, even one without a preview.
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[*secrets, *args.after], protect=True
+            ),
         )
         self.status = release.status.apply(lambda status: str(status.status))
-        self.register_outputs({"namespace": self.namespace, "status": self.status})
+        self.register_outputs({"status": self.status})
 
     def _hub_secret(
         self, args: JupyterHubArgs, child: pulumi.ResourceOptions
@@ -107,7 +101,7 @@ class JupyterHub(pulumi.ComponentResource):
         """`hub.existingSecret`; its keys are those that Zero to JupyterHub looks for."""
         return secret(
             names.HUB_SECRET,
-            namespace=self.namespace,
+            namespace=args.namespace,
             data={
                 "hub.config.JupyterHub.cookie_secret": hex_key("hub-cookie", child),
                 "hub.config.CryptKeeper.keys": hex_key("hub-crypt-key", child),

@@ -29,11 +29,6 @@ HUB_DATABASE = "jupyterhub"
 
 KEYCLOAK_DATABASE = "keycloak"
 
-RESTRICTED = {
-    f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
-}
-"""Labels of a namespace in which no pod may have more rights than it needs (Pod Security)."""
-
 
 def labels(component: str) -> dict[str, str]:
     """The recommended labels of Kubernetes for everything that the program makes itself."""

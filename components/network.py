@@ -1,4 +1,4 @@
-"""Who may talk to whom where no chart says so: nothing, and then what is listed here.
+"""Who may talk to whom in the foundation.
 
 Policies name pods and their ports, never Services. The hub's chart brings those of the hub, the
 proxy and the user pods.
@@ -44,25 +44,16 @@ class NetworkArgs:
 
 
 class Network(pulumi.ComponentResource):
-    """The policies of both namespaces."""
+    """The policies of Keycloak and Postgres."""
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:network:Network", name, {}, opts)
         self._child = pulumi.ResourceOptions(parent=self)
 
-        foundation = args.foundation_namespace
-        for where, namespace in [("hub", args.hub_namespace), ("foundation", foundation)]:
-            self._policy(
-                f"{where}-nothing",
-                "nothing",
-                namespace,
-                {"pod_selector": {}, "policy_types": ["Ingress", "Egress"]},
-            )
         keycloak, postgres = names.selector(names.KEYCLOAK), names.selector(names.POSTGRES)
         self._policy(
             names.POSTGRES,
-            names.POSTGRES,
-            foundation,
+            args.foundation_namespace,
             {
                 "pod_selector": {"match_labels": postgres},
                 "policy_types": ["Ingress", "Egress"],
@@ -76,8 +67,7 @@ class Network(pulumi.ComponentResource):
         )
         self._policy(
             names.KEYCLOAK,
-            names.KEYCLOAK,
-            foundation,
+            args.foundation_namespace,
             {
                 "pod_selector": {"match_labels": keycloak},
                 "policy_types": ["Ingress", "Egress"],
@@ -93,13 +83,12 @@ class Network(pulumi.ComponentResource):
 
     def _policy(
         self,
-        logical_name: str,
         name: str,
         namespace: pulumi.Input[str],
         spec: k8s.networking.v1.NetworkPolicySpecArgsDict,
     ) -> None:
         k8s.networking.v1.NetworkPolicy(
-            logical_name,
+            name,
             metadata={"name": name, "namespace": namespace, "labels": names.labels(name)},
             spec=spec,
             opts=self._child,

@@ -12,6 +12,7 @@ from components.foundation import Foundation, FoundationArgs
 from components.identity import Identity, IdentityArgs
 from components.images import Images, ImagesArgs
 from components.jupyterhub import JupyterHub, JupyterHubArgs
+from components.namespace import Namespace, NamespaceArgs
 from components.network import Network, NetworkArgs
 from components.quotas import Quotas, QuotasArgs
 from components.storage import Storage, StorageArgs
@@ -38,7 +39,8 @@ class Platform:
 
     hub_url: str
     keycloak_url: str
-    hub: JupyterHub
+    hub_namespace: pulumi.Output[str]
+    hub_release: pulumi.Output[str]
 
     def __init__(self, stack: StackFile):
         self.hub_url = names.address(stack.domain, stack.hub.node_port)
@@ -54,7 +56,8 @@ class Platform:
                 wanted=[*OURS, *stack.user_images],
             ),
             pulumi.ResourceOptions(providers=[docker_build.Provider("docker-build")]),
-        ).built
+        )
+        built = images.built
         storage = Storage(
             "storage",
             StorageArgs(
@@ -64,14 +67,37 @@ class Platform:
             ),
             pulumi.ResourceOptions(providers=[kubernetes]),
         )
+        spaces = {
+            name: Namespace(
+                name,
+                NamespaceArgs(namespace=namespace, labels=names.labels(name)),
+                pulumi.ResourceOptions(providers=[kubernetes]),
+            )
+            for name, namespace in [
+                ("jupyterhub", stack.hub.namespace),
+                ("foundation", stack.foundation.namespace),
+            ]
+        }
+        hub_space, foundation_space = spaces["jupyterhub"].name, spaces["foundation"].name
+        network = Network(
+            "network",
+            NetworkArgs(hub_namespace=hub_space, foundation_namespace=foundation_space),
+            pulumi.ResourceOptions(providers=[kubernetes]),
+        )
+        quotas = Quotas(
+            "quotas",
+            QuotasArgs(namespace=hub_space, quota=stack.quotas, labels=names.labels("quotas")),
+            pulumi.ResourceOptions(providers=[kubernetes]),
+        )
         foundation = Foundation(
             "foundation",
             FoundationArgs(
                 config=stack.foundation,
+                namespace=foundation_space,
                 keycloak_url=self.keycloak_url,
                 storage_class=storage.class_name,
-                keycloak_image=images[names.KEYCLOAK].reference,
-                postgres_image=images[names.POSTGRES].reference,
+                keycloak_image=built[names.KEYCLOAK].reference,
+                postgres_image=built[names.POSTGRES].reference,
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator]),
         )
@@ -91,34 +117,21 @@ class Platform:
             IdentityArgs(
                 config=stack.identity,
                 hub_url=self.hub_url,
-                secrets_namespace=foundation.namespace,
+                secrets_namespace=foundation_space,
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator, realms]),
         )
-        self.hub = JupyterHub(
+        hub = JupyterHub(
             "jupyterhub",
             JupyterHubArgs(
                 config=stack.hub,
-                values=hub_values(stack, images),
+                namespace=hub_space,
+                values=hub_values(stack, built),
                 client_secret=identity.client_secret,
                 database_password=foundation.hub_database_password,
-                after=[foundation, identity, storage],
+                after=[images, storage, *spaces.values(), network, quotas, foundation, identity],
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator]),
         )
-        Network(
-            "network",
-            NetworkArgs(
-                hub_namespace=self.hub.namespace, foundation_namespace=foundation.namespace
-            ),
-            pulumi.ResourceOptions(providers=[kubernetes]),
-        )
-        Quotas(
-            "quotas",
-            QuotasArgs(
-                namespace=self.hub.namespace,
-                quota=stack.quotas,
-                labels=names.labels("quotas"),
-            ),
-            pulumi.ResourceOptions(providers=[kubernetes]),
-        )
+        self.hub_namespace = hub_space
+        self.hub_release = hub.status

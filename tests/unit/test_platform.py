@@ -73,7 +73,7 @@ def test_every_resource_belongs_to_a_component(local: Monitor):
 
 def test_every_component_has_a_token_of_ours_and_registers_its_outputs(local: Monitor):
     components = [r for r in local.registrations if not r.custom]
-    assert len(components) == 7
+    assert len(components) == 9
     for component in components:
         module, name = re.fullmatch(r"mlhub:(\w+):(\w+)", component.type).groups()
         assert module == name.lower()
@@ -188,10 +188,27 @@ def test_T13_what_holds_data_is_protected_and_kept(local: Monitor):
         ("Group", "group-mlhub"),
         ("Group", "group-mlhub--users"),
         ("Group", "group-mlhub--admins"),
+        ("Release", "jupyterhub"),
     }
     for registration in local.registrations:
-        if registration.protect:
+        if registration.protect and not registration.type.endswith(":Release"):
             assert registration.retain_on_delete, registration.urn
+
+
+def test_T13_a_destroy_is_refused_before_anything_is_gone(local: Monitor):
+    """Pulumi deletes from the ends of the dependencies: the one end there is, is protected."""
+    by_urn = {r.urn: r for r in local.registrations}
+    release = local.one("kubernetes:helm.sh/v3:Release", "jupyterhub")
+    assert release.protect
+    reached: set[str] = set()
+    ahead = [release.urn]
+    while ahead:
+        here = by_urn[ahead.pop()]
+        if here.urn not in reached:
+            reached.add(here.urn)
+            provider = here.provider.rpartition("::")[0]
+            ahead += [u for u in (*here.dependencies, here.parent, provider) if u in by_urn]
+    assert set(by_urn) - reached == set()
 
 
 def test_T13_a_deleted_claim_leaves_its_volume(local: Monitor):
@@ -392,7 +409,10 @@ def test_T11_postgres_hears_keycloak_and_the_hub_alone(local: Monitor):
 
 
 def test_T11_what_no_policy_allows_is_refused_in_both_namespaces(local: Monitor):
-    for name, namespace in [("hub-nothing", "jupyterhub"), ("foundation-nothing", "foundation")]:
+    for name, namespace in [
+        ("jupyterhub-nothing", "jupyterhub"),
+        ("foundation-nothing", "foundation"),
+    ]:
         policy = local.one(POLICY, name).plain
         assert policy["metadata"]["namespace"] == namespace
         assert policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
