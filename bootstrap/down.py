@@ -7,9 +7,6 @@ from bootstrap.console import say
 from bootstrap.errors import BootstrapError
 from bootstrap.paths import Layout
 
-FIRST = ("proxy", "kubelet")
-"""Stopped before the pods: they would only start them anew."""
-
 DATA = ("cluster", "registry", "buildkit", "state", "stacks", "pulumi", "passphrase", "buildx")
 """Everything that a person or the platform has put in; parts and caches are none of it."""
 
@@ -27,10 +24,11 @@ def run(layout: Layout, *, purge_data: bool, sure: bool) -> None:
         if mark.checkout == str(layout.checkout)
     }
     owner = leftovers.read_owner()
-    if owner and owner.checkout != str(layout.checkout) and not ours:
+    if owner and owner.checkout != str(layout.checkout):
+        processes.stop(ours)
+        leftovers.unmount([layout.data])
         say(f"nothing of this checkout runs; the cluster on this machine is {owner.checkout}'s")
     else:
-        processes.stop([identity for identity, mark in ours.items() if mark.part in FIRST])
         unmounted = leftovers.end_everything(ours, [layout.data])
         leftovers.remove_from_machine(layout.bin / "kube-proxy")
         for record in layout.run.glob("*.json"):

@@ -6,10 +6,13 @@ record.
 """
 
 import contextlib
+import errno
 import json
+import re
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -105,24 +108,38 @@ def remove_pod_networks() -> int:
     return removed
 
 
-def remove_traces() -> None:
+def remove_traces(folders: Sequence[Path]) -> None:
     """Small files that containerd and the kubelet keep outside every folder of ours."""
-    for path in Path("/var/lib/cni/results").glob("mlhub-*"):
-        path.unlink(missing_ok=True)
+    for path in Path("/var/lib/cni/results").glob("*"):
+        with contextlib.suppress(OSError):
+            networks = re.findall(r"/run/netns/cni-[0-9a-f-]+", path.read_text())
+            if networks and not any(Path(network).exists() for network in networks):
+                path.unlink()
     for link in Path("/var/log/containers").glob("*.log"):
-        if link.is_symlink() and not link.exists():
+        if link.is_symlink() and any(link.readlink().is_relative_to(one) for one in folders):
             link.unlink()
+    for path in Path("/run/containerd/s").glob("*"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as shim:
+            if shim.connect_ex(str(path)) == errno.ECONNREFUSED:
+                path.unlink()
 
 
-def end_everything(identities: Iterable[Identity], folders: Sequence[Path]) -> int:
-    """Ends pods, servers and shims, then unmounts; returns how many mounts. Data stays."""
+def end_everything(found: Mapping[Identity, Mark], folders: Sequence[Path]) -> int:
+    """Ends servers, pods and shims, then unmounts; returns how many mounts. Data stays.
+
+    The kubelet goes first, for it would start the pods anew; and what began meanwhile goes last.
+    """
+    whose = {(mark.checkout, mark.instance) for mark in found.values()}
+    processes.stop(one for one, mark in found.items() if mark.part in ("kubelet", "proxy"))
     processes.stop(cgroups.members(), grace=10)
-    processes.stop(identities, grace=10)
+    processes.stop(found, grace=10)
+    late = processes.marked()
+    processes.stop(one for one, mark in late.items() if (mark.checkout, mark.instance) in whose)
     processes.stop(cgroups.members(), grace=0)
     unmounted = unmount([RUNTIME, *folders])
     remove_pod_networks()
     cgroups.remove()
-    remove_traces()
+    remove_traces(folders)
     return unmounted
 
 

@@ -76,6 +76,17 @@ JUMPS: Sequence[tuple[str, str, Sequence[str]]] = (
     ("filter", "FORWARD", ("-j", "MLHUB-FORWARD")),
     ("nat", "POSTROUTING", ("-s", POD_NETWORK, "-j", "MLHUB-MASQUERADE")),
 )
+KUBELET_JUMPS: Sequence[tuple[str, str, Sequence[str]]] = (
+    ("filter", "INPUT", ("-j", "KUBE-FIREWALL")),
+    ("filter", "OUTPUT", ("-j", "KUBE-FIREWALL")),
+    *(
+        (table, "", ("-j", chain))
+        for table in ("mangle", "filter", "nat")
+        for chain in ("KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT")
+    ),
+)
+"""What the kubelet leaves, and `kube-proxy --cleanup` does not know. Canaries have no jump."""
+
 JUMPS_V6: Sequence[tuple[str, str, Sequence[str]]] = (
     ("mangle", "PREROUTING", ("-i", POD_LINKS, "-j", "MLHUB-GATE")),
 )
@@ -147,10 +158,12 @@ def ensure() -> None:
 
 def remove() -> None:
     """Takes our jumps, chains and device away again; what is not there is no error."""
-    for command, jumps in (("iptables", JUMPS), ("ip6tables", JUMPS_V6)):
+    kinds = (("iptables", JUMPS), ("ip6tables", JUMPS_V6))
+    for command, ours in kinds:
+        jumps = (*ours, *KUBELET_JUMPS)
         for table, chain, rule in jumps:
             base = [command, "-w", "10", "-t", table]
-            while _run([*base, "-D", chain, *rule]).returncode == 0:
+            while chain and _run([*base, "-D", chain, *rule]).returncode == 0:
                 pass
         for table, chain in sorted({(table, rule[-1]) for table, _, rule in jumps}):
             for action in ("-F", "-X"):
