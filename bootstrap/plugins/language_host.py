@@ -208,12 +208,16 @@ class Children:
             self._running.discard(process)
 
     def stop(self) -> None:
-        """Ends all of them: interrupted first, killed after `STOP_SECONDS`."""
+        """Ends all of them: asked first, killed after `STOP_SECONDS`.
+
+        By SIGTERM, where the official host interrupts: a KeyboardInterrupt's traceback would stand
+        beside the reason for which the engine gave up.
+        """
         with self._lock:
             running = list(self._running)
         for process in running:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
         for process in running:
             try:
                 process.wait(STOP_SECONDS)
@@ -223,7 +227,7 @@ class Children:
 
 def stop_one(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         timer = threading.Timer(STOP_SECONDS, process.kill)
         timer.daemon = True
         timer.start()

@@ -60,10 +60,8 @@ def server() -> Server:
         command = ["kubectl", "-n", "foundation", "get", "secret", "keycloak-admin", "-o", "json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            pytest.exit(
-                f"no Keycloak of the platform ({done.stderr.strip().splitlines()[-1]}); run `make up`",
-                3,
-            )
+            why = done.stderr.strip().splitlines()[-1]
+            pytest.exit(f"no Keycloak of the platform ({why}); run `make up`", 3)
         data = {k: base64.b64decode(v).decode() for k, v in json.loads(done.stdout)["data"].items()}
         found = Server("http://localhost:30880", data["username"], data["password"])
     try:

@@ -77,10 +77,14 @@ class Stack:
     def up(self, *args: str) -> str:
         return self("up", "--yes", "--skip-preview", *args)
 
+    def json(self, *args: str) -> Any:
+        """What `pulumi args --json` answers, after whatever warnings come first."""
+        text = self(*args, "--json")
+        return json.loads(text[text.index("{") :])
+
     def changes(self) -> dict[str, int]:
         """What a preview says would change, by kind; empty where all is the same."""
-        text = self("preview", "--json")
-        summary = json.loads(text[text.index("{") :])["changeSummary"]
+        summary = self.json("preview")["changeSummary"]
         return {kind: count for kind, count in summary.items() if kind != "same" and count}
 
     def export(self) -> str:
