@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from aiohttp.web import AppRunner, Application, TCPSite
+from aiohttp.web import Application, AppRunner, TCPSite
 from kubernetes_asyncio.config import kube_config
 from kubespawner.clients import load_config
 

@@ -1,6 +1,7 @@
 """The chart's own configuration file, executed, on the real classes it configures."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +10,11 @@ import pytest
 import yaml
 from jsonschema import ValidationError, validate
 from jupyterhub.orm import Role
+from jupyterhub_idle_culler import IdleCuller
 from kubernetes_asyncio.client import ApiClient
+from traitlets.config import Config
 
+from components.platform import Platform
 from mlhub.hub import KeycloakAuthenticator, MlhubSpawner
 from tests.services.hub import (
     CHART,
@@ -19,9 +23,10 @@ from tests.services.hub import (
     VALUES,
     chart_values,
     initialized,
-    mount,
     merged,
+    mount,
 )
+from tests.unit.recorder import run, stack_file
 
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -60,9 +65,7 @@ async def test_T3_keycloak_is_the_only_authenticator_and_kubernetes_the_only_spa
     assert app.authenticator.enable_auth_state
 
 
-async def test_V9_secrets_come_from_the_existing_secret_alone(app, monkeypatch):
-    import os
-
+async def test_V9_secrets_come_from_the_existing_secret_alone(app):
     assert app.cookie_secret == bytes.fromhex(SECRETS["hub.config.JupyterHub.cookie_secret"])
     assert app.config.CryptKeeper["keys"] == [SECRETS["hub.config.CryptKeeper.keys"]]
     assert app.proxy.auth_token == SECRETS["hub.config.ConfigurableHTTPProxy.auth_token"]
@@ -90,13 +93,49 @@ async def test_V4_the_culler_may_do_what_it_needs_and_no_more(app):
     assert [owner.name for owner in role.services] == ["jupyterhub-idle-culler"]
 
 
-async def test_V4_the_cullers_options_are_its_own():
-    from jupyterhub_idle_culler import IdleCuller
-
-    given = chart_values({"cull": {"users": True, "maxAge": 86400}})
+async def test_V4_the_culler_understands_its_options(hub_pod, kubernetes):
+    given = {"timeout": 60, "every": 30, "concurrency": 3, "maxAge": 86400, "users": True}
+    async with initialized(hub_pod, chart_values({"cull": given | {"adminUsers": False}})) as app:
+        command = app.services[0]["command"][3:]
+        role = app.db.query(Role).filter_by(name="jupyterhub-idle-culler").one()
     culler = IdleCuller()
-    culler.parse_command_line([f"--timeout={given['cull']['timeout']}", "--cull-users=True"])
-    assert (culler.timeout, culler.cull_users) == (3600, True)
+    culler.parse_command_line(command)
+    assert not culler.extra_args
+    assert culler.config.IdleCuller == {
+        "url": "http://127.0.0.1:8081/hub/api",
+        "timeout": 60,
+        "cull_every": 30,
+        "concurrency": 3,
+        "max_age": 86400,
+        "cull_users": True,
+        "cull_admin_users": False,
+        "remove_named_servers": False,
+    }
+    assert "admin:users" in role.scopes
+
+
+@pytest.fixture(scope="module")
+def local_values() -> Any:
+    """The values with which the program registers the local stack's Release."""
+    monitor = run(lambda: Platform(stack_file("local")))
+    return monitor.one("kubernetes:helm.sh/v3:Release", "jupyterhub").plain["values"]
+
+
+async def test_the_programs_own_values_make_a_hub_and_the_pods_of_its_profiles(
+    hub_pod, kubernetes, local_values
+):
+    given = local_values
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    release = {"Chart": {"Name": "x", "Version": "1"}, "Release": {"Name": "jupyterhub"}}
+    async with initialized(hub_pod, merged(defaults, given) | release) as app:
+        for profile in given["singleuser"]["profileList"]:
+            pod, claim = await pod_of(app, profile=profile["slug"])
+            container = pod["spec"]["containers"][0]
+            override = profile["kubespawner_override"]
+            assert container["image"] == override["image"]
+            assert container["resources"]["limits"]["cpu"] == override["cpu_limit"]
+            assert claim["metadata"]["name"] == "claim-alice"
+            assert RESTRICTED.items() <= container["securityContext"].items()
 
 
 async def test_V8_T5_the_pod_has_limits_and_guarantee(app):
@@ -191,15 +230,13 @@ async def test_T2_a_secret_without_a_key_ends_the_hub_and_names_both(hub_pod, ku
         mount(hub_pod, values)
         (hub_pod / "existing-secret" / key).unlink()
         with pytest.raises(SystemExit, match=rf"mlhub-hub .* has no key {key}"):
-            execute(hub_pod)
+            execute()
 
 
-def execute(etc: Path) -> None:
-    from traitlets.config import Config
-
+def execute() -> None:
     config = Config()
     code = compile((CHART / "files" / "jupyterhub_config.py").read_text(), "config", "exec")
-    exec(code, {"get_config": lambda: config})
+    exec(code, {"get_config": lambda: config})  # noqa: S102
 
 
 @pytest.mark.parametrize(

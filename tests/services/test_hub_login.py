@@ -130,11 +130,26 @@ async def test_T3_a_removed_admin_stays_a_member_and_is_an_admin_no_more(hub, lo
     assert (user["admin"], user["groups"]) == (False, ["mlhub--users"])
 
 
-async def test_T3_a_session_that_is_over_at_keycloak_is_over_here(hub, log_in, keycloak):
+async def test_T3_a_session_that_is_over_at_keycloak_is_over_here(hub, log_in, keycloak, caplog):
     browser = await log_in("alice")
     keycloak.sessions.clear()
     await next_refresh()
     assert await whoami(browser) == 403
+    async with browser.get("/hub/home") as page:
+        assert page.url.path == "/hub/login"
+    assert "Failed to get current user" not in caplog.text
+    assert caplog.text.count("invalid_grant") == 1, "Keycloak is asked once about a dead session"
+    assert (await whoami(await log_in("alice")))["name"] == "alice"
+
+
+async def test_T3_an_admin_starts_no_server_for_a_removed_member(hub, log_in, keycloak):
+    await log_in("alice")
+    carol = await log_in("carol")
+    keycloak.people["alice"] = []
+    await next_refresh()
+    headers = await token_of(hub, "carol")
+    async with carol.post("/hub/api/users/alice/server", headers=headers) as answer:
+        assert answer.status == 403
 
 
 async def test_V4_a_busy_server_still_counts_when_its_owners_session_is_over(hub, log_in, keycloak):

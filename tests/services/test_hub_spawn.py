@@ -10,7 +10,6 @@ from jupyterhub.apihandlers.users import ActivityAPIHandler
 
 from mlhub.hub import trouble
 from tests.services.hub import PROFILES, Hub
-from tests.services.kubernetes import Kubernetes
 
 RUNNING = {
     "phase": "Running",

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jupyterhub.apihandlers.users import ActivityAPIHandler  # type: ignore[import-untyped]
+from jupyterhub.handlers import BaseHandler  # type: ignore[import-untyped]
 from jupyterhub.user import User  # type: ignore[import-untyped]
 from oauthenticator.generic import GenericOAuthenticator  # type: ignore[import-untyped]
 from oauthenticator.oauth2 import (  # type: ignore[import-untyped]
@@ -34,6 +35,10 @@ SILENT = (
     "server for the moment. Servers that run stay usable. Try again in a minute; if it lasts, "
     "tell your administrator."
 )
+
+
+# JupyterHub 6.1.1 reads it wherever a refresh fails and sets it for API tokens alone.
+BaseHandler._token_authenticated = getattr(BaseHandler, "_token_authenticated", False)
 
 
 class KeycloakSilent(web.HTTPError):
@@ -120,6 +125,9 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self._unconfirmed: set[str] = set()
+        """Who could not be asked about since they were last known to be members."""
+        self._over: dict[str, str] = {}
+        """The refresh token of whose Keycloak session is over; a new log-in brings another."""
 
     def get_handlers(self, app: Any) -> list[Any]:
         return [
@@ -176,8 +184,11 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         self, user: User, handler: web.RequestHandler | None = None, **kwargs: Any
     ) -> dict[str, Any] | bool:
         auth_state = await user.get_auth_state() or {}
+        refresh_token = auth_state.get("refresh_token")
+        if not refresh_token or self._over.get(user.name) == refresh_token:
+            return False
         try:
-            auth_model = await self._ask_again(auth_state.get("refresh_token"), handler)
+            auth_model = await self._ask_again(refresh_token, handler)
             ended = await self._why_it_ends(user.name, auth_model)
         except KeycloakSilent:
             self._unconfirmed.add(user.name)
@@ -185,6 +196,8 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         except BadGroupsClaim as error:
             auth_model, ended = None, str(error.log_message)
         self._unconfirmed.discard(user.name)
+        if auth_model is None:
+            self._over[user.name] = refresh_token
         if ended:
             self.log.warning("The session of %s ends: %s", user.name, ended)
         return auth_model if auth_model and not ended else False
@@ -199,15 +212,13 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         return None
 
     async def _ask_again(
-        self, refresh_token: str | None, handler: web.RequestHandler | None
+        self, refresh_token: str, handler: web.RequestHandler | None
     ) -> dict[str, Any] | None:
         """The user as Keycloak knows them now, or None when their session there is over.
 
         The refresh token is traded in each time: unlike the access token it says whether the
         session lives, and an access token would mostly be too old anyway.
         """
-        if not refresh_token:
-            return None
         try:
             token_info = await self.get_token_info(
                 handler, self.build_refresh_token_request_params(refresh_token)
