@@ -1,5 +1,6 @@
 """The chart's own configuration file, executed, on the real classes it configures."""
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -117,7 +118,11 @@ async def test_V4_the_culler_understands_its_options(hub_pod, kubernetes):
 @pytest.fixture(scope="module")
 def local_values() -> Any:
     """The values with which the program registers the local stack's Release."""
+    # Pulumi's mocks want a loop in the thread; pytest-asyncio leaves none behind.
+    asyncio.set_event_loop(loop := asyncio.new_event_loop())
     monitor = run(lambda: Platform(stack_file("local")))
+    loop.close()
+    asyncio.set_event_loop(None)
     return monitor.one("kubernetes:helm.sh/v3:Release", "jupyterhub").plain["values"]
 
 
