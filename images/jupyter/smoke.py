@@ -9,16 +9,21 @@ The home is an empty folder here, as it is at a person's first log-in: a volume 
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+import zipfile
 from pathlib import Path
+
+import websocket
 
 home = Path(tempfile.mkdtemp())
 os.environ["HOME"] = str(home)
+AUTHORIZED = {"Authorization": "token smoke"}
 
 
 def output(*command: str) -> str:
@@ -36,30 +41,24 @@ for module in (*sys.argv[1:], "notebooks.activity", "notebooks.start"):
     importlib.import_module(module)
     print(f"import {module} ({time.monotonic() - start:.1f} s)", flush=True)
 
-# A cell executes in the kernel that the image offers, and its history is not in the home.
-notebook = home / "cell.ipynb"
-notebook.write_text(
-    json.dumps(
-        {
-            "cells": [
-                {
-                    "cell_type": "code",
-                    "execution_count": None,
-                    "id": "a",
-                    "metadata": {},
-                    "outputs": [],
-                    "source": "print(6 * 7)",
-                }
-            ],
-            "metadata": {
-                "kernelspec": {"name": "python3", "display_name": "", "language": "python"}
-            },
-            "nbformat": 4,
-            "nbformat_minor": 5,
-        }
-    )
-)
-output("papermill", str(notebook), str(home / "executed.ipynb"))
+# J6: what a person installs goes to the home and is imported by their kernels.
+wheel = home / "mine-1.0-py3-none-any.whl"
+with zipfile.ZipFile(wheel, "w") as archive:
+    info = "mine-1.0.dist-info"
+    archive.writestr("mine.py", "answer = 42\n")
+    archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+    archive.writestr(f"{info}/RECORD", f"mine.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n")
+output("pip", "install", "--quiet", "--no-index", str(wheel))
+assert (home / ".local/lib/python3.11/site-packages/mine.py").exists()
+
+# A cell executes in the kernel that the image offers.
+cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None}
+kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}}
+notebook["cells"] = [{**cell, "source": "import mine\nprint(mine.answer)"}]
+(home / "cell.ipynb").write_text(json.dumps(notebook))
+output("papermill", str(home / "cell.ipynb"), str(home / "executed.ipynb"))
 executed = json.loads((home / "executed.ipynb").read_text())
 texts = [out.get("text") for cell in executed["cells"] for out in cell.get("outputs", ())]
 assert ["42\n"] in texts, texts
@@ -87,7 +86,7 @@ try:
     url = json.loads(found.read_text())["url"]
 
     def get(path: str) -> bytes:
-        request = urllib.request.Request(url + path, headers={"Authorization": "token smoke"})
+        request = urllib.request.Request(url + path, headers=AUTHORIZED)
         with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.read()
 
@@ -95,6 +94,18 @@ try:
     assert "python3" in json.loads(get("api/kernelspecs"))["kernelspecs"]
     examples = {entry["name"] for entry in json.loads(get("api/contents/examples"))["content"]}
     assert "getting-started.ipynb" in examples, examples
+
+    # V5: a terminal is a shell with git.
+    request = urllib.request.Request(url + "api/terminals", b"{}", AUTHORIZED, method="POST")
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        name = json.load(answer)["name"]
+    address = f"{url.replace('http', 'ws')}terminals/websocket/{name}"
+    socket = websocket.create_connection(address, header=AUTHORIZED, timeout=20)
+    socket.send(json.dumps(["stdin", "git --version; echo $BASH_VERSION-$((6 * 7))\n"]))
+    said = ""
+    while not re.search(r"git version .*\n5\.[^\n]*-42", said, re.DOTALL):
+        said += json.loads(socket.recv())[1] or ""
+    socket.close()
 finally:
     server.terminate()
     server.wait(20)

@@ -27,7 +27,7 @@ def seed_without_failing(home: Path) -> None:
     try:
         seeded = seed(home)
     except Exception as error:  # any trouble of the home: the server must start
-        say(f"no examples copied: {error} The server starts without them.")
+        say(f"no examples copied to {home}: {error}; the server starts without them.")
         return
     if seeded.copied:
         names = ", ".join(seeded.copied)
