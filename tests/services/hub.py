@@ -135,6 +135,10 @@ class Hub:
         """A browser of one's own, with no cookies yet."""
         return aiohttp.ClientSession(self.url, cookie_jar=aiohttp.CookieJar(unsafe=True))
 
+    def wait_for_refusals(self, seconds: float) -> None:
+        """How long a request for a server waits for its answer; a busy machine may be slow."""
+        self.app.tornado_application.settings["slow_spawn_timeout"] = seconds
+
     def user(self, name: str) -> Any:
         return next(user for user in self.app.users.values() if user.name == name)
 

@@ -198,6 +198,7 @@ async def test_a_keycloak_that_does_not_answer_is_said_on_a_page(start_hub, keyc
 
 
 async def test_a_silent_keycloak_leaves_sessions_alone_and_starts_nothing(hub, log_in, keycloak):
+    hub.wait_for_refusals(5)
     browser = await log_in("alice")
     token = await token_of(hub, "alice")
     keycloak.silent = 502
