@@ -6,6 +6,7 @@ second resource of one URN replaces the first without a word.
 
 import functools
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from components.config import StackFile, load
 from components.platform import Platform
 
 ROOT = Path(__file__).resolve().parents[2]
+
+os.environ["PULUMI_ERROR_OUTPUT_STRING"] = "true"
+"""An Output in an f-string raises, where otherwise a memory address would be deployed."""
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"
 SECRET = "1b47061264138c4ac30d75fd1eb44270"

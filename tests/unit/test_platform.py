@@ -5,12 +5,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import pulumi
 import pytest
+import yaml
 
 from components.platform import Platform
 from components.storage import Storage, StorageArgs
 from tests.unit.recorder import (
     MADE_UP,
+    ROOT,
     Monitor,
     Registration,
     is_secret,
@@ -59,6 +62,11 @@ def test_two_resources_of_one_urn_are_refused():
         run(twice)
 
 
+def test_an_output_in_a_string_is_refused():
+    with pytest.raises(Exception, match="__str__"):
+        str(pulumi.Output.from_input("x"))
+
+
 def test_every_resource_has_the_explicit_provider_of_its_package(local: Monitor):
     for resource in customs(local):
         package = resource.type.split(":")[0]
@@ -96,6 +104,12 @@ def test_property_names_reach_kubernetes_in_its_own_spelling(local: Monitor):
         if resource.type.startswith("kubernetes:") and "Release" not in resource.type:
             strange = [key for key in keys(resource.plain) if "_" in key]
             assert not strange, (resource.urn, strange)
+
+
+def test_T1_every_up_compares_with_what_is_there_and_no_default_provider_exists():
+    project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+    assert project["options"] == {"refresh": "always"}
+    assert project["config"] == {"pulumi:disable-default-providers": ["*"]}
 
 
 # Secrets
