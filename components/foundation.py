@@ -187,7 +187,7 @@ class Foundation(pulumi.ComponentResource):
         self.hub_database_password = password("postgres-jupyterhub", child)
 
         database = self._postgres(args, child)
-        self._keycloak(args, child, [database])
+        self._keycloak(args, child, database)
         self.register_outputs(
             {
                 "admin_username": self.admin_username,
@@ -247,7 +247,7 @@ class Foundation(pulumi.ComponentResource):
         )
 
     def _keycloak(
-        self, args: FoundationArgs, child: pulumi.ResourceOptions, needed: list[pulumi.Resource]
+        self, args: FoundationArgs, child: pulumi.ResourceOptions, database: pulumi.Resource
     ) -> None:
         admin = secret(
             names.KEYCLOAK_ADMIN_SECRET,
@@ -286,7 +286,7 @@ class Foundation(pulumi.ComponentResource):
                     "spec": keycloak_pod(args.keycloak_image, environment),
                 },
             },
-            opts=_after(child, admin, *needed),
+            opts=_after(child, admin, database),
         )
 
 
