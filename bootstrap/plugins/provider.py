@@ -119,7 +119,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         inputs = dict(request.news.fields)
         failures = []
         for name in inputs:
-            if name not in known and name not in ("version", "pluginDownloadURL"):
+            # The engine adds settings of its own: version, pluginDownloadURL, __internal.
+            if name not in known and not name.startswith(("version", "plugin", "__")):
                 reason = (
                     f"the {self.package.name} provider has no setting {name} in this plug-in, "
                     f"which knows {', '.join(sorted(known))}"
@@ -177,8 +178,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.DiffResponse(
                 changes=some(changes),
                 replaces=[name for name, change in changes.items() if change.replace],
-                # Names are fixed, so two of one name cannot stand side by side.
-                deleteBeforeReplace=True,
+                deleteBeforeReplace=resource.one_at_a_time,
                 diffs=list(changes),
                 detailedDiff={
                     name: provider_pb2.PropertyDiff(kind=detailed(change))  # type: ignore[arg-type]

@@ -30,6 +30,8 @@ KEEPERS = Property("keepers", "map", replace=True)
 class RandomResource(ResourceType):
     """What no random value needs: an update, a server, a delete."""
 
+    one_at_a_time = False
+
     def read(self, id: str, state: dict[str, Any]) -> Made | None:
         return Made(id, state) if state else self.imported(id)
 

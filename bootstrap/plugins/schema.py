@@ -119,6 +119,8 @@ class ResourceType(ABC):
 
     type: str
     properties: tuple[Property, ...]
+    one_at_a_time: bool = True
+    """Two of one name cannot stand side by side, so a replaced object goes before its successor."""
 
     @abstractmethod
     def create(self, inputs: dict[str, Any], call: Call) -> Made: ...

@@ -11,6 +11,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,9 @@ def server() -> Server:
     return found
 
 
-@pytest.fixture
-def realm(server: Server) -> Iterator[str]:
-    """The name of a realm of this test's own; whatever is left of it goes at the end."""
+@contextmanager
+def own_realm(server: Server) -> Iterator[str]:
+    """The name of a realm that nobody else uses; whatever is left of it goes at the end."""
     name = f"engine-{uuid.uuid4().hex[:8]}"
     yield name
     admin = server.admin()
@@ -81,13 +82,13 @@ def realm(server: Server) -> Iterator[str]:
         admin.delete_realm(name)
 
 
-@pytest.fixture
-def stack(tmp_path: Path, bin_dir: Path) -> Iterator[Callable[[str], Stack]]:
-    """`stack(program)`: a new stack of that program; no process of it may be left at the end."""
+@contextmanager
+def own_stacks(folder: Path, bin_dir: Path) -> Iterator[Callable[[str], Stack]]:
+    """Makes stacks in `folder`; no process of theirs may be left at the end."""
     made: list[Stack] = []
 
     def new(program: str) -> Stack:
-        made.append(Stack(tmp_path / f"stack-{len(made)}", bin_dir, program))
+        made.append(Stack(folder / f"stack-{len(made)}", bin_dir, program))
         return made[-1]
 
     yield new
@@ -95,11 +96,43 @@ def stack(tmp_path: Path, bin_dir: Path) -> Iterator[Callable[[str], Stack]]:
         each.wait_for_no_process()
 
 
+def configured(stack: Stack, server: Server, realm: str) -> Stack:
+    stack.configure(url=server.url, username=server.username, password=server.password, realm=realm)
+    return stack
+
+
+@pytest.fixture
+def realm(server: Server) -> Iterator[str]:
+    with own_realm(server) as name:
+        yield name
+
+
+@pytest.fixture
+def stack(tmp_path: Path, bin_dir: Path) -> Iterator[Callable[[str], Stack]]:
+    """`stack(program)`: a new stack of that program."""
+    with own_stacks(tmp_path, bin_dir) as new:
+        yield new
+
+
 @pytest.fixture
 def platform(stack: Callable[[str], Stack], server: Server, realm: str) -> Stack:
     """The program beside this file, configured for the server and a realm of its own."""
-    platform = stack(PROGRAM)
-    platform.configure(
-        url=server.url, username=server.username, password=server.password, realm=realm
-    )
-    return platform
+    return configured(stack(PROGRAM), server, realm)
+
+
+@dataclass(frozen=True)
+class Applied:
+    stack: Stack
+    realm: str
+    printed: str
+    """What the first `pulumi up --diff` said."""
+
+
+@pytest.fixture(scope="module")
+def applied(
+    tmp_path_factory: pytest.TempPathFactory, bin_dir: Path, server: Server
+) -> Iterator[Applied]:
+    """The same, applied once for all tests that only look."""
+    with own_realm(server) as realm, own_stacks(tmp_path_factory.mktemp("a"), bin_dir) as new:
+        stack = configured(new(PROGRAM), server, realm)
+        yield Applied(stack, realm, stack.up("--diff"))

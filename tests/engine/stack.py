@@ -65,14 +65,24 @@ class Stack:
         return process.returncode, printed
 
     def configure(self, **settings: str) -> None:
+        path = self.project / f"Pulumi.{STACK}.yaml"
+        content = yaml.safe_load(path.read_text())
+        config = content.setdefault("config", {})
         for name, value in settings.items():
-            secret = ["--secret"] if name == "password" else []
+            if name != "password":
+                config[f"{PROJECT}:{name}"] = value
+        path.write_text(yaml.safe_dump(content))
+        if "password" in settings:
             # Through standard input: an argument is readable for everyone on the machine.
             subprocess.run(
-                ["pulumi", "config", "set", *secret, name, "--non-interactive"],
-                cwd=self.project, env=self.env, input=value, text=True, check=True,
+                ["pulumi", "config", "set", "--secret", "password", "--non-interactive"],
+                cwd=self.project,
+                env=self.env,
+                input=settings["password"],
+                text=True,
+                check=True,
                 capture_output=True,
-            )  # fmt: skip
+            )
 
     def up(self, *args: str) -> str:
         return self("up", "--yes", "--skip-preview", *args)

@@ -149,6 +149,22 @@ def test_a_defect_says_where_and_none_of_the_values(start: Callable[[str], Stub]
     assert "hunter2" not in message
 
 
+def test_a_replaced_name_is_freed_first_and_a_replaced_password_is_kept_until_the_new_one_is_used(
+    start: Callable[[str], Stub],
+) -> None:
+    def freed_first(name: str, token: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        request = provider_pb2.DiffRequest(
+            urn=urn(token), olds=encode_map(old), news=encode_map(new)
+        )
+        answer = start(name).Diff(request)
+        assert list(answer.replaces)
+        return bool(answer.deleteBeforeReplace)
+
+    group = {"realmId": "old", "name": "users"}
+    assert freed_first("keycloak", GROUP, group, {**group, "realmId": "new"})
+    assert not freed_first("random", PASSWORD, {"length": 8}, {"length": 9})
+
+
 def test_the_schema_serves_import(start: Callable[[str], Stub]) -> None:
     schema = start("keycloak").GetSchema(provider_pb2.GetSchemaRequest()).schema
     assert '"keycloak:index/realm:Realm"' in schema
