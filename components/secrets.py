@@ -15,7 +15,10 @@ from components import names
 
 def password(name: str, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
     """190 bits of letters and digits, safe in every URL, file and shell."""
-    return random.RandomPassword(name, length=32, special=False, opts=opts).result
+    made: pulumi.Output[str] = random.RandomPassword(
+        name, length=32, special=False, opts=opts
+    ).result
+    return made
 
 
 def hex_key(name: str, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
@@ -23,9 +26,10 @@ def hex_key(name: str, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
 
     A password over that alphabet, because a RandomId is not secret and its id gives it away.
     """
-    return random.RandomPassword(
+    made: pulumi.Output[str] = random.RandomPassword(
         name, length=64, lower=False, upper=False, override_special="abcdef", opts=opts
     ).result
+    return made
 
 
 def secret(
