@@ -25,7 +25,7 @@ from bootstrap.plugins.provider import Package, main
 from bootstrap.plugins.schema import PluginError, Property, ResourceType
 from bootstrap.plugins.values import has_unknown
 
-STARTUP_SECONDS = 120
+STARTUP_SECONDS = 180
 """How long a server that refuses connections or answers 503 may take: it was just deployed."""
 
 REQUEST_SECONDS = 30

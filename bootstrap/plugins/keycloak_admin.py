@@ -27,6 +27,8 @@ STARTING = (
     HTTPStatus.GATEWAY_TIMEOUT,
 )
 POLL_SECONDS = 2.0
+WORD_SECONDS = 10.0
+"""How often a wait is mentioned: in a log each mention is a line."""
 
 
 class NotFoundError(Exception):
@@ -68,6 +70,7 @@ class Admin:
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
         self._down_since: float | None = None
+        self._next_word = 0.0
         self._connection: KeycloakOpenIDConnection | None = None
 
     def get(self, path: str, **query: Any) -> Any:
@@ -151,7 +154,9 @@ class Admin:
                 f"({trouble}); check the provider's url and that the server is running and ready, "
                 "then run the same command again"
             )
-        self._progress(f"waiting for Keycloak at {self.login.url} ({trouble})")
+        if now >= self._next_word:
+            self._progress(f"waiting for Keycloak at {self.login.url} ({trouble})")
+            self._next_word = now + WORD_SECONDS
         if self._cancelled.wait(POLL_SECONDS):
             raise PluginError(f"cancelled while waiting for Keycloak at {self.login.url}")
 

@@ -369,7 +369,7 @@ def test_a_server_that_is_starting_is_waited_for(serve: Serve) -> None:
     )
     told: list[str] = []
     assert admin(url, told=told.append).get("/realms/mlhub") == {"realm": "mlhub"}
-    assert told == [f"waiting for Keycloak at {url}/ (HTTP 503)"] * 2
+    assert told == [f"waiting for Keycloak at {url}/ (HTTP 503)"]
 
 
 def test_an_unreachable_server_is_one_sentence_with_the_address(
