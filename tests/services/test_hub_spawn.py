@@ -174,6 +174,28 @@ async def test_M9_a_full_quota_is_the_answer_to_the_request(hub, alice, kubernet
     assert (status, "quota has no room" in message, "limits.cpu=4" in message) == (503, True, True)
 
 
+async def test_V9_a_refused_pod_leaves_no_token_in_the_log(hub, alice, kubernetes, caplog):
+    """KubeSpawner logs a refused pod whole, the server's API token in its environment included."""
+    hub.wait_for_refusals(30)
+    tokens: list[str] = []
+
+    def refuse(kind: str, pod: dict[str, Any]) -> str | None:
+        if kind != "pods":
+            return None
+        environment = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
+        tokens.append(environment["JUPYTERHUB_API_TOKEN"])
+        return "exceeded quota: namespace"
+
+    kubernetes.refuse = refuse
+    hub.app.log.addHandler(caplog.handler)
+    await start(alice)
+    hub.app.log.removeHandler(caplog.handler)
+    assert "Failed for" in caplog.text
+    leaked = [number for number, token in enumerate(tokens) if token in caplog.text]
+    assert tokens
+    assert not leaked
+
+
 async def test_refusals_are_no_failures_of_the_hub(hub, alice):
     hub.wait_for_refusals(30)
     for _ in range(5):  # KubeSpawner's consecutive_failure_limit

@@ -92,6 +92,12 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
             start.cancel()
             watch.cancel()
 
+    async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
+        # KubeSpawner logs a refused pod whole, the server's API token in its environment included.
+        pod.to_str = lambda: pod.metadata.name
+        created: bool = await super()._make_create_pod_request(pod, request_timeout)
+        return created
+
     async def _watch_for_trouble(self) -> trouble.Trouble:
         """Return once the pod cannot start any more."""
         asked: float | None = None
