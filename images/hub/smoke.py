@@ -19,6 +19,7 @@ for module in (
 ):
     importlib.import_module(module)
 
+subprocess.run(["uv", "pip", "check", "--system", "--quiet", "--no-cache"], check=True)
 subprocess.run(["jupyterhub", "--version"], check=True)
 subprocess.run(
     ["python3", "-m", "jupyterhub_idle_culler", "--help"], check=True, capture_output=True

@@ -35,6 +35,7 @@ def output(*command: str) -> str:
 for tool in ("gcc", "cc", "make", "node", "npm", "sudo"):
     assert shutil.which(tool) is None, f"{tool} does not belong in a user image"
 
+output("uv", "pip", "check", "--system", "--quiet", "--no-cache")
 print("jupyterhub-singleuser", output("jupyterhub-singleuser", "--version").strip())
 for module in (*sys.argv[1:], "notebooks.activity", "notebooks.start"):
     start = time.monotonic()
