@@ -24,7 +24,6 @@ from bootstrap.paths import RUNTIME, Layout
 from bootstrap.processes import Identity, Mark
 
 OWNER = RUNTIME / "owner.json"
-NETNS = Path("/run/netns")
 SERVERS = {"etcd", "apiserver", "kubelet", "containerd", "registry", "buildkitd", "proxy"}
 """Parts by which a cluster lives; a container shim alone is a remainder."""
 
@@ -92,7 +91,7 @@ def unmount(folders: Sequence[Path]) -> int:
 def remove_pod_networks() -> int:
     """Removes the network namespaces of pods that are ours: those with a pod's address."""
     removed = 0
-    for path in sorted(NETNS.glob("cni-*")) if NETNS.is_dir() else []:
+    for path in sorted(network.NAMESPACES.glob("cni-*")):
         shown = subprocess.run(
             ["nsenter", f"--net={path}", "ip", "-4", "-o", "address", "show", "dev", "eth0"],
             capture_output=True,

@@ -6,6 +6,7 @@ pod, to the node or beyond, waits for the verdict of the policy agent; with no a
 is dropped (NFQUEUE without bypass).
 """
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ GATE_QUEUE = 101
 
 POLICY_QUEUE = 100
 """Where the agent gives the verdict of the policies."""
+
+NAMESPACES = Path("/run/netns")
 
 SYSCTLS = {
     "net/ipv4/ip_forward": "1",
@@ -149,8 +152,21 @@ def ensure_sysctls() -> None:
             path.write_text(value)
 
 
+def ensure_namespaces(folder: Path = NAMESPACES) -> None:
+    """Makes the folder of network namespaces a mount of its own, as `ip netns add` does.
+
+    If that command came later, it would lay a new mount over pods' namespaces, and containerd
+    could no longer remove them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.path.ismount(folder) and not any(folder.iterdir()):
+        _must(["mount", "--bind", str(folder), str(folder)])
+        _must(["mount", "--make-shared", str(folder)])
+
+
 def ensure() -> None:
     """Device, sysctls and rules, whatever of them was there before."""
+    ensure_namespaces()
     ensure_device()
     ensure_sysctls()
     ensure_rules()
@@ -173,3 +189,5 @@ def remove() -> None:
         _run(["nft", "delete", "table", "inet", "kube-network-policies"])
     if (Path("/sys/class/net") / DEVICE / "bridge").exists():
         _run(["ip", "link", "delete", DEVICE])
+    if os.path.ismount(NAMESPACES) and not any(NAMESPACES.iterdir()):
+        _run(["umount", str(NAMESPACES)])

@@ -1,0 +1,319 @@
+"""The embedded node itself: who reaches whom, what outlives what, and what heals.
+
+Needs root and the embedded cluster, as `make e2e` has after `make up`.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootstrap import processes
+from bootstrap.paths import NODE_ADDRESS, here
+from tests.e2e.platform import Kubectl, wait_until
+
+SPACE = "e2e-cluster"
+IMAGE = "localhost:5000/mlhub/debian:bookworm"
+BEYOND = "198.51.100.1"
+"""An address beyond the node (TEST-NET-2, RFC 5737), which the fixture makes answer."""
+NODE_PORT = 31998
+REFUSED = "000"
+"""What curl says instead of a status when no connection came about."""
+
+
+def pod(name: str, *command: str, claim: str = "", restart: str = "Always") -> dict:
+    container = {
+        "name": "main",
+        "image": IMAGE,
+        "command": list(command),
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 100},
+    }
+    spec = {
+        "containers": [container],
+        "restartPolicy": restart,
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {"fsGroup": 100},
+    }
+    if claim:
+        container["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+        spec["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
+    metadata = {"name": name, "namespace": SPACE, "labels": {"app": name}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def policy(name: str, spec: dict) -> dict:
+    metadata = {"name": name, "namespace": SPACE}
+    selector = {"podSelector": {"matchLabels": {"app": name}}}
+    kind = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
+    return {**kind, "metadata": metadata, "spec": {**selector, **spec}}
+
+
+OBJECTS = [
+    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}},
+    policy(
+        "server",
+        {
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {
+                    "from": [{"podSelector": {"matchLabels": {"app": "friend"}}}],
+                    "ports": [{"port": 8000}],
+                }
+            ],
+        },
+    ),
+    policy("confined", {"policyTypes": ["Egress"], "egress": []}),
+    {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "open", "namespace": SPACE},
+        "spec": {
+            "type": "NodePort",
+            "selector": {"app": "open"},
+            "ports": [{"port": 80, "targetPort": 8000, "nodePort": NODE_PORT}],
+        },
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "namespace": SPACE},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    },
+    pod("server", "python3", "-m", "http.server", "8000"),
+    pod("open", "python3", "-m", "http.server", "8000", claim="data"),
+    *(pod(name, "sleep", "infinity") for name in ("friend", "stranger", "confined")),
+]
+
+
+class Place:
+    """The pods of this file, and what one of them gets from an address."""
+
+    def __init__(self, kubectl: Kubectl):
+        self.kubectl = kubectl
+
+    def apply(self, *objects: dict) -> None:
+        listed = {"apiVersion": "v1", "kind": "List", "items": objects}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(listed))
+
+    def exec(self, name: str, *command: str) -> str:
+        return self.kubectl("-n", SPACE, "exec", name, "--", *command)
+
+    def address(self, name: str) -> str:
+        return self.kubectl.json("-n", SPACE, "get", "pod", name)["status"]["podIP"]
+
+    def status(self, name: str, url: str, seconds: int = 3) -> str:
+        """The HTTP status that a pod gets, REFUSED where it gets none."""
+        call = f"curl -sk -o /dev/null -m {seconds} -w '%{{http_code}}' {url} || true"
+        return self.exec(name, "sh", "-c", call)[-3:]
+
+    def ready(self, *names: str, seconds: int = 120) -> None:
+        pods = [f"pod/{name}" for name in names]
+        wait = ["wait", "--for=condition=Ready", f"--timeout={seconds}s", *pods]
+        self.kubectl("-n", SPACE, *wait, timeout=seconds + 10)
+
+
+@pytest.fixture(scope="module")
+def place(kubectl: Kubectl) -> Iterator[Place]:
+    made = Place(kubectl)
+    kubectl("delete", "namespace", SPACE, "--ignore-not-found", timeout=180)
+    try:
+        made.apply(*OBJECTS)
+        made.ready("server", "open", "friend", "stranger", "confined")
+        yield made
+    finally:
+        kubectl("delete", "namespace", SPACE, timeout=180)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def volumes(kubectl: Kubectl) -> Iterator[None]:
+    """Removes the retained volumes of this file with what is in them."""
+    yield
+    for volume in kubectl.json("get", "pv")["items"]:
+        if volume["spec"]["claimRef"]["namespace"] == SPACE:
+            kubectl("delete", "pv", volume["metadata"]["name"])
+            subprocess.run(["rm", "-rf", volume["spec"]["local"]["path"]], check=True)
+
+
+@pytest.fixture
+def beyond() -> Iterator[str]:
+    """A web server at an address beyond the node, in a network of its own."""
+    serve = f"while ! ip address show to {BEYOND} | grep -q .; do sleep 0.1; done; "
+    serve += f"exec {sys.executable} -m http.server 80 --bind {BEYOND}"
+    server = subprocess.Popen(["unshare", "--net", "sh", "-c", serve], stderr=subprocess.DEVNULL)
+    inside = f"nsenter --target {server.pid} --net ip"
+    try:
+        own = os.readlink("/proc/self/ns/net")
+        there = f"/proc/{server.pid}/ns/net"
+        wait_until("the server has a network of its own", lambda: os.readlink(there) != own)
+        for command in (
+            f"ip link add e2e0 type veth peer name e2e1 netns {server.pid}",
+            "ip address add 198.51.100.2/30 dev e2e0",
+            "ip link set e2e0 up",
+            f"{inside} link set e2e1 up",
+            f"{inside} address add {BEYOND}/30 dev e2e1",
+            f"{inside} route add default via 198.51.100.2",
+        ):
+            subprocess.run(command.split(), check=True)
+        wait_until("the server beyond the node listens", lambda: _connects(BEYOND, 80))
+        yield f"http://{BEYOND}"
+    finally:
+        server.kill()
+        server.wait()
+        subprocess.run(["ip", "link", "delete", "e2e0"], capture_output=True, check=False)
+
+
+def _connects(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((address, port)) == 0
+
+
+def test_T11_only_the_pods_that_a_policy_names_come_in(place: Place):
+    url = f"http://{place.address('server')}:8000"
+    assert place.status("friend", url) == "200"
+    assert place.status("stranger", url) == REFUSED
+
+
+def test_T11_a_port_that_the_policy_does_not_name_stays_closed(place: Place):
+    place.exec("server", "sh", "-c", "python3 -m http.server 8001 >/dev/null 2>&1 & sleep 1")
+    inside = place.status("server", "http://127.0.0.1:8001")
+    assert inside == "200"
+    assert place.status("friend", f"http://{place.address('server')}:8001") == REFUSED
+
+
+def test_T11_a_pod_without_policies_reaches_pods_node_and_beyond(place: Place, beyond: str):
+    assert place.status("stranger", f"http://{place.address('open')}:8000") == "200"
+    assert place.status("stranger", "http://open") == "200"
+    assert place.status("stranger", "https://kubernetes.default.svc.cluster.local") == "401"
+    assert place.status("stranger", f"https://{NODE_ADDRESS}:6443") == "401"
+    assert place.status("stranger", beyond) == "200"
+
+
+def test_T11_a_confined_pod_reaches_nothing_beyond_itself(place: Place, beyond: str):
+    service = place.kubectl.json("-n", SPACE, "get", "service", "open")["spec"]["clusterIP"]
+    for url in (
+        f"http://{place.address('open')}:8000",
+        f"http://{service}",
+        f"http://{NODE_ADDRESS}:{NODE_PORT}",
+        f"https://{NODE_ADDRESS}:6443",
+        f"https://{NODE_ADDRESS}:10250",
+        "https://10.96.0.1",
+        "http://169.254.169.254",
+        beyond,
+    ):
+        assert place.status("confined", url) == REFUSED, url
+
+
+def test_T11_a_program_that_connects_at_once_is_not_ahead_of_its_policies(place: Place):
+    url = f"http://{place.address('open')}:8000"
+    call = f"curl -s -o /dev/null -m 8 -w '%{{http_code}}' {url}; true"
+    for number in range(3):
+        name = f"hasty-{number}"
+        hasty = pod(name, "sh", "-c", call, restart="Never")
+        hasty["metadata"]["labels"]["app"] = "confined"
+        place.apply(hasty)
+        ended = ["wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s"]
+        place.kubectl("-n", SPACE, *ended, f"pod/{name}")
+        assert place.kubectl("-n", SPACE, "logs", name) == REFUSED
+
+
+def test_T11_while_the_agent_does_not_answer_no_new_connection_passes(place: Place):
+    url = f"http://{place.address('open')}:8000"
+    agents = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _command(entry).startswith("/netpol ")
+    ]
+    assert agents
+    for agent in agents:
+        os.kill(agent, signal.SIGSTOP)
+    try:
+        assert place.status("stranger", url) == REFUSED
+    finally:
+        for agent in agents:
+            os.kill(agent, signal.SIGCONT)
+    assert place.status("stranger", url) == "200"
+
+
+def _command(entry: Path) -> str:
+    try:
+        return (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def test_T14_the_kubelet_refuses_strangers_and_pods_alike(place: Place):
+    url = f"https://{NODE_ADDRESS}:10250/pods"
+    assert place.status("stranger", url) == "401"
+    token = "$(cat /var/run/secrets/kubernetes.io/serviceaccount/token)"
+    assert place.status("stranger", f'-H "Authorization: Bearer {token}" {url}') == "403"
+
+
+def test_names_of_services_resolve_and_unknown_ones_do_not(place: Place):
+    found = place.exec("friend", "getent", "hosts", f"open.{SPACE}.svc.cluster.local")
+    service = place.kubectl.json("-n", SPACE, "get", "service", "open")
+    assert found.split()[0] == service["spec"]["clusterIP"]
+    with pytest.raises(subprocess.CalledProcessError):
+        place.exec("friend", "getent", "hosts", f"nobody.{SPACE}.svc.cluster.local")
+
+
+def test_J1_a_node_port_answers_on_loopback_and_not_on_the_machines_other_addresses(place: Place):
+    assert _connects("127.0.0.1", NODE_PORT)
+    listing = subprocess.run(["ip", "-j", "-4", "address"], capture_output=True, check=True).stdout
+    others = [
+        address["local"]
+        for device in json.loads(listing)
+        if device["ifname"] not in ("lo", "mlhub0") and not device["ifname"].startswith("veth")
+        for address in device["addr_info"]
+    ]
+    assert others
+    assert not any(_connects(address, NODE_PORT) for address in others)
+
+
+def test_V3_a_volume_and_its_files_outlive_the_claim(place: Place):
+    place.exec("open", "sh", "-c", "echo kept > /data/file")
+    claim = place.kubectl.json("-n", SPACE, "get", "pvc", "data")
+    name = claim["spec"]["volumeName"]
+    place.kubectl("-n", SPACE, "delete", "pod/open", "pvc/data")
+    volume = wait_until(
+        "the volume is released",
+        lambda: (
+            (found := place.kubectl.json("get", "pv", name))["status"]["phase"] == "Released"
+            and found
+        ),
+    )
+    assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+    assert (Path(volume["spec"]["local"]["path"]) / "file").read_text() == "kept\n"
+    again = [one for one in OBJECTS if one["metadata"]["name"] in ("open", "data")]
+    place.apply(*again)
+    place.ready("open")
+    assert place.exec("open", "ls", "/data") == ""
+
+
+@pytest.mark.parametrize("part", ["containerd", "kubelet", "apiserver", "etcd"])
+def test_V1_a_killed_part_is_healed_by_up_with_everything_there(place: Place, part: str):
+    place.exec("open", "sh", "-c", f"echo {part} > /data/written-before")
+    (identity,) = [
+        one
+        for one, mark in processes.marked().items()
+        if mark.part == part and processes.leads(one)
+    ]
+    os.kill(identity.pid, signal.SIGKILL)
+    began = time.monotonic()
+    up = [sys.executable, "-m", "bootstrap", "up", "--only-cluster"]
+    done = subprocess.run(
+        up, cwd=here().checkout, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - began < 60
+    place.ready("open", "friend", "server")
+    assert place.exec("open", "cat", "/data/written-before").strip() == part
+    assert place.status("friend", f"http://{place.address('server')}:8000") == "200"
