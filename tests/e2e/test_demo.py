@@ -151,6 +151,7 @@ def test_V6_a_person_opens_a_sample_and_runs_it_all(alice, kubectl: Kubectl, art
     page.locator("[data-command='runmenu:run-all']").click()
     expect(page.locator(".jp-OutputArea-output img").first).to_be_visible(timeout=180_000)
     expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=180_000)
+    page.locator(".jp-OutputArea-output img").last.scroll_into_view_if_needed()
     page.screenshot(path=artifacts / "lab.png")
     assert (
         page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count()
