@@ -1,6 +1,7 @@
 """The commands of `make`: up, down, status, doctor, env, password, build-from-source."""
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
@@ -39,26 +40,24 @@ def parser() -> argparse.ArgumentParser:
 
 def password(layout: Layout, user: str) -> str:
     """The password of a demo user, from the Secret that the stack has made."""
-    context = stack.own_context(layout)
-    if user == "root":  # $USER of the shell, where `make password` was not told a name
-        raise BootstrapError("Whose password? For example: `make password USER=alice`.")
     done = subprocess.run(
-        [
-            *("kubectl", "-n", "foundation", "get", "secret", "demo-users"),
-            *("-o", f"jsonpath={{.data.{user}}}"),
-        ],
+        ["kubectl", "-n", "foundation", "get", "secret", "demo-users", "-o", "json"],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **environment(layout, context)},
+        env={**os.environ, **environment(layout, stack.own_context(layout))},
     )
     if done.returncode:
         raise BootstrapError(
             f"The passwords are not there ({done.stderr.strip()}). They come with `make up`."
         )
-    if not done.stdout:
-        raise BootstrapError(f"{user} is no demo user of the stack file.")
-    return b64decode(done.stdout).decode()
+    users = json.loads(done.stdout)["data"]
+    if user not in users:
+        raise BootstrapError(
+            f"{user} is no demo user; there are {', '.join(sorted(users))}. For example: "
+            "`make password USER=alice`."
+        )
+    return b64decode(users[user]).decode()
 
 
 def act(layout: Layout, given: argparse.Namespace) -> None:

@@ -26,6 +26,12 @@ POLICY_QUEUE = 100
 
 NAMESPACES = Path("/run/netns")
 
+AT_LEAST = {
+    # The kubelet, containerd and every notebook server watch files.
+    "fs/inotify/max_user_instances": 512,
+    "fs/inotify/max_user_watches": 262144,
+}
+
 SYSCTLS = {
     "net/ipv4/ip_forward": "1",
     "net/ipv4/conf/all/route_localnet": "1",  # NodePorts on 127.0.0.1
@@ -150,6 +156,10 @@ def ensure_sysctls() -> None:
         path = Path("/proc/sys") / name
         if path.read_text().strip() != value:
             path.write_text(value)
+    for name, least in AT_LEAST.items():
+        path = Path("/proc/sys") / name
+        if int(path.read_text()) < least:
+            path.write_text(str(least))
 
 
 def ensure_namespaces(folder: Path = NAMESPACES) -> None:

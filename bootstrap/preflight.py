@@ -27,6 +27,10 @@ DISK_LATER = 2 * GIB
 MEMORY = 6 * GIB
 """Bytes of memory below which the platform and one notebook server do not fit."""
 
+SOCKET = "kubelet/pod-resources/kubelet.sock"
+SOCKET_PATH_LIMIT = 107
+"""Bytes of a Unix socket's path (unix(7)); the kubelet has one below the checkout."""
+
 PORTS: Mapping[tuple[str, int], str] = {
     ("127.0.0.1", 2379): "etcd",
     ("127.0.0.1", 5000): "registry",
@@ -91,6 +95,13 @@ def memory(meminfo: str) -> Finding:
     return Finding(told, total >= MEMORY, f"use a larger machine, {OWN_CLUSTER}")
 
 
+def path_length(layout: Layout) -> Finding:
+    length = len(os.fsencode(layout.cluster / SOCKET))
+    room = SOCKET_PATH_LIMIT - length + len(os.fsencode(layout.checkout))
+    told = f"path of the checkout: {len(os.fsencode(layout.checkout))} bytes of {room} allowed"
+    return Finding(told, length <= SOCKET_PATH_LIMIT, "clone it into a folder with a shorter path")
+
+
 def listener(address: str, port: int, proc: Path = Path("/proc")) -> str | None:
     """Who listens there, as `name (pid)`; None where the port is free."""
     probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -149,6 +160,7 @@ def findings(layout: Layout) -> list[Finding]:
         root,
         kernel,
         lambda: disk(layout),
+        lambda: path_length(layout),
         lambda: memory(Path("/proc/meminfo").read_text()),
     ]
     return [first, *(check() for check in checks), *ports(layout)]

@@ -80,11 +80,16 @@ def alive(identity: Identity, proc: Path = PROC) -> bool:
 
 
 def instance(layout: Layout) -> str:
-    """The name of this checkout's data, made with it and removed with it."""
+    """The name of this checkout's data, made with it and removed with it; empty before."""
+    path = layout.cluster / "instance"
+    return path.read_text() if path.exists() else ""
+
+
+def name_instance(layout: Layout) -> None:
+    """Gives the data its name, once."""
     path = layout.cluster / "instance"
     if not path.exists():
         write_private(path, secrets.token_hex(8))
-    return path.read_text()
 
 
 def marks(layout: Layout, part: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 import secrets
 
 from bootstrap.files import write_private
+from bootstrap.node import CGROUP
 from bootstrap.paths import BUILDER, REGISTRY, RUNTIME, Layout
 from bootstrap.service import Service
 
@@ -50,6 +51,7 @@ root = "{layout.buildkit}"
 [worker.oci]
   enabled = true
   networkMode = "host"
+  defaultCgroupParent = "{CGROUP}"
   max-parallelism = 4
   gc = true
   reservedSpace = "2GB"

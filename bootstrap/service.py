@@ -14,6 +14,7 @@ from bootstrap.commands import tail
 from bootstrap.errors import BootstrapError
 from bootstrap.files import write_if_changed
 from bootstrap.paths import Layout
+from bootstrap.schedule import Task
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def answers(service: Service, layout: Layout, timeout: float = 2.0) -> bool:
         return False
 
 
-def ensure(service: Service, layout: Layout) -> str:
+def ensure(service: Service, layout: Layout, task: Task) -> str:
     """Runs the server as described; a running one that is the same is left alone.
 
     Returns what was done: `running`, `started` or `restarted`.
@@ -73,14 +74,14 @@ def ensure(service: Service, layout: Layout) -> str:
         record
         and record.fingerprint == print_of
         and mine == [record.identity]
-        and wait(service, layout, record.identity)
+        and wait(service, layout, record.identity, task)
     ):
         return "running"
     processes.stop(mine)
     if shutil.which(service.argv[0]) is None:
         raise BootstrapError(f"{service.argv[0]} is not there. Run `make doctor`.")
     identity = processes.start(layout, service.name, service.argv, service.env, print_of)
-    if not wait(service, layout, identity):
+    if not wait(service, layout, identity, task):
         ended = "" if processes.alive(identity) else " It has ended."
         raise BootstrapError(
             f"{service.name} did not answer within {service.seconds:.0f} s.{ended} The end of "
@@ -99,10 +100,11 @@ def running(name: str, layout: Layout) -> list[processes.Identity]:
     ]
 
 
-def wait(service: Service, layout: Layout, identity: processes.Identity) -> bool:
+def wait(service: Service, layout: Layout, identity: processes.Identity, task: Task) -> bool:
     """Waits until it answers; gives up when it ends or its time is over."""
     deadline = time.monotonic() + service.seconds
     while time.monotonic() < deadline:
+        task.say(f"waiting for {service.name}")
         if not processes.alive(identity):
             return False
         if answers(service, layout):

@@ -19,6 +19,7 @@ from bootstrap import (
     pki,
     plugins,
     preflight,
+    processes,
     registry,
     rootfs,
     schedule,
@@ -50,8 +51,7 @@ def _servers(layout: Layout, *services: Service) -> Callable[[Task], str]:
     def run(task: Task) -> str:
         outcomes = []
         for one in services:
-            task.say(f"waiting for {one.name}")
-            outcomes.append(service.ensure(one, layout))
+            outcomes.append(service.ensure(one, layout, task))
         changed = [f"{one.name} {o}" for one, o in zip(services, outcomes, strict=True)]
         return "running" if set(outcomes) == {"running"} else ", ".join(changed)
 
@@ -144,7 +144,10 @@ def run(
     """
     began = time.monotonic()
     context = stack.own_context(layout)
+    if not context:
+        check_machine(layout)
     layout.make()
+    processes.name_instance(layout)
     ended = commands.end_orphans(layout)
     if ended:
         console.say(f"ended {ended} commands of a run that was killed")
@@ -154,7 +157,6 @@ def run(
         console.say(f"cluster: {context}, from {stack.stack_file(layout)}; no node is made here")
         steps = engine_steps(layout, hosts, order)
     else:
-        check_machine(layout)
         console.say(f"machine: {leftovers.settle(layout, take_over)}")
         steps = [*node_steps(layout, hosts, order)]
         if not only_cluster:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bootstrap import addons, cli, network, node, preflight, rootfs, stack
+from bootstrap import addons, cli, leftovers, network, node, preflight, rootfs, stack
 from bootstrap.console import span, table
 from bootstrap.control_plane import api_server, controller_manager, etcd, scheduler
 from bootstrap.errors import BootstrapError
@@ -255,3 +255,18 @@ def test_the_table_of_times_begins_with_the_longest():
 def test_data_is_purged_only_when_it_is_said_twice(capsys):
     assert cli.main(["down", "--purge-data"]) == 1
     assert "--purge-data --yes" in capsys.readouterr().err
+
+
+def test_a_path_too_long_for_a_socket_is_told_before_anything_is_made(tmp_path):
+    fine = preflight.path_length(Layout(Path("/home/ann/work/mlhub")))
+    assert fine.fine
+    long = preflight.path_length(Layout(Path("/" + "x" * 90)))
+    assert not long.fine
+    assert "shorter path" in long.do
+
+
+def test_looking_changes_nothing(tmp_path):
+    layout = Layout(tmp_path)
+    preflight.findings(layout)
+    assert leftovers.owner_of(layout).instance == ""
+    assert list(tmp_path.iterdir()) == []

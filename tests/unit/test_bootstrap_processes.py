@@ -17,6 +17,7 @@ from bootstrap.schedule import CancelledError, Task
 def layout(tmp_path):
     made = Layout(tmp_path)
     made.make()
+    processes.name_instance(made)
     return made
 
 
