@@ -4,15 +4,17 @@ The only module of the program that looks at files, sockets and a cluster. Each 
 sentences for a person; an empty list is a yes.
 """
 
+import base64
 import os
 import shutil
-import socket
+import ssl
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -31,7 +33,9 @@ class Context:
     kubeconfig: Path
     name: str
     server: str
-    proxied: bool
+    trust: ssl.SSLContext
+    direct: bool
+    """Whether a plain connection says anything: no proxy, and an authority to trust."""
 
 
 def problems(name: str, stack: StackFile, root: Path) -> list[str]:
@@ -97,10 +101,19 @@ def find_context(stack: StackFile, root: Path) -> Context | str:
             if cluster is None:
                 return f"{file}: context {name} names a cluster that the file lacks; {advice}"
             details = cluster["cluster"]
-            return Context(file, name, details["server"], "proxy-url" in details)
+            direct = not {"proxy-url", "insecure-skip-tls-verify"} & set(details)
+            return Context(file, name, details["server"], _trust(details, file), direct)
     where = ", ".join(map(str, files))
     there = f"it has {', '.join(seen)}" if seen else "there is none"
     return f"no Kubernetes context {name} in {where} ({there}); {advice}"
+
+
+def _trust(cluster: Mapping[str, Any], kubeconfig: Path) -> ssl.SSLContext:
+    """The authority of a kubeconfig's cluster; the machine's own where it names none."""
+    if data := cluster.get("certificate-authority-data"):
+        return ssl.create_default_context(cadata=base64.b64decode(data).decode())
+    file = cluster.get("certificate-authority")
+    return ssl.create_default_context(cafile=kubeconfig.parent / file if file else None)
 
 
 def _named(content: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -109,20 +122,38 @@ def _named(content: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def unanswered(context: Context) -> str | None:
-    """Why the API server cannot be reached, or None. A preview needs it, too."""
-    if context.proxied:
+    """Why the API server cannot be reached, or None. A preview needs it, too.
+
+    Any HTTP answer will do: who is asking and what they may is for the provider.
+    """
+    if not context.direct:
         return None
-    url = urlsplit(context.server)
-    port = url.port or (443 if url.scheme == "https" else 80)
+    who = f"the cluster of context {context.name}"
     try:
-        socket.create_connection((url.hostname or "", port), CONNECT_SECONDS).close()
+        urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context.trust)
+        ).open(f"{context.server}/version", timeout=CONNECT_SECONDS)
+    except urllib.error.HTTPError:
+        return None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            return (
+                f"what answers at {context.server} is not {who} ({error.reason.verify_message}); "
+                "another cluster may have taken its address, so start the right one again or "
+                f"renew {context.kubeconfig}"
+            )
+        return _silent(who, context, error.reason)
     except OSError as error:
-        return (
-            f"the cluster of context {context.name} does not answer at {context.server} "
-            f"({error.strerror or error}); start it or connect to its network, then run the same "
-            "command again (a preview compares with the cluster, so it needs it, too)"
-        )
+        return _silent(who, context, error)
     return None
+
+
+def _silent(who: str, context: Context, reason: object) -> str:
+    why = getattr(reason, "strerror", None) or reason
+    return (
+        f"{who} does not answer at {context.server} ({why}); start it or connect to its network, "
+        "then run the same command again (a preview compares with the cluster, so it needs it, too)"
+    )
 
 
 def missing_secret(file: str, stack: StackFile, context: Context) -> Iterator[str]:

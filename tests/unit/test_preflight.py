@@ -1,13 +1,24 @@
 """What is missing is said before anything is made, in one sentence each."""
 
+import base64
+import datetime
+import http.server
+import ipaddress
 import os
 import socket
+import ssl
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from components import preflight
 from components.config import Cluster, StackFile
@@ -16,15 +27,67 @@ from tests.unit.recorder import stack_file
 FILE = "stacks/Pulumi.local.yaml"
 
 
-@pytest.fixture
-def api_server() -> Iterator[int]:
-    """A port that answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+@dataclass(frozen=True)
+class ApiServer:
+    port: int
+    authority: str
+    """PEM."""
+
+
+def certificate() -> tuple[str, str]:
+    """A certificate for 127.0.0.1 that is its own authority, and its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
+
+class Forbidden(http.server.BaseHTTPRequestHandler):
+    """An API server that knows nobody."""
+
+    def do_GET(self) -> None:
+        self.send_error(403)
+
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, api_server: int) -> Path:
+def api_server(tmp_path: Path) -> Iterator[ApiServer]:
+    authority, key = certificate()
+    pem = tmp_path / "server.pem"
+    pem.write_text(authority + key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forbidden) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield ApiServer(server.server_port, authority)
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, api_server: ApiServer) -> Path:
     """A checkout with all that `local` relies on."""
     for image in ("base", "ml-cpu"):
         (tmp_path / "images" / image).mkdir(parents=True)
@@ -32,7 +95,12 @@ def checkout(tmp_path: Path, api_server: int) -> Path:
     chart = tmp_path / "charts" / "jupyterhub-lite"
     chart.mkdir(parents=True)
     (chart / "Chart.yaml").touch()
-    write_kubeconfig(tmp_path / ".mlhub" / "cluster" / "kubeconfig", "mlhub-local", api_server)
+    write_kubeconfig(
+        tmp_path / ".mlhub/cluster/kubeconfig",
+        "mlhub-local",
+        api_server.port,
+        **{"certificate-authority-data": encoded(api_server.authority)},
+    )
     return tmp_path
 
 
@@ -44,6 +112,10 @@ def write_kubeconfig(file: Path, context: str, port: int, **cluster: Any) -> Non
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(content))
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def closed_port() -> int:
@@ -83,11 +155,28 @@ def test_an_unreachable_cluster_is_said_before_anything_is_made(local, checkout)
     )
 
 
+def test_another_cluster_at_the_address_is_said(local, checkout, api_server):
+    write_kubeconfig(
+        checkout / ".mlhub/cluster/kubeconfig",
+        "mlhub-local",
+        api_server.port,
+        **{"certificate-authority-data": encoded(certificate()[0])},
+    )
+    (sentence,) = preflight.problems("local", local, checkout)
+    assert sentence == (
+        f"what answers at https://127.0.0.1:{api_server.port} is not the cluster of context "
+        "mlhub-local (self-signed certificate); another cluster may have taken its address, so "
+        f"start the right one again or renew {checkout}/.mlhub/cluster/kubeconfig"
+    )
+
+
 def test_a_context_of_ones_own_is_found_in_any_file_of_kubeconfig(
     local, checkout, api_server, monkeypatch
 ):
     write_kubeconfig(checkout / "one", "other", closed_port())
-    write_kubeconfig(checkout / "two", "mine", api_server)
+    (checkout / "ca.pem").write_text(api_server.authority)
+    authority = {"certificate-authority": "ca.pem"}
+    write_kubeconfig(checkout / "two", "mine", api_server.port, **authority)
     monkeypatch.setenv(
         "KUBECONFIG", os.pathsep.join(map(str, [checkout / "one", checkout / "two"]))
     )
@@ -99,8 +188,13 @@ def test_a_context_of_ones_own_is_found_in_any_file_of_kubeconfig(
     )
 
 
-def test_a_cluster_behind_a_proxy_is_left_to_the_provider(local, checkout, monkeypatch):
-    write_kubeconfig(checkout / "one", "mine", closed_port(), **{"proxy-url": "http://p:1"})
+@pytest.mark.parametrize(
+    "option", [{"proxy-url": "http://p:1"}, {"insecure-skip-tls-verify": True}]
+)
+def test_what_a_plain_connection_cannot_tell_is_left_to_the_provider(
+    local, checkout, monkeypatch, option
+):
+    write_kubeconfig(checkout / "one", "mine", closed_port(), **option)
     monkeypatch.setenv("KUBECONFIG", str(checkout / "one"))
     assert preflight.problems("local", with_context(local, "mine"), checkout) == []
 
