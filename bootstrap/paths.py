@@ -116,6 +116,8 @@ def environment(layout: Layout, own_context: str | None = None) -> dict[str, str
         "PULUMI_BACKEND_URL": f"file://{layout.data / 'state'}",
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(layout.passphrase),
         "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
+        # Refreshes each resource as the program comes to it: what it rests on is mended first.
+        "PULUMI_RUN_PROGRAM": "true",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "BUILDX_CONFIG": str(layout.data / "buildx"),
