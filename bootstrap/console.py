@@ -32,27 +32,34 @@ def remaining(task: Task) -> str:
 
 
 class Lines:
-    """For a log: a line when a step ends, and one every half minute while it lasts."""
+    """For a log: a line when a step ends, and every half minute one about all that run."""
 
     def __init__(self) -> None:
-        self.said: dict[str, float] = {}
+        self.began_at = self.told_at = time.monotonic()
 
     def began(self, task: Task) -> None:
-        self.said[task.name] = time.monotonic()
+        pass
 
     def ended(self, done: Done) -> None:
         print(f"{span(done.seconds):>12}  {done.name}: {done.outcome}", flush=True)
 
     def tick(self, running: Sequence[Task]) -> None:
         now = time.monotonic()
-        for task in running:
-            if now - self.said[task.name] >= HEARTBEAT:
-                self.said[task.name] = now
-                told = " ".join(filter(None, [task.note, remaining(task)]))
-                print(f"{span(now - task.started):>12}  {task.name} … {told}", flush=True)
+        if running and now - self.told_at >= HEARTBEAT:
+            self.told_at = now
+            print(f"{span(now - self.began_at):>12}  … {pending(running)}", flush=True)
 
     def close(self) -> None:
         pass
+
+
+def pending(running: Sequence[Task]) -> str:
+    """What runs now, in one line; steps that wait for the same thing are named together."""
+    told: dict[str, list[str]] = {}
+    for task in running:
+        note = " ".join(filter(None, [task.note, remaining(task)])) or "under way"
+        told.setdefault(note, []).append(task.name)
+    return "; ".join(f"{', '.join(names)}: {note}" for note, names in told.items())
 
 
 class Bars:

@@ -1,19 +1,20 @@
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
 from bootstrap import addons, cli, leftovers, network, node, preflight, rootfs, stack
-from bootstrap.console import span, table
+from bootstrap.console import pending, span, table
 from bootstrap.control_plane import api_server, controller_manager, etcd, scheduler
 from bootstrap.errors import BootstrapError
 from bootstrap.gobuild import Progress, version_of, weights
 from bootstrap.node import kubelet_config, proxy_config
 from bootstrap.paths import Layout, environment
 from bootstrap.preflight import Finding
-from bootstrap.schedule import Done
+from bootstrap.schedule import Done, Task
 
 LAYOUT = Layout(Path("/srv/mlhub"))
 SERVERS = (etcd, api_server, controller_manager, scheduler, node.kubelet, node.proxy)
@@ -270,3 +271,12 @@ def test_looking_changes_nothing(tmp_path):
     preflight.findings(layout)
     assert leftovers.owner_of(layout).instance == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_running_steps_are_told_in_one_line_with_what_is_left():
+    event = threading.Event()
+    build = Task("kube", event, note="compiling", fraction=0.43, remaining=546)
+    waiting = [Task(name, event, note="waiting") for name in ("buildkit", "pulumi")]
+    assert pending([build, *waiting]) == (
+        "kube: compiling 43%, about 9 min 06 s left; buildkit, pulumi: waiting"
+    )

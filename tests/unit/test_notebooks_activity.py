@@ -212,6 +212,7 @@ def test_V4_without_the_extension_a_busy_kernel_looks_idle(tmp_path):
 @pytest.mark.parametrize(("reports", "looks"), [("300", 150.0), ("", 150.0), ("1", 1.0)])
 def test_it_looks_twice_for_each_report_to_the_hub(monkeypatch, reports, looks):
     from jupyter_server.serverapp import ServerApp
+
     from notebooks.activity import KeepActive
 
     monkeypatch.setenv("JUPYTERHUB_ACTIVITY_INTERVAL", reports)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from notebooks.examples import data
 from notebooks.seed import EXAMPLES
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from notebooks import seed as seeding
 from notebooks.seed import RECORD, RecordError, seed
 

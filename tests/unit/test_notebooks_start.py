@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from notebooks.start import command_line
 
 SOURCE = Path(__file__).parents[2] / "images/packages/notebooks/src"

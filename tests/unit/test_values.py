@@ -7,11 +7,11 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from mlhub.hub import settings
 
 from components import names
 from components.config import Profile, StackFile
 from components.profiles import override, profile_list
+from mlhub.hub import settings
 from tests.unit.recorder import ROOT, platform, stack_file
 
 Z2JH = Path(__file__).parent / "data" / "z2jh-values.schema.json"
