@@ -4,6 +4,7 @@ They are pods rather than processes of the host: the kubelet restarts them, each
 account with only its own rights, and the Service and probes are Kubernetes' usual ones.
 """
 
+import os
 import re
 import subprocess
 import time
@@ -65,7 +66,7 @@ def _kubectl(layout: Layout, *arguments: str, text: str | None = None) -> str:
         capture_output=True,
         text=True,
         check=False,
-        env=environment(layout),
+        env={**os.environ, **environment(layout)},
     )
     if done.returncode:
         raise BootstrapError(f"kubectl {' '.join(arguments[:2])} failed: {done.stderr.strip()}")
