@@ -23,7 +23,9 @@ password: .venv/run.stamp ## print a demo user's password: make password USER=al
 	@$(PYTHON) -m bootstrap password $(USER)
 
 preview: .venv/run.stamp ## what `up` would change: make preview STACK=local
-	@eval "$$($(PYTHON) -m bootstrap env)" && pulumi preview --stack $(STACK) --diff
+	@mkdir -p .mlhub/stacks && cp stacks/Pulumi.$(STACK).yaml .mlhub/stacks/ # docs/engine.md says why
+	@eval "$$($(PYTHON) -m bootstrap env)" && pulumi preview --stack $(STACK) --diff \
+	  --config-file .mlhub/stacks/Pulumi.$(STACK).yaml
 
 test: .venv/dev.stamp ## the tests that need no cluster
 	@$(PYTHON) -m pytest
