@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -175,28 +174,22 @@ def apply(layout: Layout) -> None:
 
 
 def wait_for_login(seconds: float = 180) -> None:
-    """Waits until the hub answers at its public address."""
+    """Waits until the hub's public address leads to Keycloak's log-in page.
 
-    class NoRedirect(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *_: Any) -> None:
-            return None
-
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect())
+    Both have to be there: a Deployment whose image has changed counts as updated before its new
+    pod answers.
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + seconds
     said = "nothing"
     while time.monotonic() < deadline:
         try:
-            with opener.open(f"{LOGIN_URL}/hub/login", timeout=5) as answer:
-                status = answer.status
-        except urllib.error.HTTPError as error:
-            status = error.code
-        except OSError as error:
-            status, said = 0, str(error)
-        if status in (200, 302):
-            return
-        said = str(status) if status else said
+            with opener.open(f"{LOGIN_URL}/hub/oauth_login", timeout=5):
+                return
+        except OSError as error:  # HTTPError is one
+            said = str(error)
         time.sleep(1)
     raise BootstrapError(
-        f"{LOGIN_URL}/hub/login answered {said} for {seconds:.0f} s. See `make status`, and "
-        "`kubectl -n jupyterhub logs deploy/hub`."
+        f"{LOGIN_URL} led to no log-in page for {seconds:.0f} s; last: {said}. See `make status`, "
+        "`kubectl -n jupyterhub logs deploy/hub` and `kubectl -n foundation logs deploy/keycloak`."
     )
