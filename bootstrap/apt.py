@@ -2,8 +2,8 @@
 
 import os
 import shutil
-import subprocess
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootstrap.commands import run, tail
@@ -30,6 +30,7 @@ POLICY_TEXT = (
     "#!/bin/sh\n# mlhub: packages are installed without starting their services\nexit 101\n"
 )
 SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+ONE_AT_A_TIME = threading.Lock()
 WAIT_FOR_LOCK = "DPkg::Lock::Timeout=120"
 
 
@@ -56,37 +57,32 @@ def _is_ours() -> bool:
 
 
 def ensure(layout: Layout, task: Task) -> str:
-    """Installs what is missing, and starts none of it: the node's services are its own."""
+    """Installs what is missing of the node's own."""
     packages = missing()
     if not packages:
         return "there"
-    if shutil.which("apt-get") is None:
-        raise BootstrapError(
-            f"{', '.join(packages)} are missing (their Debian names), and this machine has no "
-            "apt-get. Install them, or use a cluster of your own: set mlhub:cluster.context in "
-            "the stack file."
-        )
-    if not POLICY.exists():
-        write_private(POLICY, POLICY_TEXT, mode=0o755)
-    try:
-        task.say("apt-get update")
-        _apt(layout, task, "update")
-        task.say(f"installing {', '.join(packages)}")
-        _apt(layout, task, "install", "--no-install-recommends", *packages)
-    finally:
-        if _is_ours():
-            POLICY.unlink()
+    install(layout, task, packages)
     if still := missing():
         raise BootstrapError(f"apt-get installed {', '.join(packages)}, yet {still} are not there.")
     return f"installed {', '.join(packages)}"
 
 
-def versions() -> dict[str, str]:
-    """Installed versions, for `doctor`."""
-    done = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *sorted(set(NEEDED.values()))],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+def install(layout: Layout, task: Task, packages: Sequence[str]) -> None:
+    """Installs packages, and starts none of them: the node's services are its own."""
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        raise BootstrapError(
+            f"{', '.join(packages)} are missing (their Debian names), and this run cannot install "
+            "them: that takes apt-get and root. Install them, or use a cluster of your own: set "
+            "mlhub:cluster.context in the stack file."
+        )
+    with ONE_AT_A_TIME:
+        if not POLICY.exists():
+            write_private(POLICY, POLICY_TEXT, mode=0o755)
+        try:
+            task.say("apt-get update")
+            _apt(layout, task, "update")
+            task.say(f"installing {', '.join(packages)}")
+            _apt(layout, task, "install", "--no-install-recommends", *packages)
+        finally:
+            if _is_ours():
+                POLICY.unlink()

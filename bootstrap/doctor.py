@@ -37,14 +37,12 @@ def parts(layout: Layout, context: str | None) -> list[Finding]:
         found.append(Finding(f"{part.name}: {source or 'not there yet'}", True))
         if source is None:
             lacking.append(part)
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")
     if lacking:
         minutes = sum(part.seconds for part in lacking) / 60
-        do = "install Go (Debian: apt-get install golang-go), or give a cache"
-        told = f"Go: {go or 'none'}; building what is missing takes about {minutes:.0f} min"
-        found.append(
-            Finding(f"{told} on two idle cores ({gobuild.TOOLCHAIN} is used)", bool(go), do)
-        )
+        own = gobuild.own_go() or "none yet; `make up` installs golang-go where it has to build"
+        told = f"Go ({gobuild.LEAST} or newer, an older one fetches it): {own}. Building what is "
+        told += f"missing would take about {minutes:.0f} min on two idle cores"
+        found.append(Finding(told, True))
     return found
 
 

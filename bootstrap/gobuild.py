@@ -16,14 +16,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bootstrap import apt
 from bootstrap.commands import run, start, tail
 from bootstrap.errors import BootstrapError
 from bootstrap.paths import Layout
 from bootstrap.schedule import Task
 
-TOOLCHAIN = "go1.26.0"
+LEAST = "go1.26.0"
 """What the newest of the modules asks for (toolchain/dockerbuild/go.mod)."""
 
+FETCHED = "go1.26.8"
+FETCHED_SUM = "h1:ZOmGe1OnfREDMIdb1Qi4G9JSuDPBLGExZMQ4nis1RXM="
+"""The Go that is fetched where the machine's is older, and the hash of its module."""
+
+FINDING = threading.Lock()
 SLOTS = threading.Semaphore(2)
 """Builds at once: more would only share the same cores, and the memory of the linkers adds up."""
 
@@ -78,33 +84,42 @@ def _asks(go: str) -> tuple[int, ...]:
     return version_of(done.stdout)
 
 
+def own_go() -> str | None:
+    return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")
+
+
 def find_go(layout: Layout, task: Task) -> str:
     """A Go that is new enough: the machine's own, or the one its module proxy has.
 
     Debian 12's Go is too old to build the parts, but can fetch the newer one as a module.
     """
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")
-    if go is None:
-        raise BootstrapError(
-            "There is no Go on this machine, and parts have to be built from source. Install it "
-            "(Debian: `apt-get install golang-go`), or give MLHUB_TOOLCHAIN_CACHE a folder with "
-            "prebuilt parts, then run `make up` again."
-        )
-    if _asks(go) >= version_of(TOOLCHAIN):
-        return go
-    module = f"golang.org/toolchain@v0.0.1-{TOOLCHAIN}.linux-amd64"
-    task.say(f"fetching {TOOLCHAIN}")
+    with FINDING:
+        if own_go() is None:
+            apt.install(layout, task, ["golang-go"])
+        go = own_go()
+        if go is None:
+            raise BootstrapError(
+                "Parts have to be built from source, and golang-go brought no Go. Install Go, or "
+                "give MLHUB_TOOLCHAIN_CACHE a folder with prebuilt parts."
+            )
+        return go if _asks(go) >= version_of(LEAST) else _fetched(layout, task, go)
+
+
+def _fetched(layout: Layout, task: Task, go: str) -> str:
+    """The pinned Go, which the machine's older one fetches and checks."""
+    task.say(f"fetching {FETCHED}")
     log = layout.log / "go-toolchain.log"
-    argv = [go, "mod", "download", "-json", module]
-    failed = run(layout, task, argv, log=log, env=environment(layout), cwd=layout.cache)
+    argv = [go, "mod", "download", "-json", f"golang.org/toolchain@v0.0.1-{FETCHED}.linux-amd64"]
+    run(layout, task, argv, log=log, env=environment(layout), cwd=layout.cache)
     try:
         answer = json.loads(log.read_text())
     except ValueError:
         answer = {"Error": tail(log)}
-    if failed or "Error" in answer:
+    if answer.get("Sum") != FETCHED_SUM:
+        why = answer.get("Error") or f"its sum is {answer.get('Sum')}, {FETCHED_SUM} is pinned"
         raise BootstrapError(
-            f"Go {TOOLCHAIN[2:]} or newer is needed; this machine's is {_asks(go)}, and "
-            f"`{' '.join(argv)}` failed: {answer.get('Error')}"
+            f"Go {LEAST[2:]} or newer is needed, this machine's is older, and "
+            f"`{' '.join(argv[1:])}` did not bring it: {why}"
         )
     folder = Path(answer["Dir"])
     for tool in (*(folder / "bin").iterdir(), *(folder / "pkg" / "tool").rglob("*")):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bootstrap import addons, cli, leftovers, network, node, preflight, rootfs, stack
+from bootstrap import addons, down, leftovers, network, node, preflight, rootfs, stack
 from bootstrap.console import pending, span, table
 from bootstrap.control_plane import api_server, controller_manager, etcd, scheduler
 from bootstrap.errors import BootstrapError
@@ -253,9 +253,12 @@ def test_the_table_of_times_begins_with_the_longest():
     assert [line.split()[-1] for line in told[1:]] == ["b", "a", "altogether"]
 
 
-def test_data_is_purged_only_when_it_is_said_twice(capsys):
-    assert cli.main(["down", "--purge-data"]) == 1
-    assert "--purge-data --yes" in capsys.readouterr().err
+def test_data_is_purged_only_when_it_is_said_twice(tmp_path):
+    kept = tmp_path / ".mlhub" / "cluster"
+    kept.mkdir(parents=True)
+    with pytest.raises(BootstrapError, match="--purge-data --yes"):
+        down.run(Layout(tmp_path), purge_data=True, sure=False)
+    assert kept.is_dir()
 
 
 def test_a_path_too_long_for_a_socket_is_told_before_anything_is_made(tmp_path):

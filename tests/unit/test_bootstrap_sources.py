@@ -1,5 +1,6 @@
 import hashlib
 import http.server
+import json
 import lzma
 import socket
 import tarfile
@@ -230,3 +231,34 @@ def test_the_error_names_everything_that_was_tried(layout, monkeypatch):
 
 def test_sums_are_read_as_sha256sum_writes_them():
     assert sources.sums("aa  one\nbb *two\n\n") == {"one": "aa", "two": "bb"}
+
+
+def fetching(monkeypatch, layout, answer):
+    """A machine whose Go is Debian's, and whose module proxy answers so."""
+    monkeypatch.setattr(gobuild, "own_go", lambda: "/usr/bin/go")
+    monkeypatch.setattr(gobuild, "_asks", lambda go: (1, 19, 8))
+
+    def run(layout, task, argv, *, log, env, cwd):
+        log.write_text(json.dumps(answer))
+        return 0
+
+    monkeypatch.setattr(gobuild, "run", run)
+    return gobuild.find_go(layout, task())
+
+
+def test_an_old_go_fetches_the_pinned_one(layout, tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "go").touch()
+    answer = {"Dir": str(tmp_path), "Sum": gobuild.FETCHED_SUM}
+    assert fetching(monkeypatch, layout, answer) == str(tmp_path / "bin" / "go")
+    assert (tmp_path / "bin" / "go").stat().st_mode & 0o111
+
+
+def test_a_fetched_go_with_another_sum_is_refused(layout, tmp_path, monkeypatch):
+    with pytest.raises(BootstrapError, match="is pinned"):
+        fetching(monkeypatch, layout, {"Dir": str(tmp_path), "Sum": "h1:other"})
+
+
+def test_an_unreachable_module_proxy_is_told(layout, monkeypatch):
+    with pytest.raises(BootstrapError, match="dial tcp: lookup proxy"):
+        fetching(monkeypatch, layout, {"Error": "dial tcp: lookup proxy"})
