@@ -1,6 +1,7 @@
 """The commands of `make`: up, down, status, doctor, env, password, build-from-source."""
 
 import argparse
+import errno
 import json
 import os
 import shlex
@@ -85,6 +86,19 @@ def act(layout: Layout, given: argparse.Namespace) -> None:
             print(password(layout, given.user))
 
 
+def readable(error: OSError) -> BootstrapError | None:
+    """The sentence for what a machine can lack at any moment; None for what is a fault of ours."""
+    where = error.filename or "a file"
+    if error.errno == errno.ENOSPC:
+        return BootstrapError(
+            f"The disk is full: {where} could not be written. Free some (`make doctor` says how "
+            "much is needed), then run the same again; it goes on from what is whole."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return BootstrapError(f"{where} is not open to user {os.geteuid()}. Run this as root.")
+    return None
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs a command; an error that a person reads is all that is shown of it."""
     given = parser().parse_args(argv)
@@ -92,6 +106,12 @@ def main(argv: Sequence[str]) -> int:
         act(here(), given)
     except BootstrapError as error:
         print(f"mlhub: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        told = readable(error)
+        if told is None:
+            raise
+        print(f"mlhub: {told}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("mlhub: stopped; run it again to go on from here", file=sys.stderr)

@@ -10,6 +10,7 @@ import json
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -85,6 +86,15 @@ class Repository:
         self.http = requests.Session()
         self.http.trust_env = False
 
+    def _ask(self, method: str, url: str, timeout: float = 10, **given: Any) -> requests.Response:
+        try:
+            return self.http.request(method, url, timeout=timeout, **given)
+        except requests.RequestException as error:
+            raise BootstrapError(
+                f"The registry at {REGISTRY} does not answer ({type(error).__name__}). See "
+                ".mlhub/log/registry.log, then run `make up` again."
+            ) from error
+
     def _must(self, answer: requests.Response, *expected: int) -> requests.Response:
         if answer.status_code not in expected:
             raise BootstrapError(
@@ -95,27 +105,26 @@ class Repository:
 
     def digest(self, tag: str) -> str | None:
         """The digest that the tag names now."""
-        answer = self.http.head(
-            f"{self.base}/manifests/{tag}", headers={"Accept": MANIFEST}, timeout=10
-        )
+        url = f"{self.base}/manifests/{tag}"
+        answer = self._ask("HEAD", url, headers={"Accept": MANIFEST})
         if answer.status_code == 404:
             return None
         return self._must(answer, 200).headers["Docker-Content-Digest"]
 
     def push_blob(self, content: bytes | Path, digest: str) -> None:
-        known = self.http.head(f"{self.base}/blobs/{digest}", timeout=10)
+        known = self._ask("HEAD", f"{self.base}/blobs/{digest}")
         if known.status_code == 200:
             return
-        opened = self._must(self.http.post(f"{self.base}/blobs/uploads/", timeout=10), 202)
+        opened = self._must(self._ask("POST", f"{self.base}/blobs/uploads/"), 202)
         location = opened.headers["Location"]
         separator = "&" if "?" in location else "?"
         target = f"{location}{separator}digest={digest}"
         headers = {"Content-Type": "application/octet-stream"}
         if isinstance(content, bytes):
-            answer = self.http.put(target, data=content, headers=headers, timeout=300)
+            answer = self._ask("PUT", target, data=content, headers=headers, timeout=300)
         else:
             with content.open("rb") as file:
-                answer = self.http.put(target, data=file, headers=headers, timeout=300)
+                answer = self._ask("PUT", target, data=file, headers=headers, timeout=300)
         self._must(answer, 201)
 
     def push(
@@ -135,10 +144,6 @@ class Repository:
             return digest_of(manifest)
         self.push_blob(layer, diff_id)
         self.push_blob(config, digest_of(config))
-        answer = self.http.put(
-            f"{self.base}/manifests/{tag}",
-            data=manifest,
-            headers={"Content-Type": MANIFEST},
-            timeout=30,
-        )
+        url = f"{self.base}/manifests/{tag}"
+        answer = self._ask("PUT", url, data=manifest, headers={"Content-Type": MANIFEST})
         return self._must(answer, 201).headers["Docker-Content-Digest"]
