@@ -60,12 +60,16 @@ def version_of(text: str) -> tuple[int, ...]:
 
 
 def environment(layout: Layout) -> dict[str, str]:
-    """Go's environment: caches below `.mlhub` unless the person has set their own."""
+    """Go's environment: caches below `.mlhub` unless the person has set their own.
+
+    So is its work folder: gigabytes that a killed build would leave in /tmp.
+    """
     caches = layout.cache / "go"
     return {
         "GOMODCACHE": os.environ.get("GOMODCACHE", str(caches / "mod")),
         "GOCACHE": os.environ.get("GOCACHE", str(caches / "build")),
         "GOPATH": str(caches / "path"),
+        "GOTMPDIR": str(caches / "tmp"),
         "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false -trimpath",
         "CGO_ENABLED": "0",
         "GOWORK": "off",
@@ -194,6 +198,7 @@ def build(layout: Layout, task: Task, target: Target, out: Path, seconds: float)
 def _build(layout: Layout, task: Task, target: Target, out: Path, seconds: float) -> None:
     go = find_go(layout, task)
     env = environment(layout)
+    Path(env["GOTMPDIR"]).mkdir(parents=True, exist_ok=True)
     folder = layout.cache / "build" / target.folder
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(layout.toolchain / target.folder, folder)
