@@ -66,9 +66,25 @@ class Part:
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 NODE = ("kubelet", "kube-proxy", "kubectl")
 
+VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 KUBE = Part(
     name="kube",
-    targets=(Target("kube", {"kube": "."}),),
+    targets=(
+        Target(
+            "kube",
+            {"kube": "."},
+            variables={
+                f"{package}.{name}": value
+                for package in VERSION_PACKAGES
+                for name, value in (
+                    ("gitVersion", f"v{KUBERNETES}"),
+                    ("gitMajor", KUBERNETES.split(".")[0]),
+                    ("gitMinor", KUBERNETES.split(".")[1]),
+                    ("gitTreeState", "clean"),
+                )
+            },
+        ),
+    ),
     seconds=600,
     links=dict.fromkeys(("etcd", *CONTROL_PLANE, *NODE), "kube"),
     check={"kubectl": Check(("version", "--client"), f"v{KUBERNETES}")},
