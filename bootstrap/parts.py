@@ -78,7 +78,7 @@ KUBE = Part(
                 for package in VERSION_PACKAGES
                 for name, value in (
                     ("gitVersion", f"v{KUBERNETES}"),
-                    ("gitMajor", KUBERNETES.split(".")[0]),
+                    ("gitMajor", KUBERNETES.split(".", maxsplit=1)[0]),
                     ("gitMinor", KUBERNETES.split(".")[1]),
                     ("gitTreeState", "clean"),
                 )
