@@ -38,10 +38,11 @@ def parts(layout: Layout, context: str | None) -> list[Finding]:
         if source is None:
             lacking.append(part)
     if lacking:
-        minutes = sum(part.seconds for part in lacking) / 60
+        cores = os.cpu_count() or 1
+        minutes = sum(part.cpu_seconds for part in lacking) / 60 / cores
         own = gobuild.own_go() or "none yet; `make up` installs golang-go where it has to build"
         told = f"Go ({gobuild.LEAST} or newer, an older one fetches it): {own}. Building what is "
-        told += f"missing would take about {minutes:.0f} min on two idle cores"
+        told += f"missing would take about {minutes:.0f} min on {cores} idle cores"
         found.append(Finding(told, True))
     return found
 

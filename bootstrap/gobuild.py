@@ -30,7 +30,8 @@ FETCHED_SUM = "h1:ZOmGe1OnfREDMIdb1Qi4G9JSuDPBLGExZMQ4nis1RXM="
 """The Go that is fetched where the machine's is older, and the hash of its module."""
 
 FINDING = threading.Lock()
-SLOTS = threading.Semaphore(2)
+AT_ONCE = 2
+SLOTS = threading.Semaphore(AT_ONCE)
 """Builds at once: more would only share the same cores, and the memory of the linkers adds up."""
 
 LINK_SHARE = 0.12
@@ -52,6 +53,11 @@ class Target:
     variables: Mapping[str, str] = field(default_factory=dict)
     tags: str = ""
     prepare: Callable[[Path, str, Mapping[str, str]], None] | None = None
+
+
+def expected(cpu_seconds: float) -> float:
+    """Seconds that a build takes while as many others as may share the machine's cores."""
+    return cpu_seconds * AT_ONCE / (os.cpu_count() or 1)
 
 
 def version_of(text: str) -> tuple[int, ...]:

@@ -83,7 +83,7 @@ def from_release(place: Place) -> str:
                 shutil.copyfileobj(source, target, CHUNK)
     archive.unlink()
     for target_build in release.also:
-        gobuild.build(place.layout, place.task, target_build, place.staging, 120)
+        gobuild.build(place.layout, place.task, target_build, place.staging, gobuild.expected(60))
     return "official release"
 
 
@@ -125,9 +125,9 @@ def from_cache(place: Place) -> str:
 
 
 def from_build(place: Place) -> str:
-    total = len(place.part.targets)
+    seconds = gobuild.expected(place.part.cpu_seconds / len(place.part.targets))
     for target in place.part.targets:
-        gobuild.build(place.layout, place.task, target, place.staging, place.part.seconds / total)
+        gobuild.build(place.layout, place.task, target, place.staging, seconds)
     return "built from source"
 
 

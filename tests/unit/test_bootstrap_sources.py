@@ -24,7 +24,7 @@ def part(**changes):
     given = {
         "name": "tool",
         "targets": (Target("tool", {"tool": "."}),),
-        "seconds": 60.0,
+        "cpu_seconds": 60.0,
         "check": {"tool": Check(("version",), "v1.2.3")},
     }
     return Part(**{**given, **changes})
