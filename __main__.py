@@ -6,9 +6,10 @@ from pathlib import Path
 import pulumi
 from pulumi.runtime import config
 
-from components.config import StackFile, StackFileError, load
+from components.config import StackFile
 from components.platform import Platform
 from components.preflight import problems
+from components.stackfile import StackFileError, load
 
 SAID = 32
 """The exit status after which Pulumi's language host adds no sentence of its own."""

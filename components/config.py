@@ -1,16 +1,16 @@
 """The typed stack file: what `stacks/Pulumi.<stack>.yaml` may say.
 
-Checked whole before any resource exists; nothing here reaches a file, a cluster or the engine. A
-field's description says what is right, as the end of a sentence: errors and `stacks/schema.json`
-are both made of it.
+Checked whole before any resource exists (`components.stackfile`); nothing here reaches a file, a
+cluster or the engine. A field's description says what is right, as the end of a sentence: errors
+and `stacks/schema.json` are both made of it.
+
+A stack that uses what is there already (a Keycloak, a Harbor, a SeaweedFS) says where; one that
+has none of its own has it made, as its `foundation`. A section that a stack leaves out is a part
+that it does not have.
 """
 
-import difflib
 import ipaddress
-import json
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,20 +18,11 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
-PREFIX = "mlhub:"
-"""What Pulumi puts before a key of this project in the stack file."""
-
-MAX_SHOWN = 80
-"""How much of a wrong value an error repeats."""
-
-Location = tuple[int | str, ...]
-"""A place in the stack file as pydantic names it, e.g. `("profiles", 0, "cpu")`."""
+HUB_HOST = "jupyter"
+"""The hub's host below the domain (row T1)."""
 
 UNITS = {"M": 2**20, "G": 2**30, "T": 2**40}
 """KubeSpawner's `5G` and Kubernetes' `5Gi` are the same number of bytes (kubespawner,
@@ -46,6 +37,13 @@ def in_bytes(size: str) -> int:
 
 def cidr(text: str) -> str:
     ipaddress.ip_network(text)
+    return text
+
+
+def http_url(text: str) -> str:
+    scheme, _, host = text.partition("://")
+    if scheme not in ("http", "https") or not host or text.endswith("/") or "@" in text:
+        raise ValueError("no http(s) address, one that ends in a slash, or one with a password")
     return text
 
 
@@ -76,8 +74,15 @@ Tag = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"),
     AfterValidator(not_latest),
 ]
+Repository = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$")]
+Folder = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")]
+Url = Annotated[str, AfterValidator(http_url)]
 NodePort = Annotated[int, Field(ge=30000, le=32767)]
 Cidr = Annotated[str, AfterValidator(cidr)]
+
+
+SECRET_KEYS = ("keycloak_client_secret", "harbor_password", "s3_secret_key")
+"""What is asked of a person: `pulumi config set --secret mlhub:<key>`."""
 
 
 class Section(BaseModel):
@@ -103,9 +108,28 @@ class DemoUser(Section):
     )
 
 
+class KeycloakServer(Section):
+    """A Keycloak that is there already, with the realm."""
+
+    url: Url = Field(description="its address for browsers, such as https://keycloak.example.com")
+    internal_url: Url | None = Field(
+        default=None, description="its address for pods (leave it out where that is the same)"
+    )
+    client_id: str = Field(
+        min_length=1,
+        description=(
+            "a confidential client of the realm whose service account may manage the realm's "
+            "clients, groups and users (its secret: mlhub:keycloak_client_secret)"
+        ),
+    )
+
+
 class Identity(Section):
     """Who may use the hub, by Keycloak group."""
 
+    keycloak: KeycloakServer | None = Field(
+        default=None, description="where Keycloak is (leave it out for foundation.keycloak)"
+    )
     realm: Name = Field(description="a realm name of small letters, digits and `-`")
     access_groups: tuple[GroupPath, ...] = Field(
         min_length=1,
@@ -128,28 +152,93 @@ class Identity(Section):
     )
 
 
+class Harbor(Section):
+    """The Harbor behind the registry's address."""
+
+    url: Url = Field(description="its address, such as https://harbor.example.com")
+    username: str = Field(
+        min_length=1,
+        description=(
+            "an account that may make projects, or administer this one (its password: "
+            "mlhub:harbor_password)"
+        ),
+    )
+    keep_tags: int = Field(
+        ge=1, description="a whole number of tags to keep of each image, 1 or more"
+    )
+    storage: Quantity = Field(description="how much the project may hold, such as 500Gi")
+
+
 class Registry(Section):
     """Where images are pushed and pulled."""
 
-    repository: Annotated[
-        str, StringConstraints(pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$")
-    ] = Field(description="host[:port]/project such as localhost:5000/mlhub")
+    repository: Repository = Field(description="host[:port]/project such as localhost:5000/mlhub")
+    harbor: Harbor | None = Field(
+        default=None,
+        description="the Harbor that has the project (leave it out for a plain registry)",
+    )
 
 
-class Images(Section):
-    """How images are built."""
+class Build(Section):
+    """Images built by this stack."""
 
+    tag: Tag = Field(
+        description="a tag other than latest (it is for people: images are deployed by digest)",
+    )
     builder: Name = Field(description="the name of a buildx builder")
     debian: str = Field(
         pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*(:[A-Za-z0-9._-]+|@sha256:[0-9a-f]{64})$",
         description="a pinned image of Debian bookworm, with a tag or a digest",
     )
-    tag: Tag = Field(
-        description="a tag other than latest (it is for people: images are deployed by digest)",
-    )
     platforms: tuple[Literal["linux/amd64", "linux/arm64"], ...] = Field(
         default=(),
         description="a list of linux/amd64 and linux/arm64 (without it: the builder's own)",
+    )
+
+
+class Promote(Section):
+    """Images that another stack has built, taken as they are."""
+
+    repository: Repository = Field(
+        description="where that stack pushes them, such as harbor.example.com/mlhub-dev"
+    )
+    tag: Tag = Field(description="the tag that it gave them, other than latest")
+
+
+class Images(Section):
+    """Where images come from: built here, or promoted from the environment before."""
+
+    build: Build | None = Field(default=None, description="how to build them")
+    promote: Promote | None = Field(default=None, description="whose to take")
+
+    @model_validator(mode="after")
+    def _one(self) -> "Images":
+        if (self.build is None) == (self.promote is None):
+            raise ValueError("needs exactly one of build and promote")
+        return self
+
+
+class Twin(Section):
+    """Another namespace that sees the same files."""
+
+    namespace: Name = Field(description="the name of a namespace that is there, for pipelines")
+
+
+class SharedVolume(Section):
+    """A volume that every server mounts."""
+
+    name: Name = Field(description="the name of its claim, such as shared-data-pvc")
+    size: Quantity = Field(description="its size, such as 500Gi")
+    mount: str = Field(
+        pattern=r"^/(home/jovyan|mnt|srv|datasets)(/[A-Za-z0-9._-]+)*$",
+        description="where servers see it, such as /mnt/shared-data or /home/jovyan/datasets",
+    )
+    read_only: bool = Field(default=False, description="true where servers may only read")
+    folders: tuple[Folder, ...] = Field(
+        default=(), description="a list of folders to make in it, such as raw or processed"
+    )
+    twin: Twin | None = Field(
+        default=None, description="a namespace for the same files (leave it out for none)"
     )
 
 
@@ -160,20 +249,65 @@ class Storage(Section):
         pattern=r"^[a-z0-9.-]+(/[a-z0-9.-]+)?$",
         description="the name of the CSI driver or provisioner that makes volumes",
     )
+    parameters: dict[str, str] = Field(
+        default={}, description="the provisioner's own parameters, texts by name"
+    )
     home: Quantity = Field(description="the size of a person's home, such as 10Gi")
+    scratch: Quantity | None = Field(
+        default=None,
+        description="the size of a server's scratch folder, which ends with it, such as 50Gi",
+    )
+    volumes: tuple[SharedVolume, ...] = Field(
+        default=(), description="a list of volumes that every server mounts"
+    )
 
 
 class Chart(Section):
-    """The chart of the hub's Release."""
+    """The chart of the hub's Release: a folder, or a version in a repository."""
 
-    path: str = Field(min_length=1, description="a chart's folder, such as charts/jupyterhub-lite")
+    path: str | None = Field(
+        default=None, min_length=1, description="a chart's folder, such as charts/jupyterhub-lite"
+    )
+    repository: Url | None = Field(
+        default=None, description="a chart repository, such as https://hub.jupyter.org/helm-chart"
+    )
+    name: Name | None = Field(default=None, description="the chart's name, such as jupyterhub")
+    version: str | None = Field(
+        default=None,
+        pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$",
+        description=("a released version such as 4.4.0, since an unpinned chart changes under you"),
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> "Chart":
+        by_name = [self.repository, self.name, self.version]
+        if not (all(by_name) if self.path is None else not any(by_name)):
+            raise ValueError("needs either path, or all of repository, name and version")
+        return self
+
+
+class Ingress(Section):
+    """How browsers reach the hub from outside: https://jupyter.<domain>."""
+
+    class_name: Name = Field(description="the name of an IngressClass, such as nginx")
+    tls_secret: Name = Field(
+        description="the name of a Secret of type kubernetes.io/tls in the hub's namespace"
+    )
+    annotations: dict[str, str] = Field(
+        default={}, description="annotations for the controller, texts by name"
+    )
 
 
 class Hub(Section):
     """The hub itself."""
 
     namespace: Name = Field(default="jupyterhub", description="a namespace name")
-    node_port: NodePort = Field(description="a free NodePort, 30000 to 32767, for the hub")
+    node_port: NodePort | None = Field(
+        default=None, description="a free NodePort, 30000 to 32767, for the hub"
+    )
+    ingress: Ingress | None = Field(
+        default=None, description="an ingress (leave it out where node_port is given)"
+    )
     chart: Chart
     idle_timeout: int = Field(
         default=3600,
@@ -190,6 +324,12 @@ class Hub(Section):
         ge=30,
         description="a whole number of seconds that a server may take to start, 30 or more",
     )
+
+    @model_validator(mode="after")
+    def _one(self) -> "Hub":
+        if (self.node_port is None) == (self.ingress is None):
+            raise ValueError("needs exactly one of node_port and ingress")
+        return self
 
 
 class Cpu(Section):
@@ -249,6 +389,60 @@ class NamespaceQuota(Section):
         return {"cpu": str(self.cpu), "memory": self.memory}
 
 
+class UserQuota(Section):
+    """What one person may hold at once, on every way to a pod."""
+
+    servers: int = Field(gt=0, le=100, description="a whole number of servers at once, 1 to 100")
+    cpu: int = Field(gt=0, description="a whole number of cores")
+    memory: Quantity = Field(description="an amount of memory such as 64Gi")
+    gpu: int = Field(ge=0, description="a whole number of GPUs, 0 where there are none")
+
+
+class Quotas(Section):
+    """Who may take how much."""
+
+    namespace: NamespaceQuota
+    user: UserQuota
+
+
+class Artifacts(Section):
+    """The S3 bucket of MLflow's artifacts. Only the server reaches it."""
+
+    endpoint: Url = Field(
+        description="an S3 address, such as http://seaweedfs-s3.seaweedfs.svc.cluster.local:8333"
+    )
+    bucket: Name = Field(description="the name of a bucket that is there")
+    access_key: str = Field(
+        min_length=1, description="the id of its key (the key itself: mlhub:s3_secret_key)"
+    )
+
+
+class Mlflow(Section):
+    """The tracking server and model registry."""
+
+    namespace: Name = Field(default="mlflow", description="a namespace name")
+    artifacts: Artifacts
+
+
+class Workspace(Section):
+    """A team's shared folder, groups and experiments."""
+
+    slug: Annotated[Name, StringConstraints(max_length=50)] = Field(
+        description="an id of at most 50 small letters, digits and `-` that stays"
+    )
+    name: str = Field(min_length=1, max_length=60, description="the name that people read")
+    size: Quantity = Field(description="the size of its volume, at most 100Gi")
+
+
+class Execution(Section):
+    """The API that runs notebooks unattended."""
+
+    run_seconds: int = Field(
+        ge=60, description="a whole number of seconds that a run may take, 60 or more"
+    )
+    keep_days: int = Field(ge=1, description="a whole number of days that finished runs are kept")
+
+
 class Network(Section):
     """What is not the same in every cluster's network."""
 
@@ -258,16 +452,35 @@ class Network(Section):
             "a list of the address ranges of the API server behind its Service, such as 10.0.0.1/32"
         ),
     )
+    keycloak: tuple[Cidr, ...] = Field(
+        default=(),
+        description="a list of the address ranges of identity.keycloak, such as 10.0.8.10/32",
+    )
+    s3: tuple[Cidr, ...] = Field(
+        default=(),
+        description="a list of the address ranges of the S3 endpoint, such as 10.0.9.0/24",
+    )
+    prometheus: Name | None = Field(
+        default=None, description="the namespace from which Prometheus reads metrics"
+    )
+
+
+class FoundationKeycloak(Section):
+    node_port: NodePort = Field(description="a free NodePort, 30000 to 32767, for Keycloak")
+
+
+class FoundationPostgres(Section):
+    volume: Quantity = Field(description="the size of the databases' volume, such as 5Gi")
 
 
 class Foundation(Section):
-    """Keycloak and Postgres for a stack that has none."""
+    """What the stack brings along, since nobody else has it."""
 
     namespace: Name = Field(default="foundation", description="a namespace name")
-    keycloak_node_port: NodePort = Field(
-        description="a free NodePort, 30000 to 32767, for Keycloak"
+    keycloak: FoundationKeycloak | None = Field(
+        default=None, description="a Keycloak (leave it out where identity.keycloak is)"
     )
-    postgres_volume: Quantity = Field(description="the size of the databases' volume, such as 5Gi")
+    postgres: FoundationPostgres
 
 
 class StackFile(Section):
@@ -286,9 +499,28 @@ class StackFile(Section):
     profiles: tuple[Profile, ...] = Field(
         min_length=1, description="a list of at least one profile"
     )
-    quotas: NamespaceQuota
+    quotas: Quotas
+    mlflow: Mlflow | None = Field(default=None, description="an MLflow")
+    workspaces: tuple[Workspace, ...] = Field(default=(), description="a list of workspaces")
+    execution: Execution | None = Field(default=None, description="an execution API")
     network: Network
     foundation: Foundation
+
+    @property
+    def hub_url(self) -> str:
+        """The hub as browsers reach it."""
+        if self.hub.ingress is not None:
+            return f"https://{HUB_HOST}.{self.domain}"
+        return f"http://{self.domain}:{self.hub.node_port}"
+
+    @property
+    def keycloak_url(self) -> str:
+        """Keycloak as browsers reach it."""
+        if self.identity.keycloak is not None:
+            return self.identity.keycloak.url
+        if self.foundation.keycloak is not None:
+            return f"http://{self.domain}:{self.foundation.keycloak.node_port}"
+        raise ValueError("identity.keycloak and foundation.keycloak are both missing")
 
     @property
     def default_profile(self) -> Profile:
@@ -299,219 +531,16 @@ class StackFile(Section):
         """The images that profiles run, each once."""
         return sorted({profile.image for profile in self.profiles})
 
-
-class StackFileError(Exception):
-    """Everything that is wrong with a stack file, a sentence each."""
-
-    def __init__(self, sentences: list[str]):
-        super().__init__("\n".join(sentences))
-        self.sentences = sentences
-
-
-def path_of(stack: str) -> str:
-    return f"stacks/Pulumi.{stack}.yaml"
-
-
-def load(stack: str, raw: Mapping[str, str], secret_keys: Collection[str] = ()) -> StackFile:
-    """The stack file from Pulumi's configuration, or a StackFileError with all that is wrong.
-
-    `raw` maps `mlhub:<key>` to what Pulumi hands over: JSON for a section, the text itself for a
-    scalar. Keys of other namespaces and secret keys that are no section are left to their readers.
-    """
-    file = path_of(stack)
-    sentences = []
-    sections: dict[str, Any] = {}
-    for key, value in raw.items():
-        if not key.startswith(PREFIX):
-            continue
-        name = key.removeprefix(PREFIX)
-        if key not in secret_keys:
-            sections[name] = json.loads(value) if value[:1] in ("{", "[") else value
-        elif name in StackFile.model_fields:
-            sentences.append(
-                f"{file}: {name} is encrypted; sections are plain, secrets have keys of their own"
-            )
-    try:
-        found = StackFile.model_validate_json(json.dumps(sections))
-    except ValidationError as error:
-        sentences += [f"{file}: {sentence}" for sentence in _sentences(error)]
-    else:
-        sentences += [f"{file}: {sentence}" for sentence in contradictions(found)]
-    if sentences:
-        raise StackFileError(sentences)
-    return found
-
-
-def contradictions(stack: StackFile) -> Iterator[str]:
-    """What is right in each section and wrong between them."""
-    yield from _about_profiles(stack)
-    yield from _about_people(stack.identity)
-    if in_bytes(stack.storage.home) > in_bytes(stack.quotas.storage):
-        yield (
-            f"storage.home is {stack.storage.home} and quotas.storage is {stack.quotas.storage}; "
-            "a home within the quota is required, or no server could start"
-        )
-    if stack.hub.node_port == stack.foundation.keycloak_node_port:
-        yield (
-            f"hub.node_port and foundation.keycloak_node_port are both {stack.hub.node_port}; "
-            "two different ports are required"
-        )
-    if stack.hub.namespace == stack.foundation.namespace:
-        yield (
-            f"hub.namespace and foundation.namespace are both {stack.hub.namespace}; two different "
-            "namespaces are required, so that user pods and databases stay apart"
-        )
-
-
-def _about_profiles(stack: StackFile) -> Iterator[str]:
-    defaults = [p.slug for p in stack.profiles if p.default]
-    if len(defaults) != 1:
-        yield (
-            f"profiles has {len(defaults)} with default: true"
-            f"{' (' + ', '.join(defaults) + ')' if defaults else ''}; exactly one is required"
-        )
-    yield from _doubles("profiles[].slug", [p.slug for p in stack.profiles])
-    yield from _doubles("profiles[].name", [p.name for p in stack.profiles])
-    quota = stack.quotas
-    for number, profile in enumerate(stack.profiles):
-        cpu, memory = profile.cpu.limit, profile.memory.limit
-        beyond = {
-            f"cpu.limit is {cpu:g} and quotas.cpu is {quota.cpu}": cpu > quota.cpu,
-            f"memory.limit is {memory} and quotas.memory is {quota.memory}": (
-                in_bytes(memory) > in_bytes(quota.memory)
-            ),
-            f"gpu is {profile.gpu} and quotas.gpu is {quota.gpu}": profile.gpu > quota.gpu,
-        }
-        for both, wrong in beyond.items():
-            if wrong:
-                yield (
-                    f"profiles[{number}].{both}; a profile within the quota is required, "
-                    "or its servers could never start"
-                )
-
-
-def _about_people(identity: Identity) -> Iterator[str]:
-    access = ", ".join(identity.access_groups)
-    for number, group in enumerate(identity.admin_groups):
-        if group not in identity.access_groups:
-            yield (
-                f"identity.admin_groups[{number}] is {group}, which identity.access_groups "
-                f"({access}) lacks; add it there, or its members could not log in"
-            )
-    yield from _doubles("identity.demo_users[].name", [u.name for u in identity.demo_users])
-    for number, user in enumerate(identity.demo_users):
-        for group in user.groups:
-            if group not in identity.access_groups:
-                yield (
-                    f"identity.demo_users[{number}].groups names {group}; "
-                    f"one of identity.access_groups ({access}) is required"
-                )
-
-
-def _doubles(key: str, values: Iterable[str]) -> Iterator[str]:
-    for value, count in Counter(values).items():
-        if count > 1:
-            yield f'{key} is "{value}" {count} times; each must differ'
-
-
-def _sentences(error: ValidationError) -> Iterator[str]:
-    details = error.errors(include_url=False)
-    places = [d["loc"] for d in details]
-    for d in details:
-        # pydantic counts only the right items of a list, so one wrong item is a short list, too.
-        inner = any(p[: len(d["loc"])] == d["loc"] and p != d["loc"] for p in places)
-        if not (d["type"] == "too_short" and inner):
-            yield _sentence(d)
-
-
-def _sentence(details: ErrorDetails) -> str:
-    """One of pydantic's errors as a sentence: the key, what was given, what is right."""
-    location = details["loc"]
-    key = _key(location)
-    if details["type"] == "extra_forbidden":
-        known = list(_section(location[:-1]).model_fields)
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        return (
-            f"{key} is not an option; "
-            + (f"did you mean {close[0]}? " if close else "")
-            + f"{_key(location[:-1]) or 'the stack file'} knows {', '.join(known)}"
-        )
-    if details["type"] == "missing":
-        return f"{key} is missing; give {_right(location)}"
-    if details["type"] == "value_error" and isinstance(details["input"], dict):
-        return f"{key} {details['ctx']['error']}"
-    given = json.dumps(details["input"], ensure_ascii=False)
-    if len(given) > MAX_SHOWN:
-        given = given[:MAX_SHOWN] + "…"
-    what = _key(location[:-1]) if isinstance(location[-1], int) else "it"
-    return f"{key} is {given}; {what} must be {_right(location)}"
-
-
-def _right(location: Location) -> str:
-    """What is right at a place: the field's description, or the keys that a section needs."""
-    field = _field(location)
-    if field.description:
-        return field.description
-    section = _section_in(field.annotation)
-    needed = [name for name, part in section.model_fields.items() if part.is_required()]
-    return f"a section with {', '.join(needed)}"
-
-
-def _key(location: Location) -> str:
-    """`("profiles", 0, "cpu")` as `profiles[0].cpu`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".")
-
-
-def _field(location: Location) -> FieldInfo:
-    """The field at a place of the stack file; for an item of a list, the list."""
-    *parents, last = [part for part in location if isinstance(part, str)]
-    return _section(tuple(parents)).model_fields[last]
-
-
-def _section(location: Location) -> type[Section]:
-    """The section at a place of the stack file."""
-    section: type[Section] = StackFile
-    for part in location:
-        if isinstance(part, str):
-            section = _section_in(section.model_fields[part].annotation)
-    return section
-
-
-def _section_in(annotation: Any) -> type[Section]:
-    """The section that a field's type holds, itself or as the item of a list."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next(_section_in(part) for part in get_args(annotation) if part is not Ellipsis)
-
-
-def schema() -> dict[str, Any]:
-    """JSON Schema of a whole `Pulumi.<stack>.yaml`, for editors."""
-    body = StackFile.model_json_schema()
-    secret = {
-        "type": "object",
-        "properties": {"secure": {"type": "string"}},
-        "required": ["secure"],
-        "additionalProperties": False,
-        "description": "a secret, set with `pulumi config set --secret`",
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A stack of mlhub",
-        "type": "object",
-        "properties": {
-            "config": {
-                "type": "object",
-                "properties": {PREFIX + name: part for name, part in body["properties"].items()},
-                "required": [PREFIX + name for name in body["required"]],
-                "patternProperties": {"^pulumi:": {}},
-                "additionalProperties": secret,
-            },
-            "encryptionsalt": {"type": "string", "description": "written by Pulumi"},
-            "encryptedkey": {"type": "string", "description": "written by Pulumi"},
-            "secretsprovider": {"type": "string", "description": "written by Pulumi"},
-        },
-        "required": ["config"],
-        "additionalProperties": False,
-        "$defs": body["$defs"],
-    }
+    @property
+    def secret_keys(self) -> dict[str, str]:
+        """The secrets that the stack needs of whoever runs it: the key, and what it opens."""
+        needed = {}
+        if self.identity.keycloak is not None:
+            client = self.identity.keycloak.client_id
+            needed["keycloak_client_secret"] = f"the secret of Keycloak's client {client}"
+        if self.registry.harbor is not None:
+            needed["harbor_password"] = f"the password of Harbor's {self.registry.harbor.username}"
+        if self.mlflow is not None:
+            access_key = self.mlflow.artifacts.access_key
+            needed["s3_secret_key"] = f"the secret of the S3 key {access_key}"
+        return needed

@@ -1,8 +1,9 @@
-"""Keycloak and Postgres, for a stack that has none of its own to use.
+"""Postgres, and Keycloak for a stack that has none of its own to use.
 
 One replica each: what they hold is on one volume, protected here and kept when all else goes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
@@ -10,6 +11,7 @@ import pulumi_kubernetes as k8s
 
 from components import names
 from components.config import Foundation as FoundationConfig
+from components.config import FoundationKeycloak
 from components.secrets import password, secret
 
 KEYCLOAK_MANAGEMENT_PORT = 9000
@@ -163,31 +165,45 @@ def keycloak_pod(
 class FoundationArgs:
     config: FoundationConfig
     namespace: pulumi.Input[str]
+    storage_class: pulumi.Input[str]
+    postgres_image: pulumi.Input[str]
+    keycloak_image: pulumi.Input[str] | None
+    """None for a stack whose Keycloak is elsewhere."""
     keycloak_url: str
     """As browsers reach it."""
-    storage_class: pulumi.Input[str]
-    keycloak_image: pulumi.Input[str]
-    postgres_image: pulumi.Input[str]
 
 
 class Foundation(pulumi.ComponentResource):
-    """Keycloak on its Postgres, which keeps the hub's database, too."""
+    """Postgres with a database for each that needs one, and Keycloak on it."""
 
-    admin_username: pulumi.Output[str]
-    admin_password: pulumi.Output[str]
     hub_database_password: pulumi.Output[str]
+    admin_username: pulumi.Output[str] | None
+    admin_password: pulumi.Output[str] | None
+    """Keycloak's; None where it is elsewhere."""
 
     def __init__(self, name: str, args: FoundationArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:foundation:Foundation", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
         self._namespace = args.namespace
 
-        self.admin_username = pulumi.Output.from_input("admin")
-        self.admin_password = password("keycloak-admin", child)
+        self.admin_username = self.admin_password = None
         self.hub_database_password = password("postgres-jupyterhub", child)
+        passwords = {names.HUB_DATABASE: self.hub_database_password}
+        if args.config.keycloak is not None:
+            passwords[names.KEYCLOAK_DATABASE] = password("postgres-keycloak", child)
 
-        database = self._postgres(args, child)
-        self._keycloak(args, child, database)
+        database = self._postgres(args, passwords, child)
+        if args.config.keycloak is not None and args.keycloak_image is not None:
+            self.admin_username = pulumi.Output.from_input("admin")
+            self.admin_password = password("keycloak-admin", child)
+            admin = secret(
+                names.KEYCLOAK_ADMIN_SECRET,
+                namespace=self._namespace,
+                data={"username": self.admin_username, "password": self.admin_password},
+                opts=child,
+            )
+            image = args.keycloak_image
+            self._keycloak(args, args.config.keycloak, image, _after(child, admin, database))
         self.register_outputs(
             {
                 "admin_username": self.admin_username,
@@ -200,16 +216,17 @@ class Foundation(pulumi.ComponentResource):
         return {"name": name, "namespace": self._namespace, "labels": names.labels(component)}
 
     def _postgres(
-        self, args: FoundationArgs, child: pulumi.ResourceOptions
+        self,
+        args: FoundationArgs,
+        owners: Mapping[str, pulumi.Output[str]],
+        child: pulumi.ResourceOptions,
     ) -> k8s.apps.v1.StatefulSet:
+        """Postgres; `owners` maps a database, whose owner has its name, to the owner's password."""
         passwords = secret(
             names.POSTGRES_SECRET,
             namespace=self._namespace,
-            data={
-                "postgres-password": password("postgres-superuser", child),
-                f"{names.HUB_DATABASE}-password": self.hub_database_password,
-                f"{names.KEYCLOAK_DATABASE}-password": password("postgres-keycloak", child),
-            },
+            data={"postgres-password": password("postgres-superuser", child)}
+            | {f"{database}-password": word for database, word in owners.items()},
             opts=child,
         )
         data = k8s.core.v1.PersistentVolumeClaim(
@@ -218,7 +235,7 @@ class Foundation(pulumi.ComponentResource):
             spec={
                 "access_modes": ["ReadWriteOnce"],
                 "storage_class_name": args.storage_class,
-                "resources": {"requests": {"storage": args.config.postgres_volume}},
+                "resources": {"requests": {"storage": args.config.postgres.volume}},
             },
             opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True),
         )
@@ -247,14 +264,12 @@ class Foundation(pulumi.ComponentResource):
         )
 
     def _keycloak(
-        self, args: FoundationArgs, child: pulumi.ResourceOptions, database: pulumi.Resource
+        self,
+        args: FoundationArgs,
+        config: FoundationKeycloak,
+        image: pulumi.Input[str],
+        opts: pulumi.ResourceOptions,
     ) -> None:
-        admin = secret(
-            names.KEYCLOAK_ADMIN_SECRET,
-            namespace=self._namespace,
-            data={"username": self.admin_username, "password": self.admin_password},
-            opts=child,
-        )
         k8s.core.v1.Service(
             names.KEYCLOAK,
             metadata=self._metadata(names.KEYCLOAK, names.KEYCLOAK),
@@ -265,11 +280,11 @@ class Foundation(pulumi.ComponentResource):
                     {
                         "name": "http",
                         "port": names.KEYCLOAK_PORT,
-                        "node_port": args.config.keycloak_node_port,
+                        "node_port": config.node_port,
                     }
                 ],
             },
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self),
         )
         environment = keycloak_environment(args.config.namespace, args.keycloak_url)
         k8s.apps.v1.Deployment(
@@ -283,10 +298,10 @@ class Foundation(pulumi.ComponentResource):
                 "selector": {"match_labels": names.selector(names.KEYCLOAK)},
                 "template": {
                     "metadata": {"labels": names.labels(names.KEYCLOAK)},
-                    "spec": keycloak_pod(args.keycloak_image, environment),
+                    "spec": keycloak_pod(image, environment),
                 },
             },
-            opts=_after(child, admin, database),
+            opts=opts,
         )
 
 

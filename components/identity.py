@@ -46,9 +46,22 @@ class Identity(pulumi.ComponentResource):
         super().__init__("mlhub:identity:Identity", name, {}, opts)
         self._child = pulumi.ResourceOptions(parent=self)
 
-        realm = keycloak.Realm(
+        realm_id = self._realm(args.config)
+        groups = self._groups(realm_id, args.config.access_groups)
+        self.client_secret = None
+        if args.config.existing_secret is None:
+            self.client_secret = self._client(realm_id, args.hub_url)
+        if args.config.demo_users:
+            self._demo_users(realm_id, args, groups)
+        self.register_outputs({"client_secret": self.client_secret})
+
+    def _realm(self, config: IdentityConfig) -> pulumi.Output[str]:
+        """The realm, whose id for Keycloak's API is its name; that of others is left as it is."""
+        if config.keycloak is not None:
+            return pulumi.Output.from_input(config.realm)
+        return keycloak.Realm(
             "realm",
-            realm=args.config.realm,
+            realm=config.realm,
             enabled=True,
             display_name="mlhub",
             registration_allowed=False,
@@ -61,14 +74,7 @@ class Identity(pulumi.ComponentResource):
             sso_session_max_lifespan=LONGEST,
             # With the realm would go every account.
             opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True),
-        )
-        groups = self._groups(realm.id, args.config.access_groups)
-        self.client_secret = None
-        if args.config.existing_secret is None:
-            self.client_secret = self._client(realm.id, args.hub_url)
-        if args.config.demo_users:
-            self._demo_users(realm.id, args, groups)
-        self.register_outputs({"client_secret": self.client_secret})
+        ).id
 
     def _groups(
         self, realm_id: pulumi.Output[str], wanted: Sequence[str]

@@ -47,8 +47,12 @@ class Images(pulumi.ComponentResource):
     def __init__(self, name: str, args: ImagesArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:images:Images", name, {}, opts)
         self._args = args
+        config = args.config.build
+        if config is None:
+            raise ValueError("images.promote is not supported yet; give images.build")
+        self._config = config
         self._trust = machine_trust()
-        base = self._build(BASE, {"DEBIAN_IMAGE": args.config.debian})
+        base = self._build(BASE, {"DEBIAN_IMAGE": config.debian})
         on_base = {"BASE_IMAGE": base.reference}
         self.built = {BASE: base} | {
             image: self._build(image, on_base) for image in sorted(args.wanted)
@@ -58,7 +62,7 @@ class Images(pulumi.ComponentResource):
         )
 
     def _build(self, image: str, build_args: Mapping[str, pulumi.Input[str]]) -> BuiltImage:
-        config = self._args.config
+        config = self._config
         repository = names.image(self._args.repository, image)
         trust = {} if self._trust is None else {"ca": pulumi.Output.secret(self._trust)}
         made = docker_build.Image(

@@ -11,6 +11,7 @@ import pulumi_kubernetes as k8s
 import yaml
 
 from components import names
+from components.config import Chart
 from components.config import Hub as HubConfig
 from components.secrets import hex_key, secret
 
@@ -18,6 +19,22 @@ TIMEOUT_SECONDS = 600
 """For hub and proxy to become ready, images pulled and database migrated."""
 
 KEPT_REVISIONS = 10
+
+
+def chart_arguments(chart: Chart) -> dict[str, Any]:
+    """What the Release says of its chart."""
+    if chart.path is None:
+        return {
+            "chart": chart.name,
+            "version": chart.version,
+            "repository_opts": {"repo": chart.repository},
+        }
+    folder = Path(chart.path)
+    return {
+        "chart": chart.path,
+        "version": chart_version(folder),
+        "description": f"chart sha256:{chart_digest(folder)}",
+    }
 
 
 def chart_version(chart: Path) -> str:
@@ -74,14 +91,11 @@ class JupyterHub(pulumi.ComponentResource):
                 )
             )
 
-        chart = Path(args.config.chart.path)
         release = k8s.helm.v3.Release(
             "jupyterhub",
             name=names.HUB_RELEASE,
             namespace=args.namespace,
-            chart=args.config.chart.path,
-            version=chart_version(chart),
-            description=f"chart sha256:{chart_digest(chart)}",
+            **chart_arguments(args.config.chart),
             values=args.values,
             atomic=True,
             timeout=TIMEOUT_SECONDS,

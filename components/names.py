@@ -16,6 +16,8 @@ KEYCLOAK_ADMIN_SECRET = "keycloak-admin"  # noqa: S105
 POSTGRES_SECRET = "postgres"  # noqa: S105
 DEMO_USERS_SECRET = "demo-users"  # noqa: S105
 
+PULL_SECRET = "mlhub-registry"  # noqa: S105
+
 KEYCLOAK = "keycloak"
 KEYCLOAK_PORT = 8080
 POSTGRES = "postgres"

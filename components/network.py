@@ -41,10 +41,12 @@ def dns() -> k8s.networking.v1.NetworkPolicyEgressRuleArgsDict:
 class NetworkArgs:
     hub_namespace: pulumi.Input[str]
     foundation_namespace: pulumi.Input[str]
+    keycloak: bool
+    """Whether it is in the foundation."""
 
 
 class Network(pulumi.ComponentResource):
-    """The policies of Keycloak and Postgres."""
+    """The policies of Postgres, and of Keycloak where it is ours."""
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:network:Network", name, {}, opts)
@@ -65,9 +67,19 @@ class Network(pulumi.ComponentResource):
                 ],
             },
         )
+        if args.keycloak:
+            self._keycloak(args.foundation_namespace, keycloak, postgres)
+        self.register_outputs({})
+
+    def _keycloak(
+        self,
+        namespace: pulumi.Input[str],
+        keycloak: Mapping[str, str],
+        postgres: Mapping[str, str],
+    ) -> None:
         self._policy(
             names.KEYCLOAK,
-            args.foundation_namespace,
+            namespace,
             {
                 "pod_selector": {"match_labels": keycloak},
                 "policy_types": ["Ingress", "Egress"],
@@ -79,7 +91,6 @@ class Network(pulumi.ComponentResource):
                 ],
             },
         )
-        self.register_outputs({})
 
     def _policy(
         self,

@@ -18,8 +18,13 @@ from components.quotas import Quotas, QuotasArgs
 from components.storage import Storage, StorageArgs
 from components.values import hub_values
 
-OURS = ["hub", "proxy", names.KEYCLOAK, names.POSTGRES]
-"""The images that the platform itself runs."""
+
+def wanted_images(stack: StackFile) -> list[str]:
+    """The images that the stack runs, by folder."""
+    ours = ["hub", "proxy", names.POSTGRES]
+    if stack.foundation.keycloak is not None:
+        ours.append(names.KEYCLOAK)
+    return [*ours, *stack.user_images]
 
 
 def kubernetes_provider(cluster: Cluster) -> k8s.Provider:
@@ -34,6 +39,31 @@ def kubernetes_provider(cluster: Cluster) -> k8s.Provider:
     return k8s.Provider("kubernetes", context=cluster.context, cluster_identifier=cluster.context)
 
 
+def keycloak_provider(stack: StackFile, foundation: Foundation) -> keycloak.Provider:
+    """Keycloak by a client of the realm, or our own by its administrator."""
+    server = stack.identity.keycloak
+    if server is not None:
+        return keycloak.Provider(
+            "keycloak",
+            url=server.url,
+            realm=stack.identity.realm,
+            client_id=server.client_id,
+            client_secret=pulumi.Config().require_secret("keycloak_client_secret"),
+            initial_login=False,
+        )
+    return keycloak.Provider(
+        "keycloak",
+        url=stack.keycloak_url,
+        realm="master",
+        client_id="admin-cli",
+        username=foundation.admin_username,
+        password=foundation.admin_password,
+        # Nothing is asked of Keycloak before there is a Keycloak.
+        initial_login=False,
+        opts=pulumi.ResourceOptions(depends_on=[foundation]),
+    )
+
+
 class Platform:
     """Every component of a stack, wired."""
 
@@ -43,8 +73,8 @@ class Platform:
     hub_release: pulumi.Output[str]
 
     def __init__(self, stack: StackFile):
-        self.hub_url = names.address(stack.domain, stack.hub.node_port)
-        self.keycloak_url = names.address(stack.domain, stack.foundation.keycloak_node_port)
+        self.hub_url = stack.hub_url
+        self.keycloak_url = stack.keycloak_url
         kubernetes = kubernetes_provider(stack.cluster)
         generator = random.Provider("random")
 
@@ -53,7 +83,7 @@ class Platform:
             ImagesArgs(
                 repository=stack.registry.repository,
                 config=stack.images,
-                wanted=[*OURS, *stack.user_images],
+                wanted=wanted_images(stack),
             ),
             pulumi.ResourceOptions(providers=[docker_build.Provider("docker-build")]),
         )
@@ -63,6 +93,7 @@ class Platform:
             StorageArgs(
                 class_name=names.home_class(stack.hub.namespace),
                 provisioner=stack.storage.provisioner,
+                parameters=stack.storage.parameters,
                 labels=names.labels("storage"),
             ),
             pulumi.ResourceOptions(providers=[kubernetes]),
@@ -81,12 +112,20 @@ class Platform:
         hub_space, foundation_space = spaces["jupyterhub"].name, spaces["foundation"].name
         network = Network(
             "network",
-            NetworkArgs(hub_namespace=hub_space, foundation_namespace=foundation_space),
+            NetworkArgs(
+                hub_namespace=hub_space,
+                foundation_namespace=foundation_space,
+                keycloak=stack.foundation.keycloak is not None,
+            ),
             pulumi.ResourceOptions(providers=[kubernetes]),
         )
         quotas = Quotas(
             "quotas",
-            QuotasArgs(namespace=hub_space, quota=stack.quotas, labels=names.labels("quotas")),
+            QuotasArgs(
+                namespace=hub_space,
+                quota=stack.quotas.namespace,
+                labels=names.labels("quotas"),
+            ),
             pulumi.ResourceOptions(providers=[kubernetes]),
         )
         foundation = Foundation(
@@ -96,22 +135,14 @@ class Platform:
                 namespace=foundation_space,
                 keycloak_url=self.keycloak_url,
                 storage_class=storage.class_name,
-                keycloak_image=built[names.KEYCLOAK].reference,
                 postgres_image=built[names.POSTGRES].reference,
+                keycloak_image=(
+                    built[names.KEYCLOAK].reference if names.KEYCLOAK in built else None
+                ),
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator]),
         )
-        realms = keycloak.Provider(
-            "keycloak",
-            url=self.keycloak_url,
-            realm="master",
-            client_id="admin-cli",
-            username=foundation.admin_username,
-            password=foundation.admin_password,
-            # Nothing is asked of Keycloak before there is a Keycloak.
-            initial_login=False,
-            opts=pulumi.ResourceOptions(depends_on=[foundation]),
-        )
+        realms = keycloak_provider(stack, foundation)
         identity = Identity(
             "identity",
             IdentityArgs(

@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 
 from components import names
-from components.config import StackFile, path_of
+from components.config import StackFile
+from components.stackfile import path_of
 
 CONNECT_SECONDS = 5
 FREE_BYTES = 2 * 2**30
@@ -55,9 +56,10 @@ def problems(name: str, stack: StackFile, root: Path) -> list[str]:
 
 def missing_files(stack: StackFile, root: Path) -> Iterator[str]:
     """What the stack file names and the checkout lacks."""
-    if not (root / stack.hub.chart.path / "Chart.yaml").is_file():
+    path = stack.hub.chart.path
+    if path is not None and not (root / path / "Chart.yaml").is_file():
         yield (
-            f"hub.chart.path is {stack.hub.chart.path}, where no Chart.yaml is; "
+            f"hub.chart.path is {path}, where no Chart.yaml is; "
             "give the folder of a chart, relative to the project"
         )
     known = sorted(dockerfile.parent.name for dockerfile in root.glob("images/*/Dockerfile"))

@@ -11,6 +11,7 @@ import pulumi_kubernetes as k8s
 class StorageArgs:
     class_name: str
     provisioner: str
+    parameters: Mapping[str, str]
     labels: Mapping[str, str]
 
 
@@ -25,6 +26,7 @@ class Storage(pulumi.ComponentResource):
             f"{name}-homes",
             metadata={"name": args.class_name, "labels": dict(args.labels)},
             provisioner=args.provisioner,
+            parameters=dict(args.parameters),
             # A deleted claim leaves its volume, and what is on it, behind.
             reclaim_policy="Retain",
             # Where a pod lands decides where its volume is.

@@ -5,14 +5,15 @@ One pure function, because the same values go to two charts: the official one an
 charts read them from Secrets with fixed names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pulumi
 
 from components import names
-from components.config import Network, StackFile
+from components.config import Hub, KeycloakServer, StackFile
 from components.profiles import profile_list
 
 ACTIVITY_SECONDS = 60
@@ -20,6 +21,12 @@ ACTIVITY_SECONDS = 60
 
 REFRESH_SECONDS = 300
 """How long a group membership counts before Keycloak is asked again."""
+
+NGINX = {
+    f"nginx.ingress.kubernetes.io/proxy-{key}": value
+    for key, value in [("body-size", "1024m"), ("read-timeout", "600"), ("send-timeout", "600")]
+}
+"""What ingress-nginx would otherwise cut off; other controllers pass over it."""
 
 DNS_ONLY = {
     "cloudMetadataServer": False,
@@ -51,6 +58,8 @@ def hub_values(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
     """Values for the Release; `images` by name: hub, proxy and those of the profiles."""
     return {
         "custom": {"mlhub": {"identity": identity_settings(stack)}},
+        "imagePullSecrets": pull_secrets(stack),
+        "ingress": ingress(stack),
         "hub": {
             "image": images["hub"].values(),
             "existingSecret": names.HUB_SECRET,
@@ -61,12 +70,12 @@ def hub_values(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
             "resources": resources(cpu=("100m", "1"), memory=("256Mi", "1Gi")),
             "networkPolicy": {
                 "enabled": True,
-                "egress": hub_egress(stack.network, stack.foundation.namespace),
+                "egress": hub_egress(stack),
                 "egressAllowRules": DNS_ONLY,
             },
         },
         "proxy": {
-            "service": {"type": "NodePort", "nodePorts": {"http": stack.hub.node_port}},
+            "service": proxy_service(stack.hub),
             "https": {"enabled": False},
             "chp": {
                 "image": images["proxy"].values(),
@@ -91,16 +100,50 @@ def hub_values(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
 
 def identity_settings(stack: StackFile) -> dict[str, Any]:
     """`custom.mlhub.identity`, which `mlhub.hub.settings` reads."""
-    keycloak = names.in_cluster(names.KEYCLOAK, stack.foundation.namespace)
     return {
-        "public_url": names.address(stack.domain, stack.foundation.keycloak_node_port),
-        "internal_url": names.address(keycloak, names.KEYCLOAK_PORT),
+        "public_url": stack.keycloak_url,
+        "internal_url": internal_keycloak_url(stack),
         "realm": stack.identity.realm,
-        "callback_url": names.callback_url(names.address(stack.domain, stack.hub.node_port)),
+        "callback_url": names.callback_url(stack.hub_url),
         "access_groups": list(stack.identity.access_groups),
         "admin_groups": list(stack.identity.admin_groups),
         "refresh_seconds": REFRESH_SECONDS,
         "groups_claim": names.GROUPS_CLAIM,
+    }
+
+
+def internal_keycloak_url(stack: StackFile) -> str:
+    """Keycloak as pods reach it."""
+    if stack.identity.keycloak is not None:
+        return stack.identity.keycloak.internal_url or stack.identity.keycloak.url
+    host = names.in_cluster(names.KEYCLOAK, stack.foundation.namespace)
+    return names.address(host, names.KEYCLOAK_PORT)
+
+
+def pull_secrets(stack: StackFile) -> list[dict[str, str]]:
+    """`imagePullSecrets`: the robot account of a Harbor, nothing for a plain registry."""
+    return [{"name": names.PULL_SECRET}] if stack.registry.harbor is not None else []
+
+
+def proxy_service(hub: Hub) -> dict[str, Any]:
+    """`proxy.service`: a port of the node, or only what an ingress reaches."""
+    if hub.ingress is not None:
+        return {"type": "ClusterIP"}
+    return {"type": "NodePort", "nodePorts": {"http": hub.node_port}}
+
+
+def ingress(stack: StackFile) -> dict[str, Any]:
+    """`ingress`, with TLS; uploads of 1 GiB and ten quiet minutes of a websocket pass."""
+    given = stack.hub.ingress
+    if given is None:
+        return {"enabled": False}
+    host = str(urlsplit(stack.hub_url).hostname)
+    return {
+        "enabled": True,
+        "ingressClassName": given.class_name,
+        "hosts": [host],
+        "tls": [{"hosts": [host], "secretName": given.tls_secret}],
+        "annotations": {**NGINX, **given.annotations},
     }
 
 
@@ -163,29 +206,47 @@ def oauth_environment(secret: str) -> dict[str, Any]:
     }
 
 
-def hub_egress(network: Network, foundation_namespace: str) -> list[dict[str, Any]]:
+def hub_egress(stack: StackFile) -> list[dict[str, Any]]:
     """What the hub talks to beyond its chart's own parts. Pod ports, not Service ports."""
-    foundation = {"kubernetes.io/metadata.name": foundation_namespace}
-    return [
-        {
-            "to": [
-                {
-                    "namespaceSelector": {"matchLabels": foundation},
-                    "podSelector": {"matchLabels": names.selector(component)},
-                }
-            ],
-            "ports": [{"port": port, "protocol": "TCP"}],
-        }
-        for component, port in [
-            (names.KEYCLOAK, names.KEYCLOAK_PORT),
-            (names.POSTGRES, names.POSTGRES_PORT),
-        ]
-    ] + [
-        {
-            "to": [{"ipBlock": {"cidr": cidr}} for cidr in network.kubernetes_api],
-            "ports": [{"port": port, "protocol": "TCP"} for port in (443, 6443)],
-        }
-    ]
+    space = stack.foundation.namespace
+    if stack.identity.keycloak is None:
+        keycloak = to_pods(space, names.KEYCLOAK, names.KEYCLOAK_PORT)
+    else:
+        ports = [port_of(url) for url in server_urls(stack.identity.keycloak)]
+        keycloak = to_addresses(stack.network.keycloak, ports)
+    postgres = to_pods(space, names.POSTGRES, names.POSTGRES_PORT)
+    return [keycloak, postgres, to_addresses(stack.network.kubernetes_api, [443, 6443])]
+
+
+def to_pods(namespace: str, component: str, port: int) -> dict[str, Any]:
+    """An egress rule to a component's pods."""
+    return {
+        "to": [
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                "podSelector": {"matchLabels": names.selector(component)},
+            }
+        ],
+        "ports": [{"port": port, "protocol": "TCP"}],
+    }
+
+
+def to_addresses(cidrs: Sequence[str], ports: Sequence[int]) -> dict[str, Any]:
+    """An egress rule to address ranges."""
+    return {
+        "to": [{"ipBlock": {"cidr": cidr}} for cidr in cidrs],
+        "ports": [{"port": port, "protocol": "TCP"} for port in sorted(set(ports))],
+    }
+
+
+def server_urls(server: KeycloakServer) -> list[str]:
+    return [server.url, *([server.internal_url] if server.internal_url else [])]
+
+
+def port_of(url: str) -> int:
+    """The port of an http(s) address, its scheme's own where it names none."""
+    parts = urlsplit(url)
+    return parts.port or {"http": 80, "https": 443}[parts.scheme]
 
 
 def resources(cpu: tuple[str, str], memory: tuple[str, str]) -> dict[str, dict[str, str]]:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from components.config import schema
+from components.stackfile import schema
 
 SCHEMA = Path(__file__).resolve().parent.parent / "stacks" / "schema.json"
 

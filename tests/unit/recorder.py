@@ -17,8 +17,9 @@ import yaml
 from google.protobuf import json_format
 from pulumi.runtime import mocks
 
-from components.config import StackFile, load
+from components.config import SECRET_KEYS, StackFile
 from components.platform import Platform
+from components.stackfile import PREFIX, load
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,6 +31,11 @@ SECRET = "1b47061264138c4ac30d75fd1eb44270"
 """How a secret looks on the wire: an object whose SIGNATURE key is SECRET."""
 
 MADE_UP = "the-mock-made-this-secret"
+
+GIVEN = "a-person-gave-this-secret"
+"""What stands for the secrets that a stack asks a person for."""
+
+STACKS = sorted(path.name.split(".")[1] for path in (ROOT / "stacks").glob("Pulumi.*.yaml"))
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,13 @@ def run(program: Callable[[], Any]) -> Monitor:
 @functools.cache
 def platform(stack: str) -> Monitor:
     """A whole stack as its file describes it, registered once for all tests."""
+    secrets = given_secrets()
+    pulumi.runtime.set_all_config(secrets, list(secrets))
     return run(lambda: Platform(stack_file(stack)))
+
+
+def given_secrets() -> dict[str, str]:
+    return {PREFIX + key: f"{GIVEN}-{key}" for key in SECRET_KEYS}
 
 
 def raw_config(stack: str) -> dict[str, str]:
@@ -171,4 +183,5 @@ def raw_config(stack: str) -> dict[str, str]:
 
 
 def stack_file(stack: str) -> StackFile:
-    return load(stack, raw_config(stack))
+    secrets = given_secrets()
+    return load(stack, raw_config(stack) | secrets, secrets)

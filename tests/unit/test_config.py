@@ -7,8 +7,9 @@ import jsonschema
 import pytest
 import yaml
 
-from components.config import StackFileError, in_bytes, load, schema
-from tests.unit.recorder import ROOT, raw_config
+from components.config import in_bytes
+from components.stackfile import StackFileError, load, schema
+from tests.unit.recorder import ROOT, raw_config, stack_file
 from tools.write_schema import SCHEMA, text
 
 FILE = "stacks/Pulumi.local.yaml"
@@ -52,6 +53,23 @@ def profile(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def build(**changes: Any) -> dict[str, Any]:
+    return {"tag": "1", "builder": "mlhub", "debian": "localhost:5000/debian:bookworm"} | changes
+
+
+def harbor(**changes: Any) -> dict[str, Any]:
+    return {"url": "", "username": "admin", "keep_tags": 5, "storage": "10Gi"} | changes
+
+
+def volume(**changes: Any) -> dict[str, Any]:
+    return {"name": "data", "size": "1Gi", "mount": "/mnt/data"} | changes
+
+
+def mlflow() -> dict[str, Any]:
+    endpoint = "https://s3.example.com"
+    return {"artifacts": {"endpoint": endpoint, "bucket": "mlflow", "access_key": "mlflow"}}
+
+
 def test_the_local_stack_is_right():
     assert sentences() == []
 
@@ -73,27 +91,56 @@ def test_the_local_stack_is_right():
         ),
         (
             {"hub__chart": {}},
-            "hub.chart.path is missing; give a chart's folder, such as charts/jupyterhub-lite",
+            "hub.chart needs either path, or all of repository, name and version",
+        ),
+        (
+            {
+                "hub__chart": {
+                    "repository": "https://x.y",
+                    "name": "jupyterhub",
+                    "version": "latest",
+                }
+            },
+            'hub.chart.version is "latest"; it must be a released version such as 4.4.0, since an '
+            "unpinned chart changes under you",
+        ),
+        (
+            {"hub__chart": {"path": "charts/x", "version": "4.4.0"}},
+            "hub.chart needs either path, or all of repository, name and version",
+        ),
+        (
+            {"hub__ingress": {"class_name": "nginx", "tls_secret": "tls"}},
+            "hub needs exactly one of node_port and ingress",
+        ),
+        (
+            {"images": {}},
+            "images needs exactly one of build and promote",
+        ),
+        (
+            {"storage__parameters": {"replication": 1}},
+            "storage.parameters.replication is 1; it must be the provisioner's own parameters, "
+            "texts by name",
         ),
         (
             {"hub__node_prot": 30888},
             "hub.node_prot is not an option; did you mean node_port? hub knows namespace, "
-            "node_port, chart, idle_timeout, idle_check, start_timeout",
+            "node_port, ingress, chart, idle_timeout, idle_check, start_timeout",
         ),
         (
             {"gpus": {}},
             "gpus is not an option; the stack file knows cluster, domain, identity, registry, "
-            "images, storage, hub, profiles, quotas, network, foundation",
+            "images, storage, hub, profiles, quotas, mlflow, workspaces, execution, network, "
+            "foundation",
         ),
         (
-            {"images__tag": "latest"},
-            'images.tag is "latest"; it must be a tag other than latest (it is for people: images '
-            "are deployed by digest)",
+            {"images__build": build(tag="latest")},
+            'images.build.tag is "latest"; it must be a tag other than latest (it is for people: '
+            "images are deployed by digest)",
         ),
         (
-            {"images__debian": "debian"},
-            'images.debian is "debian"; it must be a pinned image of Debian bookworm, with a tag '
-            "or a digest",
+            {"images__build": build(debian="debian")},
+            'images.build.debian is "debian"; it must be a pinned image of Debian bookworm, with a '
+            "tag or a digest",
         ),
         (
             {"network__kubernetes_api": ["10.0.0.1/33"]},
@@ -137,22 +184,23 @@ def test_the_local_stack_is_right():
         ),
         (
             {"profiles": [profile(cpu={"limit": 17, "guarantee": 1})]},
-            "profiles[0].cpu.limit is 17 and quotas.cpu is 16; a profile within the quota is "
-            "required, or its servers could never start",
+            "profiles[0].cpu.limit is 17 and quotas.namespace.cpu is 16; a profile within the "
+            "quota is required, or its servers could never start",
         ),
         (
             {"profiles": [profile(memory={"limit": "33G", "guarantee": "1G"})]},
-            "profiles[0].memory.limit is 33G and quotas.memory is 32Gi; a profile within the quota "
-            "is required, or its servers could never start",
+            "profiles[0].memory.limit is 33G and quotas.namespace.memory is 32Gi; a profile within "
+            "the quota is required, or its servers could never start",
         ),
         (
             {"profiles": [profile(gpu=1)]},
-            "profiles[0].gpu is 1 and quotas.gpu is 0; a profile within the quota is required, or "
-            "its servers could never start",
+            "profiles[0].gpu is 1 and quotas.namespace.gpu is 0; a profile within the quota is "
+            "required, or its servers could never start",
         ),
         (
             {"storage__home": "1Ti"},
-            "storage.home is 1Ti and quotas.storage is 200Gi; a home within the quota is required, "
+            "storage.home is 1Ti and quotas.namespace.storage is 200Gi; a home within the quota is "
+            "required, "
             "or no server could start",
         ),
         (
@@ -167,13 +215,60 @@ def test_the_local_stack_is_right():
         ),
         (
             {"hub__node_port": 30880},
-            "hub.node_port and foundation.keycloak_node_port are both 30880; two different ports "
+            "hub.node_port and foundation.keycloak.node_port are both 30880; two different ports "
             "are required",
         ),
         (
             {"hub__namespace": "foundation"},
             "hub.namespace and foundation.namespace are both foundation; two different namespaces "
             "are required, so that user pods and databases stay apart",
+        ),
+        (
+            {"foundation__keycloak": None},
+            "identity.keycloak and foundation.keycloak are both missing; exactly one is required, "
+            "the first for a Keycloak that is there, the second to have one made",
+        ),
+        (
+            {"identity__keycloak": {"url": "https://key.example.com", "client_id": "pulumi"}},
+            "identity.demo_users makes people up in identity.keycloak, where real ones are; "
+            "remove it, or use foundation.keycloak",
+        ),
+        (
+            {"registry__harbor": harbor(url="https://harbor.example.com")},
+            "registry.repository is localhost:5000/mlhub and registry.harbor.url is "
+            "https://harbor.example.com; the same host and one project are required",
+        ),
+        (
+            {"registry__harbor": harbor(url="https://admin:secret@harbor.example.com")},
+            'registry.harbor.url is "https://…@harbor.example.com"; it must be its address, such '
+            "as https://harbor.example.com",
+        ),
+        (
+            {"storage__volumes": [volume(mount="/home/jovyan")]},
+            "storage.volumes[0].mount is /home/jovyan, where everyone's own home is; a folder in "
+            "it or elsewhere is required",
+        ),
+        (
+            {"storage__volumes": [volume(name="claim-alice")]},
+            "storage.volumes[0].name is claim-alice; claim- begins the names of homes and "
+            "workspace- those of workspaces, so another is required",
+        ),
+        (
+            {"storage__volumes": [volume(), volume()]},
+            'storage.volumes[].name is "data" 2 times; each must differ',
+        ),
+        (
+            {"workspaces": [{"slug": "a", "name": "A", "size": "101Gi"}]},
+            "workspaces[0].size is 101Gi; at most 100Gi is required",
+        ),
+        (
+            {"workspaces": [{"slug": "a", "name": n, "size": "1Gi"} for n in "AB"]},
+            'workspaces[].slug is "a" 2 times; each must differ',
+        ),
+        (
+            {"mlflow": mlflow()},
+            "mlhub:s3_secret_key is missing, the secret of the S3 key mlflow; `pulumi config set "
+            "--secret mlhub:s3_secret_key --stack local` asks for it",
         ),
     ],
 )
@@ -202,8 +297,29 @@ def test_an_encrypted_section_is_refused_and_never_shown():
 
 
 def test_a_secret_of_its_own_key_is_left_to_its_reader():
-    raw = raw_config("local") | {"mlhub:harborPassword": "hush", "aws:region": "eu"}
-    load("local", raw, secret_keys={"mlhub:harborPassword"})
+    raw = raw_config("local") | {"mlhub:harbor_password": "hush", "aws:region": "eu"}
+    load("local", raw, secret_keys={"mlhub:harbor_password"})
+
+
+def test_V9_a_secret_in_plain_text_is_refused_and_never_shown():
+    raw = raw_config("local") | {"mlhub:harbor_password": "hush"}
+    with pytest.raises(StackFileError) as caught:
+        load("local", raw)
+    assert caught.value.sentences == [
+        f"{FILE}: harbor_password is in plain text; change it where it came from, since it has "
+        "been readable, then `pulumi config set --secret mlhub:harbor_password --stack local`"
+    ]
+
+
+def test_J8_a_secret_that_a_stack_needs_is_asked_for_before_anything_exists():
+    with pytest.raises(StackFileError) as caught:
+        load("prod", raw_config("prod"))
+    asked = [sentence.split()[1] for sentence in caught.value.sentences]
+    assert asked == [
+        "mlhub:keycloak_client_secret",
+        "mlhub:harbor_password",
+        "mlhub:s3_secret_key",
+    ]
 
 
 def test_a_long_value_is_shown_in_part():
@@ -239,7 +355,7 @@ def test_every_stack_file_is_right_by_the_schema_and_points_to_it():
     for file in files:
         jsonschema.validate(yaml.safe_load(file.read_text()), schema())
         assert file.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
-        load(file.name.split(".")[1], raw_config(file.name.split(".")[1]))
+        stack_file(file.name.split(".")[1])
 
 
 def test_the_schema_refuses_what_the_model_refuses():

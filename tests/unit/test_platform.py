@@ -56,7 +56,10 @@ def pods(monitor: Monitor) -> dict[str, dict[str, Any]]:
 def test_two_resources_of_one_urn_are_refused():
     def twice() -> None:
         for _ in range(2):
-            Storage("storage", StorageArgs(class_name="homes", provisioner="x.y/z", labels={}))
+            Storage(
+                "storage",
+                StorageArgs(class_name="homes", provisioner="x.y/z", parameters={}, labels={}),
+            )
 
     with pytest.raises(AssertionError, match="two resources have the URN"):
         run(twice)

@@ -1,0 +1,331 @@
+"""Reads a stack file into the model of `components.config`, or says all that is wrong with it.
+
+What pydantic finds within a section and what contradicts between sections come together, a sentence
+each, with the key, what was given and what would be right.
+"""
+
+import difflib
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from components.config import SECRET_KEYS, Identity, Section, StackFile, in_bytes
+
+PREFIX = "mlhub:"
+"""What Pulumi puts before a key of this project in the stack file."""
+
+MAX_SHOWN = 80
+"""How much of a wrong value an error repeats."""
+
+HOME = "/home/jovyan"
+RESERVED = ("claim-", "workspace-")
+LARGEST_WORKSPACE = "100Gi"
+
+PASSWORD = re.compile(r"//[^/@\s]+@")
+"""What stands before a host in an address, and is in no error."""
+
+Location = tuple[int | str, ...]
+"""A place in the stack file as pydantic names it, e.g. `("profiles", 0, "cpu")`."""
+
+
+class StackFileError(Exception):
+    """Everything that is wrong with a stack file, a sentence each."""
+
+    def __init__(self, sentences: list[str]):
+        super().__init__("\n".join(sentences))
+        self.sentences = sentences
+
+
+def path_of(stack: str) -> str:
+    return f"stacks/Pulumi.{stack}.yaml"
+
+
+def load(stack: str, raw: Mapping[str, str], secret_keys: Collection[str] = ()) -> StackFile:
+    """The stack file from Pulumi's configuration, or a StackFileError with all that is wrong.
+
+    `raw` maps `mlhub:<key>` to what Pulumi hands over: JSON for a section, the text itself for a
+    scalar. `secret_keys` are those that are encrypted. Keys of other namespaces and secret keys
+    that are no section are left to their readers; no value of a secret is in an error.
+    """
+    file = path_of(stack)
+    sentences = []
+    sections: dict[str, Any] = {}
+    for key, value in raw.items():
+        if not key.startswith(PREFIX):
+            continue
+        name = key.removeprefix(PREFIX)
+        if key in secret_keys:
+            if name in StackFile.model_fields:
+                sentences.append(
+                    f"{name} is encrypted; sections are plain, secrets have keys of their own"
+                )
+        elif name in SECRET_KEYS:
+            sentences.append(
+                f"{name} is in plain text; change it where it came from, since it has been "
+                f"readable, then `pulumi config set --secret {key} --stack {stack}`"
+            )
+        else:
+            sections[name] = json.loads(value) if value[:1] in ("{", "[") else value
+    try:
+        found = StackFile.model_validate_json(json.dumps(sections))
+    except ValidationError as error:
+        sentences += _sentences(error)
+    else:
+        sentences += contradictions(found)
+        sentences += [
+            f"{PREFIX}{key} is missing, {what}; "
+            f"`pulumi config set --secret {PREFIX}{key} --stack {stack}` asks for it"
+            for key, what in found.secret_keys.items()
+            if PREFIX + key not in raw
+        ]
+    if sentences:
+        raise StackFileError([f"{file}: {sentence}" for sentence in sentences])
+    return found
+
+
+def contradictions(stack: StackFile) -> Iterator[str]:
+    """What is right in each section and wrong between them."""
+    yield from _about_profiles(stack)
+    yield from _about_people(stack.identity)
+    yield from _about_volumes(stack)
+    yield from _about_places(stack)
+
+
+def _about_volumes(stack: StackFile) -> Iterator[str]:
+    storage = stack.storage
+    if in_bytes(storage.home) > in_bytes(stack.quotas.namespace.storage):
+        yield (
+            f"storage.home is {storage.home} and quotas.namespace.storage is "
+            f"{stack.quotas.namespace.storage}; a home within the quota is required, or no server "
+            "could start"
+        )
+    yield from _doubles("storage.volumes[].name", [volume.name for volume in storage.volumes])
+    yield from _doubles("storage.volumes[].mount", [volume.mount for volume in storage.volumes])
+    for number, volume in enumerate(storage.volumes):
+        if volume.mount == HOME:
+            yield (
+                f"storage.volumes[{number}].mount is {HOME}, where everyone's own home is; "
+                "a folder in it or elsewhere is required"
+            )
+        if volume.name.startswith(RESERVED):
+            yield (
+                f"storage.volumes[{number}].name is {volume.name}; claim- begins the names of "
+                "homes and workspace- those of workspaces, so another is required"
+            )
+    yield from _doubles("workspaces[].slug", [workspace.slug for workspace in stack.workspaces])
+    yield from _doubles("workspaces[].name", [workspace.name for workspace in stack.workspaces])
+    for number, workspace in enumerate(stack.workspaces):
+        if in_bytes(workspace.size) > in_bytes(LARGEST_WORKSPACE):
+            yield (
+                f"workspaces[{number}].size is {workspace.size}; "
+                f"at most {LARGEST_WORKSPACE} is required"
+            )
+
+
+def _about_places(stack: StackFile) -> Iterator[str]:
+    own = stack.foundation.keycloak
+    if (own is None) == (stack.identity.keycloak is None):
+        both = "both given" if own else "both missing"
+        yield (
+            f"identity.keycloak and foundation.keycloak are {both}; exactly one is required, the "
+            "first for a Keycloak that is there, the second to have one made"
+        )
+    if stack.identity.demo_users and stack.identity.keycloak is not None:
+        yield (
+            "identity.demo_users makes people up in identity.keycloak, where real ones are; "
+            "remove it, or use foundation.keycloak"
+        )
+    if own is not None and stack.hub.node_port == own.node_port:
+        yield (
+            f"hub.node_port and foundation.keycloak.node_port are both {own.node_port}; "
+            "two different ports are required"
+        )
+    harbor = stack.registry.harbor
+    host, _, project = stack.registry.repository.partition("/")
+    if harbor is not None and (host != harbor.url.partition("://")[2] or "/" in project):
+        yield (
+            f"registry.repository is {stack.registry.repository} and registry.harbor.url is "
+            f"{harbor.url}; the same host and one project are required"
+        )
+    promote = stack.images.promote
+    if promote is not None and promote.repository.partition("/")[0] != host:
+        yield (
+            f"images.promote.repository is {promote.repository} and registry.repository is "
+            f"{stack.registry.repository}; the same registry is required"
+        )
+    places = {
+        "hub.namespace": stack.hub.namespace,
+        "foundation.namespace": stack.foundation.namespace,
+    }
+    if stack.mlflow is not None:
+        places["mlflow.namespace"] = stack.mlflow.namespace
+    for one, other in itertools.combinations(places, 2):
+        if places[one] == places[other]:
+            yield (
+                f"{one} and {other} are both {places[one]}; two different namespaces are required, "
+                "so that user pods and databases stay apart"
+            )
+
+
+def _about_profiles(stack: StackFile) -> Iterator[str]:
+    defaults = [p.slug for p in stack.profiles if p.default]
+    if len(defaults) != 1:
+        yield (
+            f"profiles has {len(defaults)} with default: true"
+            f"{' (' + ', '.join(defaults) + ')' if defaults else ''}; exactly one is required"
+        )
+    yield from _doubles("profiles[].slug", [p.slug for p in stack.profiles])
+    yield from _doubles("profiles[].name", [p.name for p in stack.profiles])
+    quota = stack.quotas.namespace
+    for number, profile in enumerate(stack.profiles):
+        cpu, memory = profile.cpu.limit, profile.memory.limit
+        beyond = {
+            f"cpu.limit is {cpu:g} and quotas.namespace.cpu is {quota.cpu}": cpu > quota.cpu,
+            f"memory.limit is {memory} and quotas.namespace.memory is {quota.memory}": (
+                in_bytes(memory) > in_bytes(quota.memory)
+            ),
+            f"gpu is {profile.gpu} and quotas.namespace.gpu is {quota.gpu}": profile.gpu
+            > quota.gpu,
+        }
+        for both, wrong in beyond.items():
+            if wrong:
+                yield (
+                    f"profiles[{number}].{both}; a profile within the quota is required, "
+                    "or its servers could never start"
+                )
+
+
+def _about_people(identity: Identity) -> Iterator[str]:
+    access = ", ".join(identity.access_groups)
+    for number, group in enumerate(identity.admin_groups):
+        if group not in identity.access_groups:
+            yield (
+                f"identity.admin_groups[{number}] is {group}, which identity.access_groups "
+                f"({access}) lacks; add it there, or its members could not log in"
+            )
+    yield from _doubles("identity.demo_users[].name", [u.name for u in identity.demo_users])
+    for number, user in enumerate(identity.demo_users):
+        for group in user.groups:
+            if group not in identity.access_groups:
+                yield (
+                    f"identity.demo_users[{number}].groups names {group}; "
+                    f"one of identity.access_groups ({access}) is required"
+                )
+
+
+def _doubles(key: str, values: Iterable[str]) -> Iterator[str]:
+    for value, count in Counter(values).items():
+        if count > 1:
+            yield f'{key} is "{value}" {count} times; each must differ'
+
+
+def _sentences(error: ValidationError) -> Iterator[str]:
+    details = error.errors(include_url=False)
+    places = [d["loc"] for d in details]
+    for d in details:
+        # pydantic counts only the right items of a list, so one wrong item is a short list, too.
+        inner = any(p[: len(d["loc"])] == d["loc"] and p != d["loc"] for p in places)
+        if not (d["type"] == "too_short" and inner):
+            yield _sentence(d)
+
+
+def _sentence(details: ErrorDetails) -> str:
+    """One of pydantic's errors as a sentence: the key, what was given, what is right."""
+    location = details["loc"]
+    key = _key(location)
+    if details["type"] == "extra_forbidden":
+        known = list(_section(location[:-1]).model_fields)
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        return (
+            f"{key} is not an option; "
+            + (f"did you mean {close[0]}? " if close else "")
+            + f"{_key(location[:-1]) or 'the stack file'} knows {', '.join(known)}"
+        )
+    if details["type"] == "missing":
+        return f"{key} is missing; give {_right(location)}"
+    if details["type"] == "value_error" and isinstance(details["input"], dict):
+        return f"{key} {details['ctx']['error']}"
+    given = PASSWORD.sub("//…@", json.dumps(details["input"], ensure_ascii=False))
+    if len(given) > MAX_SHOWN:
+        given = given[:MAX_SHOWN] + "…"
+    what = _key(location[:-1]) if isinstance(location[-1], int) else "it"
+    return f"{key} is {given}; {what} must be {_right(location)}"
+
+
+def _right(location: Location) -> str:
+    """What is right at a place: the field's description, or the keys that a section needs."""
+    *_, field = _fields(location)
+    if field.description:
+        return field.description
+    section = _section(location)
+    needed = [name for name, part in section.model_fields.items() if part.is_required()]
+    return f"a section with {', '.join(needed)}"
+
+
+def _key(location: Location) -> str:
+    """`("profiles", 0, "cpu")` as `profiles[0].cpu`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+def _fields(location: Location) -> Iterator[FieldInfo]:
+    """The fields on the way to a place of the stack file, the outermost first."""
+    section: type[Section] | None = StackFile
+    for part in location:
+        if isinstance(part, str) and section is not None:
+            field = section.model_fields[part]
+            yield field
+            section = _section_in(field.annotation)
+
+
+def _section(location: Location) -> type[Section]:
+    """The section at a place of the stack file."""
+    *_, last = [StackFile, *(_section_in(field.annotation) for field in _fields(location))]
+    return last or StackFile
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The section that a field's type holds, itself or as the item of a list, if it does."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    found = (_section_in(part) for part in get_args(annotation))
+    return next((section for section in found if section is not None), None)
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a whole `Pulumi.<stack>.yaml`, for editors."""
+    body = StackFile.model_json_schema()
+    secret = {
+        "type": "object",
+        "properties": {"secure": {"type": "string"}},
+        "required": ["secure"],
+        "additionalProperties": False,
+        "description": "a secret, set with `pulumi config set --secret`",
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A stack of mlhub",
+        "type": "object",
+        "properties": {
+            "config": {
+                "type": "object",
+                "properties": {PREFIX + name: part for name, part in body["properties"].items()},
+                "required": [PREFIX + name for name in body["required"]],
+                "patternProperties": {"^pulumi:": {}},
+                "additionalProperties": secret,
+            },
+            "encryptionsalt": {"type": "string", "description": "written by Pulumi"},
+            "encryptedkey": {"type": "string", "description": "written by Pulumi"},
+            "secretsprovider": {"type": "string", "description": "written by Pulumi"},
+        },
+        "required": ["config"],
+        "additionalProperties": False,
+        "$defs": body["$defs"],
+    }
