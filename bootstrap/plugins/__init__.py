@@ -27,7 +27,7 @@ SCRIPTS = {
 }
 """What the official release has beside its language host: the path in the SDK's module, SHA-256."""
 
-PROVIDERS = ("random", "keycloak")
+PROVIDERS = ("random", "keycloak", "harbor", "docker")
 MARK = "# Laid by bootstrap.plugins"
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,6 +11,7 @@ import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import grpc
@@ -18,7 +19,15 @@ from google.protobuf import empty_pb2, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from bootstrap.plugins.process import EngineLog, engine_address, serve
-from bootstrap.plugins.schema import Call, Change, Failure, PluginError, Property, ResourceType
+from bootstrap.plugins.schema import (
+    Call,
+    Change,
+    Failure,
+    Function,
+    PluginError,
+    Property,
+    ResourceType,
+)
 from bootstrap.plugins.values import (
     as_secret,
     decode_map,
@@ -40,6 +49,7 @@ class Package(ABC):
 
     config: tuple[Property, ...] = ()
     types: Mapping[str, ResourceType]
+    functions: Mapping[str, Function] = MappingProxyType({})
 
     @abstractmethod
     def configure(self, config: dict[str, Any], log: EngineLog) -> None:
@@ -51,12 +61,20 @@ class Package(ABC):
     def type_of(self, urn: str) -> ResourceType:
         token = urn.split("::")[2].rsplit("$", 1)[-1]
         if token not in self.types:
-            raise PluginError(
-                f"{token} is not among the types of this plug-in, which knows "
-                f"{', '.join(sorted(self.types))}; install the official one with "
-                f"`pulumi plugin install resource {self.name} {self.version}`"
-            )
+            raise self.lacks(token, "types", self.types)
         return self.types[token]
+
+    def function_of(self, token: str) -> Function:
+        if token not in self.functions:
+            raise self.lacks(token, "functions", self.functions)
+        return self.functions[token]
+
+    def lacks(self, token: str, kind: str, known: Iterable[str]) -> PluginError:
+        return PluginError(
+            f"{token} is not among the {kind} of this plug-in, which knows "
+            f"{', '.join(sorted(known)) or 'none'}; install the official one with "
+            f"`pulumi plugin install resource {self.name} {self.version}`"
+        )
 
 
 def detailed(change: Change) -> int:
@@ -248,11 +266,15 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return self._answer(context, request.urn, answer)
 
     def Invoke(self, request, context):  # type: ignore[no-untyped-def]
-        context.abort(
-            grpc.StatusCode.UNIMPLEMENTED,
-            f"{request.tok}: this plug-in has no functions; install the official one with "
-            f"`pulumi plugin install resource {self.package.name} {self.package.version}`",
-        )
+        def answer() -> Any:
+            function = self.package.function_of(request.tok)
+            arguments = decode_map(request.args)
+            if failures := function.check(arguments):
+                return provider_pb2.InvokeResponse(failures=failures_pb(failures))
+            answered: dict[str, Any] = {"return": encode_map(function.call(arguments))}
+            return provider_pb2.InvokeResponse(**answered)
+
+        return self._answer(context, "", answer)
 
     def _call(self, urn: str) -> Call:
         return Call(urn=urn, tell=lambda message: self.log.info(message, urn))
@@ -281,6 +303,7 @@ def some(changes: Iterable[object]) -> Any:
 
 JSON_TYPES: dict[str, dict[str, Any]] = {
     "set": {"type": "array", "items": {"type": "string"}},
+    "list": {"type": "array", "items": {"$ref": "pulumi.json#/Any"}},
     "map": {"type": "object", "additionalProperties": {"type": "string"}},
     "object": {"type": "object", "additionalProperties": {"$ref": "pulumi.json#/Any"}},
 }

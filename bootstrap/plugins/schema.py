@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from bootstrap.plugins.values import UNKNOWN, has_unknown
 
-Type = Literal["string", "boolean", "integer", "set", "map", "object"]
+Type = Literal["string", "boolean", "integer", "set", "list", "map", "object"]
 
 ZEROS: dict[str, Any] = {
     "string": "",
     "boolean": False,
     "integer": 0,
     "set": [],
+    "list": [],
     "map": {},
     "object": {},
 }
@@ -26,6 +27,7 @@ PYTHON: dict[str, type | tuple[type, ...]] = {
     "boolean": bool,
     "integer": int,
     "set": list,
+    "list": list,
     "map": dict,
     "object": dict,
 }
@@ -211,3 +213,28 @@ class ResourceType(ABC):
             elif p.output or p.computed:
                 result[p.name] = state.get(p.name, UNKNOWN)
         return result
+
+
+class Function(ABC):
+    """A question that a program asks while it runs, in previews too: nothing is made."""
+
+    token: str
+    arguments: tuple[Property, ...]
+
+    @abstractmethod
+    def call(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The answer. Unknown arguments never get here."""
+
+    def check(self, arguments: Mapping[str, Any]) -> list[Failure]:
+        known = {p.name: p for p in self.arguments}
+        failures = []
+        for name, value in arguments.items():
+            if name not in known:
+                reason = f"has no argument {name}; it knows {', '.join(sorted(known))}"
+                failures.append(Failure(name, f"{self.token} {reason}"))
+            elif complaint := known[name].complaint(value):
+                failures.append(Failure(name, f"{self.token}: {name} {complaint}"))
+        for wanted in self.arguments:
+            if wanted.required and wanted.name not in arguments:
+                failures.append(Failure(wanted.name, f"{self.token}: {wanted.name} is missing"))
+        return failures

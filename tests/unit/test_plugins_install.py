@@ -14,6 +14,8 @@ ALL = {
     "pulumi-resource-pulumi-python",
     "pulumi-resource-random",
     "pulumi-resource-keycloak",
+    "pulumi-resource-harbor",
+    "pulumi-resource-docker",
 }
 
 
@@ -51,7 +53,7 @@ def test_another_python_lays_the_wrappers_again(bin_dir: Path) -> None:
     assert "pulumi-resource-random" in install(bin_dir, Path("/usr/bin/python3"))
 
 
-@pytest.mark.parametrize("name", ["random", "keycloak"])
+@pytest.mark.parametrize("name", ["random", "keycloak", "harbor", "docker"])
 def test_an_official_plug_in_on_path_wins_and_ours_goes(
     bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -47,6 +47,8 @@ def test_a_python_version_becomes_a_plug_ins_as_with_the_official_host(
     [
         ("pulumi-keycloak", {"resource": True, "name": "keycloak", "version": "6.14.1"},
          ("keycloak", "v6.14.1")),
+        ("pulumiverse-harbor", {"resource": True, "name": "harbor", "server": "github://x"},
+         ("harbor", "v1.0.0")),
         ("acme-cloud", {"resource": True}, ("acme-cloud", "v1.0.0")),
         ("pulumi-old", None, ("old", "v1.0.0")),
         ("pulumi-policy", None, None),

@@ -1,7 +1,8 @@
 """Our plug-ins against the official SDKs that the program imports: the same names, types, secrecy.
 
 What cannot be read from the SDK (which change replaces a resource) is held here as a table, taken
-from the official schemas (pulumi-keycloak 6.14.1, pulumi-random 4.21.4).
+from the official schemas (pulumi-keycloak 6.14.1, pulumi-random 4.21.4,
+pulumi-harbor 3.10.21).
 """
 
 import inspect
@@ -10,13 +11,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pulumi
+import pulumi_docker as docker
 import pulumi_keycloak as keycloak
 import pulumi_random as random
+import pulumiverse_harbor as harbor
 import pytest
 from pulumi._types import input_type_py_to_pulumi_names
 from pulumi.runtime import mocks, settings
 
+from bootstrap.plugins import harbor_retention, harbor_robots
+from bootstrap.plugins.docker import Docker
+from bootstrap.plugins.harbor import Harbor
 from bootstrap.plugins.keycloak import Keycloak
+from bootstrap.plugins.provider import Package
 from bootstrap.plugins.random import Random
 from bootstrap.plugins.schema import ResourceType
 
@@ -35,6 +42,9 @@ OFFICIAL: dict[str, type[pulumi.CustomResource]] = {
     "keycloak:index/userGroups:UserGroups": keycloak.UserGroups,
     "keycloak:index/role:Role": keycloak.Role,
     "keycloak:index/groupRoles:GroupRoles": keycloak.GroupRoles,
+    "harbor:index/project:Project": harbor.Project,
+    "harbor:index/robotAccount:RobotAccount": harbor.RobotAccount,
+    "harbor:index/retentionPolicy:RetentionPolicy": harbor.RetentionPolicy,
 }
 
 REPLACED_WHEN_CHANGED = {
@@ -49,9 +59,14 @@ REPLACED_WHEN_CHANGED = {
     "keycloak:index/userGroups:UserGroups": {"realmId", "userId"},
     "keycloak:index/role:Role": {"realmId", "clientId", "import"},
     "keycloak:index/groupRoles:GroupRoles": {"realmId", "groupId"},
+    "harbor:index/project:Project": {"name"},
+    "harbor:index/robotAccount:RobotAccount": {"name", "level"},
+    "harbor:index/retentionPolicy:RetentionPolicy": {"scope"},
 }  # fmt: skip
 
-OURS: dict[str, ResourceType] = {**Random().types, **Keycloak().types}
+OURS: dict[str, ResourceType] = {
+    **Random().types, **Keycloak().types, **Harbor().types,
+}  # fmt: skip
 KINDS = {"str": "string", "bool": "boolean", "int": "integer", "Sequence": "set", "Mapping": "map"}
 
 
@@ -68,6 +83,8 @@ def official_inputs(official: type[pulumi.CustomResource]) -> dict[str, str]:
         found = [kind for word, kind in KINDS.items() if re.search(rf"\b{word}\b", annotation)]
         # A mapping or sequence of strings has both words; the container is the kind.
         kinds[name] = found[-1] if found else "object"
+        if kinds[name] == "set" and "Args" in annotation:
+            kinds[name] = "list"
     return kinds
 
 
@@ -113,7 +130,7 @@ def secret_outputs() -> Iterator[dict[str, set[str]]]:
 
     @pulumi.runtime.test
     def register() -> None:
-        fill = {"string": "CONFIDENTIAL", "set": [], "integer": 1}
+        fill = {"string": "CONFIDENTIAL", "set": [], "list": [], "integer": 1}
         for official in OFFICIAL.values():
             names = {v: k for k, v in input_type_py_to_pulumi_names(args_class(official)).items()}
             kinds = official_inputs(official)
@@ -177,10 +194,15 @@ def test_every_input_of_a_random_value_replaces_it(token: str) -> None:
 
 @pytest.mark.parametrize(
     ("official", "ours"),
-    [(keycloak.Provider, Keycloak()), (random.Provider, Random())],
+    [
+        (keycloak.Provider, Keycloak()),
+        (random.Provider, Random()),
+        (harbor.Provider, Harbor()),
+        (docker.Provider, Docker()),
+    ],
 )
 def test_provider_settings_have_the_official_names(
-    official: type[pulumi.ProviderResource], ours: Keycloak | Random
+    official: type[pulumi.ProviderResource], ours: Package
 ) -> None:
     names = set(input_type_py_to_pulumi_names(args_class(official)).values())
     assert {p.name for p in ours.config} <= names
@@ -212,3 +234,27 @@ def test_a_value_of_the_wrong_type_is_refused(token: str, name: str, value: obje
     reasons = [f.reason for f in OURS[token].check({name: value}) if f.property == name]
     assert len(reasons) == 1
     assert "is required" in reasons[0]
+
+
+# Functions and what is nested in lists: the SDK's own names
+
+
+def test_a_look_up_takes_and_gives_what_the_sdk_does() -> None:
+    (function,) = Docker().functions.values()
+    sent = inspect.getsource(docker.get_registry_image)
+    assert f"'{function.token}'" in sent
+    assert {p.name for p in function.arguments} == set(re.findall(r"__args__\['(\w+)'\]", sent))
+    read = official_outputs(docker.GetRegistryImageResult) | {"id"}
+    assert read == {"id", "name", "sha256Digest", "insecureSkipVerify"}
+
+
+def test_rules_and_permissions_have_the_official_names() -> None:
+    rules = set(input_type_py_to_pulumi_names(harbor.RetentionPolicyRuleArgs).values())
+    ours = {*harbor_retention.TEMPLATES, *harbor_retention.REPOSITORIES, *harbor_retention.TAGS}
+    assert ours | {"disabled", "untaggedArtifacts"} == rules
+    permission = input_type_py_to_pulumi_names(harbor.RobotAccountPermissionArgs).values()
+    access = input_type_py_to_pulumi_names(harbor.RobotAccountPermissionAccessArgs).values()
+    given = [{"kind": "k", "namespace": "n", "accesses": [{"resource": "r", "action": "a"}]}]
+    assert harbor_robots.accesses(given) == {("k", "n", "r", "a", "allow")}
+    assert set(permission) == set(given[0])
+    assert set(access) == {"resource", "action", "effect"}

@@ -1,0 +1,161 @@
+"""A Harbor project, its robots and its retention by the real CLI, against a small Harbor."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.harbor import HarborDouble, serving
+from tests.engine.stack import Stack
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+PASSWORD = "correct-horse-9"
+PROGRAM = """
+    import pulumi
+    import pulumi_random as random
+    import pulumiverse_harbor as harbor
+
+    config = pulumi.Config()
+    server = harbor.Provider(
+        "harbor", url=config.require("url"), username="admin", insecure=False,
+        password=config.require_secret("password"),
+    )
+    opts = pulumi.ResourceOptions(provider=server)
+    project = harbor.Project(
+        "project", name="mlhub", public=False, vulnerability_scanning=True,
+        deployment_security="high", storage_quota=50,
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=True)),
+    )
+    secret = random.RandomPassword("pull", length=32, special=False, min_upper=1, min_lower=1,
+                                   min_numeric=1)
+    robot = harbor.RobotAccount(
+        "pull", name="pull", level="project", description="pulls", secret=secret.result,
+        permissions=[{
+            "kind": "project", "namespace": project.name,
+            "accesses": [{"resource": "repository", "action": "pull"}],
+        }],
+        opts=opts,
+    )
+    harbor.RetentionPolicy(
+        "retention", scope=project.id, schedule="Daily",
+        rules=[{"most_recently_pushed": 5, "repo_matching": "**", "tag_matching": "**"}],
+        opts=opts,
+    )
+    pulumi.export("robot", robot.full_name)
+    pulumi.export("pull", robot.secret)
+"""
+RESOURCES = 4
+"""Of the program beside the stack and the provider: project, secret, robot, policy."""
+
+
+@pytest.fixture
+def harbor() -> Iterator[HarborDouble]:
+    with serving("admin", PASSWORD) as double:
+        yield double
+
+
+@pytest.fixture
+def platform(stack: Callable[[str], Stack], harbor: HarborDouble) -> Stack:
+    made = stack(PROGRAM)
+    made.configure(url=harbor.url, password=PASSWORD)
+    return made
+
+
+def test_a_preview_reaches_no_server(platform: Stack, harbor: HarborDouble) -> None:
+    assert platform.changes() == {"create": RESOURCES + 2}
+    assert harbor.requests == []
+
+
+def test_an_up_makes_all_of_it_once_and_no_secret_is_in_plain(
+    platform: Stack, harbor: HarborDouble, bin_dir: Path
+) -> None:
+    printed = platform.up("--diff")
+    said = "the official pulumi-resource-harbor is not installed" in printed
+    assert said == (bin_dir / "pulumi-resource-harbor").is_file()
+    robot = harbor.robot("robot$mlhub+pull")
+    secret = platform.secret("pull")
+    assert harbor.robot_secrets[robot["id"]] == secret
+    (policy,) = harbor.retentions.values()
+    assert policy["scope"]["ref"] == harbor.project("mlhub")["project_id"]
+    platform.up("--expect-no-changes")
+    platform("refresh", "--yes", "--skip-preview", "--expect-no-changes")
+    files = [f.read_text() for f in platform.folder.glob("state/**/*") if f.is_file()]
+    assert any("robot$mlhub+pull" in text for text in files), "the state lies elsewhere"
+    for word in (secret, PASSWORD):
+        assert word not in platform.export()
+        assert word not in printed
+        assert not any(word in text for text in files)
+
+
+def test_drift_is_seen_and_put_right_by_the_next_up(platform: Stack, harbor: HarborDouble) -> None:
+    platform.up()
+    harbor.project("mlhub")["metadata"] |= {"public": "true", "prevent_vul": "false"}
+    harbor.robot("robot$mlhub+pull")["permissions"][0]["access"].append(
+        {"resource": "repository", "action": "push", "effect": "allow"}
+    )
+    next(iter(harbor.retentions.values()))["rules"] = []
+    printed = platform.up("--refresh", "--diff")
+    metadata = harbor.project("mlhub")["metadata"]
+    assert (metadata["public"], metadata["prevent_vul"]) == ("false", "true"), printed
+    (permission,) = harbor.robot("robot$mlhub+pull")["permissions"]
+    assert [access["action"] for access in permission["access"]] == ["pull"]
+    assert len(next(iter(harbor.retentions.values()))["rules"]) == 1
+    platform.up("--refresh", "--expect-no-changes")
+
+
+def test_what_somebody_deleted_is_made_again(platform: Stack, harbor: HarborDouble) -> None:
+    platform.up()
+    harbor.robots.clear()
+    platform.up("--refresh")
+    robot = harbor.robot("robot$mlhub+pull")
+    assert harbor.robot_secrets[robot["id"]] == platform.secret("pull")
+
+
+@pytest.mark.parametrize("late", ["POST /projects", "POST /robots", "POST /retentions"])
+def test_an_up_killed_before_it_heard_the_answer_is_finished_by_the_next(
+    platform: Stack, harbor: HarborDouble, late: str
+) -> None:
+    harbor.late = {late: 30}
+    process = platform.start("up", "--yes", "--skip-preview")
+    deadline = time.monotonic() + 60
+    while late not in harbor.requests:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the request never came"
+        time.sleep(0.1)
+    platform.kill(process)
+    platform.wait_for_no_process()
+    harbor.late = {}
+    platform("cancel", "--yes")
+    platform.up()
+    assert platform.changes() == {}
+    assert (len(harbor.projects), len(harbor.robots), len(harbor.retentions)) == (1, 1, 1)
+    robot = harbor.robot("robot$mlhub+pull")
+    assert harbor.robot_secrets[robot["id"]] == platform.secret("pull")
+
+
+def test_destroy_is_refused_by_the_projects_protection(
+    platform: Stack, harbor: HarborDouble
+) -> None:
+    platform.up()
+    assert "protected" in platform.fails("destroy", "--yes", "--skip-preview")
+    assert harbor.project("mlhub")
+
+
+def test_a_wrong_password_is_one_sentence_that_does_not_repeat_it(platform: Stack) -> None:
+    platform.configure(password="not-the-password-9")
+    refusal = platform.fails("up", "--yes", "--skip-preview")
+    assert "refused the log-in of admin" in refusal
+    assert "not-the-password-9" not in refusal
+    assert "Traceback" not in refusal
+
+
+def test_a_program_that_uses_nothing_of_harbor_never_configures_it(
+    stack: Callable[[str], Stack],
+) -> None:
+    """The package is installed, so the plug-in has to be there; nothing more."""
+    made = stack("import pulumi\npulumi.export('x', 1)\n")
+    printed = made.up()
+    assert "harbor:" not in printed
+    assert "docker:" not in printed
