@@ -20,11 +20,16 @@ import yaml
 
 from components import names
 from components.config import StackFile
+from components.reach import silences
 from components.stackfile import path_of
 
 CONNECT_SECONDS = 5
 FREE_BYTES = 2 * 2**30
 """Below this a build or a database would fail in the middle, and not say that it was the disk."""
+
+
+CERT_MANAGER = {"cert-manager.io/cluster-issuer", "cert-manager.io/issuer"}
+"""With one of these annotations cert-manager makes the Secret once the ingress is there."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,9 @@ def problems(name: str, stack: StackFile, root: Path) -> list[str]:
         found += full_disk(root)
     if silence := unanswered(context):
         return [*found, silence]
-    if stack.identity.existing_secret:
-        found += missing_secret(path_of(name), stack, context)
-    return found
+    for reference in secret_references(stack):
+        found += missing_secret(path_of(name), reference, stack.hub.namespace, context)
+    return found + [f"{path_of(name)}: {sentence}" for sentence in silences(stack)]
 
 
 def missing_files(stack: StackFile, root: Path) -> Iterator[str]:
@@ -62,6 +67,8 @@ def missing_files(stack: StackFile, root: Path) -> Iterator[str]:
             f"hub.chart.path is {path}, where no Chart.yaml is; "
             "give the folder of a chart, relative to the project"
         )
+    if stack.images.build is None:
+        return
     known = sorted(dockerfile.parent.name for dockerfile in root.glob("images/*/Dockerfile"))
     for number, profile in enumerate(stack.profiles):
         if profile.image not in known:
@@ -158,18 +165,45 @@ def _silent(who: str, context: Context, reason: object) -> str:
     )
 
 
-def missing_secret(file: str, stack: StackFile, context: Context) -> Iterator[str]:
-    """What is wrong with the Secret that the stack says exists. Its values are never read."""
-    name, namespace = stack.identity.existing_secret, stack.hub.namespace
+@dataclass(frozen=True)
+class SecretReference:
+    """A Secret that the stack says exists."""
+
+    key: str
+    """Where the stack file names it."""
+    name: str
+    keys: frozenset[str]
+    how: str
+    """How a person makes it: what comes after `kubectl create secret `, and what else would do."""
+
+
+def secret_references(stack: StackFile) -> Iterator[SecretReference]:
+    """The Secrets in the hub's namespace that others make."""
+    if name := stack.identity.existing_secret:
+        how = (
+            f"generic {name} --from-literal=client_id=… --from-file=client_secret=…`, or leave "
+            "the option out"
+        )
+        keys = frozenset({"client_id", "client_secret"})
+        yield SecretReference("identity.existing_secret", name, keys, how)
+    ingress = stack.hub.ingress
+    if ingress is not None and not CERT_MANAGER & set(ingress.annotations):
+        name = ingress.tls_secret
+        how = f"tls {name} --cert=… --key=…`, or name an issuer in hub.ingress.annotations"
+        keys = frozenset({"tls.crt", "tls.key"})
+        yield SecretReference("hub.ingress.tls_secret", name, keys, how)
+
+
+def missing_secret(
+    file: str, reference: SecretReference, namespace: str, context: Context
+) -> Iterator[str]:
+    """What is wrong with a Secret that the stack says exists. Its values are never read."""
     keys = "{{range $key, $value := .data}}{{$key}} {{end}}"
     command = ["kubectl", "--kubeconfig", str(context.kubeconfig), "--context", context.name]
     command += ["--namespace", namespace, "--request-timeout", "10s"]
-    command += ["get", "secret", str(name), "--output", f"go-template={keys}"]
-    place = f"{file}: identity.existing_secret is {name}"
-    advice = (
-        f"create it with `kubectl -n {namespace} create secret generic {name} "
-        "--from-literal=client_id=… --from-file=client_secret=…`, or leave the option out"
-    )
+    command += ["get", "secret", reference.name, "--output", f"go-template={keys}"]
+    place = f"{file}: {reference.key} is {reference.name}"
+    advice = f"create it with `kubectl -n {namespace} create secret {reference.how}"
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except FileNotFoundError:
@@ -177,6 +211,6 @@ def missing_secret(file: str, stack: StackFile, context: Context) -> Iterator[st
     except subprocess.CalledProcessError as error:
         yield f"{place}, which cannot be read ({error.stderr.strip()}); {advice}"
     else:
-        lacking = {"client_id", "client_secret"} - set(answer.stdout.split())
+        lacking = reference.keys - set(answer.stdout.split())
         if lacking:
             yield f"{place}, which lacks the key {' and '.join(sorted(lacking))}; {advice}"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from components.config import SECRET_KEYS, Identity, Section, StackFile, in_bytes
+from components.config import SECRET_KEYS, Chart, Identity, Section, StackFile, in_bytes
 
 PREFIX = "mlhub:"
 """What Pulumi puts before a key of this project in the stack file."""
@@ -88,6 +88,12 @@ def load(stack: str, raw: Mapping[str, str], secret_keys: Collection[str] = ()) 
     if sentences:
         raise StackFileError([f"{file}: {sentence}" for sentence in sentences])
     return found
+
+
+def with_chart(stack: StackFile, folder: str) -> StackFile:
+    """The stack with its hub's chart from a folder."""
+    hub = stack.hub.model_copy(update={"chart": Chart(path=folder)})
+    return stack.model_copy(update={"hub": hub})
 
 
 def contradictions(stack: StackFile) -> Iterator[str]:

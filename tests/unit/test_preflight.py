@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from components import preflight
-from components.config import Cluster, StackFile
+from components.config import Cluster, Ingress, StackFile
 from tests.unit.recorder import stack_file
 
 FILE = "stacks/Pulumi.local.yaml"
@@ -275,3 +275,21 @@ class TestT2WithoutTheSecretTheDeployFailsClearly:
         monkeypatch.setenv("PATH", str(kubectl.parent))
         (sentence,) = preflight.problems("local", existing, checkout)
         assert sentence.endswith("is not on PATH; install kubectl")
+
+    def test_J8_the_ingress_wants_its_tls_secret(self, local, checkout, kubectl):
+        self.does(kubectl, "echo 'secrets \"tls\" not found' >&2; exit 1")
+        assert preflight.problems("local", with_ingress(local), checkout) == [
+            f'{FILE}: hub.ingress.tls_secret is tls, which cannot be read (secrets "tls" not '
+            "found); create it with `kubectl -n jupyterhub create secret tls tls --cert=… "
+            "--key=…`, or name an issuer in hub.ingress.annotations"
+        ]
+
+    def test_J8_a_secret_that_cert_manager_will_make_is_not_asked_for(self, local, checkout):
+        issuer = {"cert-manager.io/cluster-issuer": "internal"}
+        assert preflight.problems("local", with_ingress(local, **issuer), checkout) == []
+
+
+def with_ingress(stack: StackFile, **annotations: str) -> StackFile:
+    ingress = Ingress(class_name="nginx", tls_secret="tls", annotations=annotations)
+    hub = stack.hub.model_copy(update={"ingress": ingress, "node_port": None})
+    return stack.model_copy(update={"hub": hub})
