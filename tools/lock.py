@@ -3,10 +3,13 @@
 One lock serves both architectures: it is resolved for every platform, with markers, for the
 Python 3.11 that Debian and the base image have. `--check` changes nothing and fails where a lock
 is not in step; `--upgrade` takes newer versions, otherwise what is locked stays.
+
+A source that includes another by `-r` gets that one's versions wherever it can: an image then adds
+to the layers of the image below instead of replacing them.
 """
 
 import argparse
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,28 +27,51 @@ SOURCES = (
 
 
 def sources() -> list[Path]:
-    """What there is to lock, in an order where an included file comes first."""
-    return [file for pattern in SOURCES for file in sorted(ROOT.glob(pattern))]
+    """What there is to lock, an included file before those that include it."""
+    found = [file for pattern in SOURCES for file in sorted(ROOT.glob(pattern))]
+    return sorted(found, key=lambda source: len(lineage(source)))
 
 
-def compile_lock(source: Path, lock: Path, *, upgrade: bool) -> None:
+def lineage(source: Path) -> list[Path]:
+    """The source that `source` includes by `-r`, the one that this includes, and so on."""
+    included = re.search(r"^-r (\S+)", source.read_text(), re.MULTILINE)
+    if included is None:
+        return []
+    below = (source.parent / included[1]).resolve()
+    return [below, *lineage(below)]
+
+
+def entries(lock: Path) -> dict[str, str]:
+    """The text of a lock's entries by package; a package has several where markers differ."""
+    found: dict[str, str] = {}
+    for entry in (
+        re.split(r"^(?=\S)", lock.read_text(), flags=re.MULTILINE) if lock.exists() else ()
+    ):
+        name = re.split("[=<>!~ ;]", entry, maxsplit=1)[0]
+        found[name] = found.get(name, "") + entry
+    return found
+
+
+def preferred(source: Path, *, upgrade: bool) -> str:
+    """The versions to keep where they fit, as a lock: the included one's before its own."""
+    below = {}
+    for included in reversed(lineage(source)):
+        below |= entries(included.with_suffix(".txt"))
+    own = {} if upgrade else entries(source.with_suffix(".txt"))
+    return "".join((own | below).values())
+
+
+def compile_lock(source: Path, *, upgrade: bool) -> str:
+    """The lock of `source`, made anew."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header"]
     command += ["--universal", "--python-version", "3.11", "--generate-hashes"]
     command += ["--no-annotate", "--no-config"]
-    command += ["--upgrade"] if upgrade else []
-    subprocess.run([*command, str(source), "--output-file", str(lock)], check=True)
-
-
-def in_step(source: Path) -> bool:
-    """Whether compiling again, from the versions locked, gives the same lock."""
-    lock = source.with_suffix(".txt")
-    if not lock.exists():
-        return False
     with tempfile.TemporaryDirectory() as folder:
-        again = Path(folder) / lock.name
-        shutil.copy(lock, again)
-        compile_lock(source, again, upgrade=False)
-        return again.read_text() == lock.read_text()
+        # uv keeps the versions that it finds in its output file.
+        lock = Path(folder) / "lock.txt"
+        lock.write_text(preferred(source, upgrade=upgrade))
+        subprocess.run([*command, str(source), "--output-file", str(lock)], check=True)
+        return lock.read_text()
 
 
 def main() -> int:
@@ -57,13 +83,13 @@ def main() -> int:
     stale = []
     for source in sources():
         start = time.monotonic()
-        name = source.relative_to(ROOT)
+        name, lock = source.relative_to(ROOT), source.with_suffix(".txt")
         if options.check:
-            done = in_step(source)
+            done = lock.exists() and lock.read_text() == compile_lock(source, upgrade=False)
             stale += [] if done else [str(name)]
             what = "in step" if done else "NOT in step"
         else:
-            compile_lock(source, source.with_suffix(".txt"), upgrade=options.upgrade)
+            lock.write_text(compile_lock(source, upgrade=options.upgrade))
             what = "locked"
         print(f"{what}: {name} ({time.monotonic() - start:.1f} s)")
     if stale:

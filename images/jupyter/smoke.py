@@ -1,22 +1,27 @@
 """What a user image must be able to do, asked at build: `smoke.py MODULE …`.
 
+A project's image is asked `smoke.py --requirements FILE`: each package that FILE names is imported.
 The home is an empty folder here, as it is at a person's first log-in: a volume mounted over
 /home/jovyan must hide nothing.
 """
 
 # ruff: noqa: S101, PT018, S310, PLW1510, RUF005
 
+import argparse
 import importlib
+import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.request
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import websocket
@@ -32,12 +37,52 @@ def output(*command: str) -> str:
     return done.stdout
 
 
-for tool in ("gcc", "cc", "make", "node", "npm", "sudo"):
+def modules_of(requirements: Path) -> list[str]:
+    """The modules of the packages that a requirements file names itself."""
+    found = []
+    provided = packages_distributions()
+    for line in requirements.read_text().splitlines():
+        named = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
+        if named is None:
+            continue
+        name = canonical(named[0])
+        modules = [
+            module
+            for module, distributions in provided.items()
+            if name in map(canonical, distributions) and not module.startswith("_")
+        ]
+        assert modules, f"{requirements}: {named[0]} brings no module that can be imported"
+        found += modules
+    return found
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--requirements", type=Path)
+parser.add_argument("modules", nargs="*")
+given = parser.parse_args()
+
+skeleton = {file.name for file in Path("/etc/skel").iterdir()}
+ours = {file.name for file in Path("/home/jovyan").iterdir()} - skeleton
+assert not ours, f"{ours} in the home, where a volume will hide it"
+
+# Triton compiles at run time; nothing else in a user image may.
+compiles = importlib.util.find_spec("triton") is not None
+for tool in ("g++", "make", "node", "npm", "sudo", *(() if compiles else ("gcc", "cc"))):
     assert shutil.which(tool) is None, f"{tool} does not belong in a user image"
+if compiles:
+    (home / "launcher.c").write_text("#include <Python.h>\n")
+    headers = sysconfig.get_paths(scheme="posix_prefix")["include"]
+    library = str(home / "launcher.so")
+    output("gcc", "-shared", "-fPIC", f"-I{headers}", str(home / "launcher.c"), "-o", library)
 
 output("uv", "pip", "check", "--system", "--quiet", "--no-cache")
 print("jupyterhub-singleuser", output("jupyterhub-singleuser", "--version").strip())
-for module in (*sys.argv[1:], "notebooks.activity", "notebooks.start"):
+modules = given.modules + (modules_of(given.requirements) if given.requirements else [])
+for module in (*modules, "notebooks.activity", "notebooks.start"):
     start = time.monotonic()
     importlib.import_module(module)
     print(f"import {module} ({time.monotonic() - start:.1f} s)", flush=True)

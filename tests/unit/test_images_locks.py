@@ -10,7 +10,25 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "images"
 SOURCES = sorted([*IMAGES.glob("*/requirements.in"), *IMAGES.glob("packages/*requirements.in")])
-USER_IMAGES = [f for f in SOURCES if re.search("^jupyterlab", f.read_text(), re.MULTILINE)]
+
+
+def below(source: Path) -> Path | None:
+    """The source that `source` includes."""
+    included = re.search(r"^-r (\S+)$", source.read_text(), re.MULTILINE)
+    return (source.parent / included[1]).resolve() if included else None
+
+
+def wanted(source: Path) -> list[Requirement]:
+    """What `source` and those below it ask for."""
+    lines = (line.split("#")[0].strip() for line in source.read_text().splitlines())
+    own = [Requirement(line) for line in lines if line and not line.startswith("-r ")]
+    included = below(source)
+    return [*own, *(wanted(included) if included else [])]
+
+
+USER_IMAGES = [f for f in SOURCES if "jupyterlab" in {each.name for each in wanted(f)}]
+ON_ANOTHER = [f for f in USER_IMAGES if below(f)]
+ARCHITECTURES = ("x86_64", "aarch64")
 
 
 def entries(lock: Path) -> list[tuple[Requirement, list[str]]]:
@@ -25,10 +43,11 @@ def entries(lock: Path) -> list[tuple[Requirement, list[str]]]:
     return found
 
 
-def pinned(lock: Path) -> dict[str, str]:
+def pinned(lock: Path, architecture: str = "x86_64") -> dict[str, str]:
     """Name to version for this project's Python on Linux."""
     environment = {"python_version": "3.11", "python_full_version": "3.11.2"}
-    environment |= {"sys_platform": "linux", "os_name": "posix", "platform_machine": "x86_64"}
+    environment |= {"sys_platform": "linux", "os_name": "posix", "platform_system": "Linux"}
+    environment |= {"platform_machine": architecture, "implementation_name": "cpython"}
     return {
         canonicalize_name(requirement.name): str(requirement.specifier).removeprefix("==")
         for requirement, _ in entries(lock)
@@ -36,14 +55,10 @@ def pinned(lock: Path) -> dict[str, str]:
     }
 
 
-def wanted(source: Path) -> list[Requirement]:
-    lines = (line.split(" #")[0].strip() for line in source.read_text().splitlines())
-    return [Requirement(line) for line in lines if line and not line.startswith("#")]
-
-
 def test_every_image_with_a_lock_is_found():
-    assert {"base", "hub", "proxy", "ml-cpu", "packages"} <= {f.parent.name for f in SOURCES}
-    assert USER_IMAGES
+    assert {"base", "hub", "proxy", "packages"} <= {f.parent.name for f in SOURCES}
+    profiles = {"ml-cpu", "ml-gpu", "fine-tuning", "agent-dev", "financial-predictor"}
+    assert profiles <= {f.parent.name for f in USER_IMAGES}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda f: f.parent.name)
@@ -94,10 +109,50 @@ def test_the_services_tested_here_are_those_of_the_hub_image():
         assert tested[name] == hub[name], name
 
 
-def test_T10_the_standard_image_has_the_table_of_packages():
-    versions = pinned(IMAGES / "ml-cpu/requirements.txt")
-    table = {"jupyterlab", "pandas", "scikit-learn", "matplotlib", "transformers", "litellm"}
-    assert table | {"mlflow", "ipykernel", "papermill", "jupyterhub"} <= versions.keys()
+TABLE = {
+    "ml-cpu": "jupyterlab pandas scikit-learn matplotlib transformers litellm mlflow",
+    "ml-gpu": "torch accelerate nvitop gpustat",
+    "fine-tuning": "torch unsloth trl peft deepspeed bitsandbytes",
+    "agent-dev": "langchain langgraph crewai autogen-agentchat chromadb qdrant-client faiss-cpu",
+}
+"""The packages of row T, column by column."""
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("image", TABLE)
+def test_T10_every_image_has_its_column_of_the_table(image, architecture):
+    versions = pinned(IMAGES / image / "requirements.txt", architecture)
+    server = {"jupyterhub", "ipykernel", "papermill"}
+    assert server | set(f"{TABLE['ml-cpu']} {TABLE[image]}".split()) <= versions.keys()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_T10_the_gpu_images_have_cudas_libraries(architecture):
+    for image in ("ml-gpu", "fine-tuning"):
+        versions = pinned(IMAGES / image / "requirements.txt", architecture)
+        assert {"nvidia-cublas", "nvidia-cudnn-cu13", "triton"} <= versions.keys()
+
+
+def test_J7_a_lock_differs_between_architectures_only_where_the_docs_say_so():
+    for source in SOURCES:
+        lock = source.with_suffix(".txt")
+        amd64, arm64 = (pinned(lock, architecture) for architecture in ARCHITECTURES)
+        apart = set(amd64.items()) ^ set(arm64.items())
+        assert {name for name, _ in apart} <= ONE_ARCHITECTURE, source.parent.name
+
+
+ONE_ARCHITECTURE = {"xformers"}
+"""Faster attention for older GPUs; Unsloth does without where there is no wheel of it."""
+
+
+@pytest.mark.parametrize("source", ON_ANOTHER, ids=lambda f: f.parent.name)
+def test_an_image_on_another_replaces_little_of_it(source):
+    """What it replaces is stored and pulled twice: at most one package in twenty."""
+    lower = pinned(below(source).with_suffix(".txt"))
+    upper = pinned(source.with_suffix(".txt"))
+    assert lower.keys() <= upper.keys()
+    replaced = {name for name, version in lower.items() if upper[name] != version}
+    assert len(replaced) <= len(lower) / 20, replaced
 
 
 def test_the_npm_lock_is_in_step_and_has_integrity_without_hosts():
