@@ -54,7 +54,7 @@ def entries(lock: Path) -> dict[str, str]:
 
 def preferred(source: Path, *, upgrade: bool) -> str:
     """The versions to keep where they fit, as a lock: the included one's before its own."""
-    below = {}
+    below: dict[str, str] = {}
     for included in reversed(lineage(source)):
         below |= entries(included.with_suffix(".txt"))
     own = {} if upgrade else entries(source.with_suffix(".txt"))
