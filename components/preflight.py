@@ -158,7 +158,8 @@ def unanswered(context: Context) -> str | None:
 
 
 def _silent(who: str, context: Context, reason: object) -> str:
-    why = getattr(reason, "strerror", None) or reason
+    timed_out = isinstance(reason, TimeoutError)
+    why = "timed out" if timed_out else getattr(reason, "strerror", None) or reason
     return (
         f"{who} does not answer at {context.server} ({why}); start it or connect to its network, "
         "then run the same command again (a preview compares with the cluster, so it needs it, too)"
