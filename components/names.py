@@ -15,6 +15,8 @@ HUB_SECRET = "mlhub-hub"  # noqa: S105
 KEYCLOAK_ADMIN_SECRET = "keycloak-admin"  # noqa: S105
 POSTGRES_SECRET = "postgres"  # noqa: S105
 DEMO_USERS_SECRET = "demo-users"  # noqa: S105
+MLFLOW_SECRET = "mlflow"  # noqa: S105
+MLFLOW_S3_SECRET = "mlflow-s3"  # noqa: S105
 
 PULL_SECRET = "mlhub-registry"  # noqa: S105
 
@@ -24,12 +26,22 @@ POSTGRES = "postgres"
 POSTGRES_PORT = 5432
 POSTGRES_CLAIM = "postgres-data"
 
+MLFLOW = "mlflow"
+MLFLOW_SERVICE = "mlflow-service"
+"""With its namespace `mlflow` the documented address (row J3)."""
+MLFLOW_PORT = 5000
+
+HUB_SERVICE = "hub"
+HUB_PORT = 8081
+"""The hub's API, as both charts name it."""
+
 GROUPS_CLAIM = "groups"
 
 HUB_DATABASE = "jupyterhub"
 """The hub's database and the role that owns it."""
 
 KEYCLOAK_DATABASE = "keycloak"
+MLFLOW_DATABASE = "mlflow"
 
 
 def labels(component: str) -> dict[str, str]:

@@ -1,0 +1,87 @@
+"""Who is behind a token: asked of the Hub, remembered for a while, and known to MLflow by then.
+
+MLflow wants every person in its own database. They are made there at first sight, with a password
+that nobody knows and a workspace of their own, and get nothing in the default one: whoever may make
+something in a workspace sees all of its experiments and runs in searches (MLflow 3.17,
+`_role_based_read_predicate`).
+"""
+
+import hashlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cachetools import TTLCache
+from mlflow.entities import Workspace
+from mlflow.exceptions import MlflowException
+from mlflow.server.auth import store
+from mlflow.server.auth.permissions import MANAGE
+from mlflow.server.workspace_helpers import _get_workspace_store
+
+from mlhub.mlflow.hub import Hub, HubSilentError, Person
+from mlhub.slugs import personal_workspace
+
+REMEMBERED_SECONDS = 10
+"""How long an answer of the Hub counts, and so how long a revoked token still works."""
+
+SILENT_SECONDS = 3
+"""How long nobody asks a Hub that did not answer."""
+
+log = logging.getLogger(__name__)
+
+
+class People:
+    def __init__(self, hub: Hub):
+        self._hub = hub
+        self._remembered: TTLCache[bytes, Person | None] = TTLCache(10_000, REMEMBERED_SECONDS)
+        self._lock = threading.Lock()
+        self._enrolling = threading.Lock()
+        self._silent_until = 0.0
+
+    def bearer(self, token: str) -> Person | None:
+        """None for a token that is no person's. Raises HubSilentError."""
+        key = hashlib.sha256(token.encode()).digest()
+        with self._lock:
+            if key in self._remembered:
+                return self._remembered[key]
+        if time.monotonic() < self._silent_until:
+            raise HubSilentError("it did not answer a moment ago")
+        try:
+            person = self._hub.bearer(token)
+        except HubSilentError as error:
+            self._silent_until = time.monotonic() + SILENT_SECONDS
+            log.error("The Hub does not answer: %s", error)
+            raise
+        if person is not None:
+            with self._enrolling:
+                enrol(person)
+        with self._lock:
+            self._remembered[key] = person
+        return person
+
+
+def enrol(person: Person) -> None:
+    """Bring MLflow's record of a person in line with the Hub's."""
+    if not store.has_user(person.name):
+        with unless_there():
+            store.create_user(person.name, secrets.token_urlsafe(32), is_admin=person.admin)
+    if store.get_user(person.name).is_admin != person.admin:
+        store.update_user(person.name, is_admin=person.admin)
+    own = personal_workspace(person.name)
+    if store.get_workspace_permission(own, person.name) is None:
+        with unless_there():
+            _get_workspace_store().create_workspace(Workspace(name=own, description=person.name))
+        store.set_workspace_permission(own, person.name, MANAGE.name)
+
+
+@contextmanager
+def unless_there() -> Iterator[None]:
+    """Making what another server has just made is as good as having made it."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
