@@ -40,7 +40,10 @@ async def pod_of(app: Any, name: str = "alice", **user_options: str) -> tuple[An
     """The pod and the claim that `name` would get, as the API would be sent them."""
     user = SimpleNamespace(name=name, id=1, url=f"/user/{name}/", escaped_name=name, settings={})
     hub = app.hub
-    spawner = MlhubSpawner(config=app.config, user=user, hub=hub, _mock=True)
+    user.groups = []
+    spawner = MlhubSpawner(
+        config=app.config, user=user, hub=hub, authenticator=app.authenticator, _mock=True
+    )
     spawner.user_options = user_options
     spawner.server = SimpleNamespace(base_url=f"/user/{name}/")
     spawner.api_token = spawner.oauth_client_id = "x"
@@ -92,6 +95,26 @@ async def test_V4_the_culler_may_do_what_it_needs_and_no_more(app):
         "delete:servers",
     }
     assert [owner.name for owner in role.services] == ["jupyterhub-idle-culler"]
+
+
+async def test_a_service_has_the_token_of_the_secret_and_the_scopes_of_its_role(
+    hub_pod, kubernetes
+):
+    role = {"scopes": ["read:users:name"], "services": ["execution"]}
+    given = {"services": {"execution": {}}, "loadRoles": {"execution": role}}
+    async with initialized(
+        hub_pod, chart_values({"hub": given, "cull": {"enabled": False}})
+    ) as app:
+        (service,) = app.services
+        role = app.db.query(Role).filter_by(name="execution").one()
+    assert service == {
+        "name": "execution",
+        "api_token": SECRETS["hub.services.execution.apiToken"],
+    }
+    assert (role.scopes, [owner.name for owner in role.services]) == (
+        ["read:users:name"],
+        ["execution"],
+    )
 
 
 async def test_V4_the_culler_understands_its_options(hub_pod, kubernetes):
@@ -230,8 +253,10 @@ async def test_values_reach_the_traits_that_they_name(hub_pod, kubernetes):
 
 
 async def test_T2_a_secret_without_a_key_ends_the_hub_and_names_both(hub_pod, kubernetes):
+    services = {key.split(".")[2]: {} for key in SECRETS if key.startswith("hub.services.")}
+    del services["jupyterhub-idle-culler"]
     for key in SECRETS:
-        values = chart_values()
+        values = chart_values({"hub": {"services": services}})
         mount(hub_pod, values)
         (hub_pod / "existing-secret" / key).unlink()
         with pytest.raises(SystemExit, match=rf"mlhub-hub .* has no key {key}"):

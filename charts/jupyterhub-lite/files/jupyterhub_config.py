@@ -117,7 +117,11 @@ if storage["type"] == "dynamic":
 c.KubeSpawner.volumes = volumes + listed(storage["extraVolumes"])
 c.KubeSpawner.volume_mounts = volume_mounts + listed(storage["extraVolumeMounts"])
 
-c.JupyterHub.services, c.JupyterHub.load_roles = [], []
+c.JupyterHub.services = [
+    {"name": name, "api_token": secret(f"hub.services.{name}.apiToken"), **service}
+    for name, service in hub["services"].items()
+]
+c.JupyterHub.load_roles = [{"name": name, **role} for name, role in hub["loadRoles"].items()]
 if cull["enabled"]:
     culler = "jupyterhub-idle-culler"
     command = [
