@@ -1,0 +1,81 @@
+"""What is held and what is promised; one thread asks, so that no two get the same share.
+
+The pods are the truth. Between a yes and its pod stands a reservation, which ends when the pod is
+seen, when the start failed, or when its time is over. No method awaits: in the hub's event loop
+each is atomic.
+"""
+
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+from mlhub.admission.decision import Answer, Ask, Hours, decide
+from mlhub.admission.holdings import Holding
+from mlhub.admission.limits import Quotas
+
+
+@dataclass(frozen=True)
+class Reservation:
+    holding: Holding
+    expires: float
+    """On the clock of the ledger, in seconds."""
+
+
+class Ledger:
+    """Decides, and keeps what it promised.
+
+    `seen` gives what the pods hold by their uid, `hours` the GPU-hours of this week; `clock` is a
+    monotonic one, in seconds.
+    """
+
+    def __init__(
+        self,
+        quotas: Quotas,
+        seen: Callable[[], Mapping[str, Holding]],
+        hours: Callable[[], Hours],
+        clock: Callable[[], float],
+    ):
+        self.quotas = quotas
+        self.hours = hours
+        self._seen = seen
+        self._clock = clock
+        self._reserved: dict[str, Reservation] = {}
+
+    def held(self) -> Collection[Holding]:
+        """Everything that counts now, each server and run once."""
+        pods = self._seen().values()
+        for pod in pods:
+            self._reserved.pop(pod.reservation, None)
+        now = self._clock()
+        for expired in [key for key, kept in self._reserved.items() if kept.expires <= now]:
+            del self._reserved[expired]
+        return [*pods, *(kept.holding for kept in self._reserved.values())]
+
+    def ask(self, ask: Ask) -> Answer:
+        """The answer as things are, without a promise."""
+        return decide(ask, self.held(), self.quotas, self.hours())
+
+    def admit(self, ask: Ask, seconds: float, reservation: str = "") -> Answer:
+        """The answer, and with a yes a promise for `seconds`; an own `reservation` is renewed."""
+        if reservation in self._reserved:
+            kept = self._reserved.pop(reservation)
+            ask = replace(ask, name=kept.holding.name)
+        answer = self.ask(ask)
+        if not answer.admitted:
+            return answer
+        # Of what a label takes; kept for the run that renews after the hub's restart.
+        key = reservation or secrets.token_hex(8)
+        holding = Holding(
+            ask.name, ask.owner, ask.size, ask.charges, reservation=key, profile=ask.profile
+        )
+        self._reserved[key] = Reservation(holding, self._clock() + seconds)
+        return replace(answer, reservation=key)
+
+    def release(self, reservation: str) -> bool:
+        """End a promise; False if there is none, for it is over or its pod is there."""
+        return self._reserved.pop(reservation, None) is not None
+
+    def owner_of(self, reservation: str) -> str | None:
+        """Whose a promise is, or None."""
+        kept = self._reserved.get(reservation)
+        return kept.holding.owner if kept else None
