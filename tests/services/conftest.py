@@ -1,5 +1,6 @@
 """Real JupyterHub, OAuthenticator and KubeSpawner, in process, with doubles of what is around."""
 
+import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from aiohttp.web import Application, AppRunner, TCPSite
 from kubernetes_asyncio.config import kube_config
 from kubespawner.clients import load_config
 
+from mlhub.hub import audit
 from tests.services.hub import Hub, chart_values, running
 from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, Keycloak
 from tests.services.kubernetes import Kubernetes
@@ -120,3 +122,11 @@ async def start_hub(
 async def hub(start_hub: Any) -> Hub:
     """A hub of the chart's defaults."""
     return await start_hub()
+
+
+@pytest.fixture
+def audited(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[dict[str, Any]]]:
+    """`audited(event)`: the lines of the audit trail so far whose event ends so."""
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(audit.log, "info", lambda line: lines.append(json.loads(line)))
+    return lambda event: [line for line in lines if line["event"].endswith(event)]

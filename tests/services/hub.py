@@ -7,7 +7,7 @@ database, the addresses and the proxy are other than in the pod.
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ SECRETS = {
     "hub.config.ConfigurableHTTPProxy.auth_token": "token of the proxy",
     "hub.db.password": "password of the database",
     "hub.services.jupyterhub-idle-culler.apiToken": "ef" * 32,
+    "hub.services.execution.apiToken": "01" * 32,
+    "hub.services.stranger.apiToken": "23" * 32,
 }
 IDENTITY = {
     "public_url": "http://keycloak.example.com",
@@ -124,6 +126,13 @@ def mount(etc: Path, values: Mapping[str, Any], secrets: Mapping[str, str] = SEC
     (etc / "secret" / "values.yaml").write_text(yaml.safe_dump(dict(values)))
     for key, value in secrets.items():
         (etc / "existing-secret" / key).write_text(value)
+
+
+async def until(holds: Callable[[], Any], seconds: float = 60) -> None:
+    """Return once `holds` does; a busy machine may be slow."""
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.02)
 
 
 @dataclass

@@ -21,6 +21,15 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def selects(selector: str, item: Object) -> bool:
+    """Whether a label selector of `key` and `key=value` terms takes an object."""
+    labels = item["metadata"].get("labels") or {}
+    terms = [term.partition("=") for term in selector.split(",") if term]
+    return all(
+        labels.get(key) == value if equals else key in labels for key, equals, value in terms
+    )
+
+
 @dataclass
 class Kubernetes:
     """`then` is called with each new pod and returns its status."""
@@ -29,15 +38,28 @@ class Kubernetes:
     refuse: Callable[[str, Object], str | None] = lambda kind, item: None
     """The message with which it forbids an object, or None."""
     kept: dict[str, dict[str, Object]] = field(
-        default_factory=lambda: {"pods": {}, "persistentvolumeclaims": {}, "events": {}}
+        default_factory=lambda: {
+            "pods": {},
+            "persistentvolumeclaims": {},
+            "events": {},
+            "nodes": {},
+        }
     )
-    _watchers: dict[str, list[asyncio.Queue[Object | None]]] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
+    """Kinds about which it answers 500."""
+    lists: list[str] = field(default_factory=list)
+    """The kind of each list that it was asked for."""
+    _uids: Any = field(default_factory=itertools.count)
+    _watchers: dict[str, list[tuple[str, asyncio.Queue[Object | None]]]] = field(
+        default_factory=dict
+    )
 
     def application(self) -> web.Application:
         app = web.Application()
         kind = "/api/v1/namespaces/{namespace}/{kind}"
         app.add_routes(
             [
+                web.get("/api/v1/{kind:nodes}", self._list),
                 web.get(kind, self._list),
                 web.post(kind, self._create),
                 web.get(kind + "/{name}", self._read),
@@ -65,29 +87,47 @@ class Kubernetes:
         self.kept["events"][name] = event
         self._tell("events", "ADDED", event)
 
+    def put(self, kind: str, item: Object) -> None:
+        """An object that somebody else made, or changed."""
+        name = item["metadata"]["name"]
+        change = "MODIFIED" if name in self.kept[kind] else "ADDED"
+        item["metadata"] |= {"uid": f"uid-of-{name}", "resourceVersion": "1"}
+        self.kept[kind][name] = item
+        self._tell(kind, change, item)
+
+    def drop(self, kind: str, name: str) -> None:
+        """An object that somebody else deleted."""
+        self._tell(kind, "DELETED", self.kept[kind].pop(name))
+
     def close(self) -> None:
         """End every watch."""
-        for queue in itertools.chain(*self._watchers.values()):
+        for _, queue in itertools.chain(*self._watchers.values()):
             queue.put_nowait(None)
 
     def _tell(self, kind: str, change: str, item: Object) -> None:
-        for queue in self._watchers.get(kind, []):
-            queue.put_nowait({"type": change, "object": item})
+        for selector, queue in self._watchers.get(kind, []):
+            if selects(selector, item):
+                queue.put_nowait({"type": change, "object": item})
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         kind = request.match_info["kind"]
+        if kind in self.silent:
+            return web.json_response({"message": "not well"}, status=500)
+        selector = request.query.get("labelSelector", "")
         if "watch" not in request.query:
-            items = list(self.kept[kind].values())
+            self.lists.append(kind)
+            items = [item for item in self.kept[kind].values() if selects(selector, item)]
             return web.json_response({"items": items, "metadata": {"resourceVersion": "1"}})
         stream = web.StreamResponse(headers={"Content-Type": "application/json"})
         await stream.prepare(request)
         queue: asyncio.Queue[Object | None] = asyncio.Queue()
-        self._watchers.setdefault(kind, []).append(queue)
+        watcher = (selector, queue)
+        self._watchers.setdefault(kind, []).append(watcher)
         try:
             while change := await queue.get():
                 await stream.write(json.dumps(change).encode() + b"\n")
         finally:
-            self._watchers[kind].remove(queue)
+            self._watchers[kind].remove(watcher)
         return stream
 
     async def _create(self, request: web.Request) -> web.Response:
@@ -99,7 +139,7 @@ class Kubernetes:
             return web.json_response({"message": f"{name} exists"}, status=409)
         item["metadata"] |= {
             "namespace": request.match_info["namespace"],
-            "uid": f"uid-of-{name}",
+            "uid": f"uid-{next(self._uids)}-of-{name}",
             "resourceVersion": "1",
             "creationTimestamp": now(),
         }

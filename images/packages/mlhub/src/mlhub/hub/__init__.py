@@ -12,7 +12,8 @@ from typing import Any
 
 from traitlets.config import Config
 
-from mlhub.hub import settings
+from mlhub.hub import audit, settings
+from mlhub.hub.api import SCOPE
 from mlhub.hub.identity import KeycloakAuthenticator, hub_groups
 from mlhub.hub.settings import SettingsError
 from mlhub.hub.spawner import MlhubSpawner
@@ -26,9 +27,10 @@ def configure(c: Config) -> None:
         given = settings.load()
     except SettingsError as error:
         raise SystemExit(f"mlhub.hub: {error}") from None
+    audit.configure()
     for section, traits in {
         "JupyterHub": _hub(c),
-        "KeycloakAuthenticator": _authenticator(given.identity),
+        "KeycloakAuthenticator": _authenticator(given.identity) | {"mlhub": given},
         "MlhubSpawner": _SPAWNER,
     }.items():
         c[section].update(traits)
@@ -38,6 +40,11 @@ def _hub(c: Config) -> dict[str, Any]:
     return {
         "authenticator_class": KeycloakAuthenticator,
         "spawner_class": MlhubSpawner,
+        "allow_named_servers": True,
+        "custom_scopes": {
+            **c.JupyterHub.get("custom_scopes", {}),
+            SCOPE: {"description": "Reserve a run's share of somebody's quota, and release it."},
+        },
         # A refusal comes within a second: long enough for it to be the answer to the request
         # itself, where with 0 the request is accepted and the reason is found on a later page.
         "tornado_settings": {**c.JupyterHub.get("tornado_settings", {}), "slow_spawn_timeout": 1},

@@ -5,7 +5,7 @@ session that already runs (`refresh_user` never calls `check_allowed`). Here eac
 anew. Four answers are told apart, for a session must end on two of them only:
 
 - a member: the session goes on, with fresh groups;
-- no longer a member: it ends;
+- no longer a member: it ends, and the person's servers stop;
 - the Keycloak session is over: it ends, too, and the browser logs in again;
 - Keycloak does not answer: running servers stay usable, nothing new starts.
 """
@@ -25,10 +25,15 @@ from oauthenticator.oauth2 import (  # type: ignore[import-untyped]
 )
 from tornado import web
 from tornado.httpclient import HTTPClientError
-from traitlets import Unicode
+from traitlets import Instance, Unicode
 
+from mlhub.hub import api, audit
+from mlhub.hub.desk import Desk
 from mlhub.hub.groups import hub_group_name
+from mlhub.hub.keeper import Keeper
 from mlhub.hub.refusal import Refusal
+from mlhub.hub.settings import Settings
+from mlhub.hub.spawner import MlhubSpawner
 
 SILENT = (
     "Keycloak, which knows who may use this hub, does not answer: nobody can log in or start a "
@@ -87,6 +92,7 @@ class LogoutHandler(OAuthLogoutHandler):  # type: ignore[misc]
     async def handle_logout(self) -> None:
         await super().handle_logout()
         if self.current_user:
+            audit.note("logout", self.current_user.name, "done")
             state = await self.current_user.get_auth_state() or {}
             self._id_token = state.get("id_token")
 
@@ -117,6 +123,10 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
     callback_handler = CallbackHandler
     logout_handler = LogoutHandler
 
+    mlhub = Instance(Settings, config=True, help="custom.mlhub of the chart's values")
+    desk: Desk
+    keeper: Keeper
+
     groups_claim = Unicode("groups", config=True, help="claim that holds the full group paths")
     discovery_url = Unicode(config=True, help="the realm's discovery document")
     end_session_url = Unicode(config=True, help="the realm's log-out endpoint, for the browser")
@@ -130,9 +140,18 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         """The refresh token of whose Keycloak session is over; a new log-in brings another."""
 
     def get_handlers(self, app: Any) -> list[Any]:
+        # The one call that the Hub makes when its database and users are there and it serves
+        # nobody yet.
+        self.desk = Desk(self.mlhub.quotas, app.db.get_bind(), self.log)
+        self.keeper = Keeper(app, self.mlhub, self.desk)
+        # What KubeSpawner watches ends with the hub; so does this.
+        MlhubSpawner.reflectors |= {"desk": self.desk, "keeper": self.keeper}
+        self.desk.start()
+        self.keeper.start()
         return [
             *super().get_handlers(app),
             (r"/api/users/([^/]+)/activity", ActivityHandler),
+            *api.handlers(self.desk),
         ]
 
     def end_session(self, id_token: str | None = None) -> str:
@@ -177,7 +196,24 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             raise BadGroupsClaim(self.groups_claim, claim)
         return {hub_group_name(path) for path in claim}
 
+    async def get_authenticated_user(self, handler: Any, data: Any) -> dict[str, Any] | None:
+        try:
+            model: dict[str, Any] | None = await super().get_authenticated_user(handler, data)
+        except BadGroupsClaim as error:
+            audit.note("login", "", "refused", why=str(error.log_message))
+            raise
+        if model:
+            self.keeper.let_in(model["name"])
+            audit.note("login", model["name"], "admitted", admin=bool(model["admin"]))
+        return model
+
     async def check_allowed(self, username: str, auth_model: dict[str, Any]) -> bool:
+        allowed = self._is_member(auth_model)
+        if not allowed:
+            audit.note("login", username, "refused", why="no member of a group that may log in")
+        return allowed
+
+    def _is_member(self, auth_model: dict[str, Any]) -> bool:
         return not self.allowed_groups.isdisjoint(auth_model["groups"])
 
     async def refresh_user(
@@ -189,7 +225,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             return False
         try:
             auth_model = await self._ask_again(refresh_token, handler)
-            ended = await self._why_it_ends(user.name, auth_model)
+            ended = self._why_it_ends(user.name, auth_model)
         except KeycloakSilent:
             self._unconfirmed.add(user.name)
             return True
@@ -200,14 +236,18 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             self._over[user.name] = refresh_token
         if ended:
             self.log.warning("The session of %s ends: %s", user.name, ended)
+            audit.note("session", user.name, "ended", why=ended)
+        if ended and auth_model:
+            # Keycloak has said so. A session that is over there may only have been too long.
+            self.keeper.turn_out(user.name, ended)
         return auth_model if auth_model and not ended else False
 
-    async def _why_it_ends(self, name: str, auth_model: dict[str, Any] | None) -> str | None:
+    def _why_it_ends(self, name: str, auth_model: dict[str, Any] | None) -> str | None:
         if auth_model is None:
             return "the one at Keycloak is over"
         if auth_model["name"] != name:
             return f"the account has become {auth_model['name']} at Keycloak"
-        if not await self.check_allowed(name, auth_model):
+        if not self._is_member(auth_model):
             return "no longer a member of a group that may use this hub"
         return None
 

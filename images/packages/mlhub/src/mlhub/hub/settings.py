@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from mlhub.admission import Quotas
+
 ETC = "MLHUB_HUB_ETC"
 """Environment variable that moves the folder which the chart mounts, for tests."""
 
@@ -86,12 +88,42 @@ class Identity(BaseModel):
         return f"{self.internal_url}/realms/{self.realm}/.well-known/openid-configuration"
 
 
+class Profile(BaseModel):
+    """What the hub knows of a profile beside KubeSpawner's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    groups: list[GroupPath] = Field(
+        default=[], description="whose members are offered it; nobody named is everybody"
+    )
+    each_node: bool = Field(default=False, description="offered once for each GPU node")
+    idle_timeout: int | None = Field(
+        default=None, ge=60, description="seconds of idleness after which its servers stop"
+    )
+    max_age: int | None = Field(
+        default=None, ge=60, description="seconds after which its servers stop, busy or not"
+    )
+
+
+class Gpu(BaseModel):
+    """What holds for every server with a GPU."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_age: int | None = Field(
+        default=None, ge=60, description="seconds after which they stop, busy or not"
+    )
+
+
 class Settings(BaseModel):
     """`custom.mlhub`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     identity: Identity
+    profiles: dict[str, Profile] = Field(default={}, description="by the profile's slug")
+    gpu: Gpu = Gpu()
+    quotas: Quotas = Quotas()
 
 
 def load() -> Settings:

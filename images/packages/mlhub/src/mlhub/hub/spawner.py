@@ -9,11 +9,20 @@ from typing import Any
 from kubernetes_asyncio.client.rest import ApiException
 from kubespawner import KubeSpawner  # type: ignore[import-untyped]
 
-from mlhub.hub import trouble
+from mlhub.admission import Ask, Holding, Size
+from mlhub.admission.holdings import metadata
+from mlhub.admission.sizes import GPU
+from mlhub.hub import audit, trouble
 from mlhub.hub.refusal import Refusal
 
 _UNLISTED = "--unlisted-choice"
 """KubeSpawner's suffix of an option whose value is free text."""
+
+CULLERS = ("mlhub", "jupyterhub-idle-culler")
+"""Who stops servers for their age or idleness: the hub itself and the charts' service."""
+
+FORGET_SECONDS = 30
+"""How long a refused server's name stays: its page still has to show the reason."""
 
 
 def checked_choice(
@@ -59,17 +68,117 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     """A user's server as a pod of its own."""
 
     user_options: dict[str, Any]
+    _held: Holding | None = None
+    """What this start was admitted with."""
+    ran = False
+    """Whether it has ever started."""
+    _serving = False
+    stopped_by = stopped_why = ""
+    """Who stops it, and why, where that is known."""
 
     async def load_user_options(self) -> None:
         offered = self._sorted_dict_values(self.profile_list)
         if callable(offered):
             offered = await offered(self)
         profiles = self._get_initialized_profile_list(offered)
-        self.user_options = checked_choice(self.user_options, profiles)
         try:
-            await super().load_user_options()
-        except ValueError as error:
-            raise Refusal(str(error), reason="choice", status=400) from error
+            self.user_options = checked_choice(self.user_options, profiles)
+            try:
+                await super().load_user_options()
+            except ValueError as error:
+                raise Refusal(str(error), reason="choice", status=400) from error
+        except Refusal as refusal:
+            # The Hub has kept the choice already, and would take it again where none is made.
+            self.orm_spawner.user_options = None
+            self._note("server.ask", "refused", why=str(refusal.jupyterhub_message))
+            raise
+        await self._be_admitted()
+
+    def _note(self, event: str, outcome: str, **details: Any) -> None:
+        audit.note(event, self.user.name, outcome, what=self.holder, **details)
+
+    @property
+    def holder(self) -> str:
+        """The server's name among everything that is held, `alice/` for the one without a name."""
+        return f"{self.user.name}/{self.name}"
+
+    async def _be_admitted(self) -> None:
+        """Ask for the share that the chosen profile takes; raises Refusal.
+
+        Here, for a pre-spawn hook comes before the profile is applied, and a hook on the pod after
+        the volume is made. Every way to start a server leads through here.
+        """
+        desk, groups = self.authenticator.desk, [group.name for group in self.user.groups]
+        gpus = self.extra_resource_limits.get(GPU) or 0
+        ask = Ask(
+            self.holder,
+            self.user.name,
+            Size(self.cpu_limit or 0.0, self.mem_limit or 0, int(gpus)),
+            desk.charges(self.user.name, groups),
+            self.user_options.get("profile", ""),
+        )
+        for dimension in desk.quotas.server.amounts():
+            if dimension != "gpu" and not ask.amounts()[dimension]:
+                sentence = (
+                    f"The profile {ask.profile or 'of this hub'} states no limit of {dimension}, "
+                    "so its servers could take more than one may. Tell your administrator."
+                )
+                raise Refusal(sentence, reason="quota", status=403)
+        answer = await desk.admit(ask, kind="server")
+        if not answer.admitted:
+            asyncio.get_running_loop().call_later(FORGET_SECONDS, self._leave_no_record)
+            raise Refusal(answer.sentence, reason="quota", status=answer.status)
+        self._held = Holding(
+            ask.name,
+            ask.owner,
+            ask.size,
+            ask.charges,
+            reservation=answer.reservation,
+            profile=ask.profile,
+        )
+
+    def _leave_no_record(self) -> None:
+        """Remove a named server that was refused and never ran: it would look like one."""
+        now = self.user.spawners.get(self.name)
+        if self.name and now and not now.active and not now.ran:
+            self.user.spawners.pop(self.name)
+            self.user.db.delete(now.orm_spawner)
+            self.user.db.commit()
+
+    def get_state(self) -> dict[str, Any]:
+        return {**super().get_state(), "ran": self.ran}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self.ran = state.get("ran", False)
+        # The hub starts anew beside a server that runs.
+        self._serving = self.ran and self.orm_spawner.server is not None
+
+    async def get_pod_manifest(self) -> Any:
+        pod = await super().get_pod_manifest()
+        if self._held:
+            for key, added in metadata(self._held, "server").items():
+                setattr(pod.metadata, key, {**getattr(pod.metadata, key), **added})
+        return pod
+
+    async def stop(self, now: bool = False) -> None:
+        await super().stop(now)
+        self.authenticator.desk.forget(self.holder)
+
+    def run_post_stop_hook(self) -> Any:
+        """Whatever ended the server comes by here, the pod's own end included."""
+        if self._serving:
+            self._serving = False
+            self._note_stop()
+        return super().run_post_stop_hook()
+
+    def _note_stop(self) -> None:
+        by, why = self.stopped_by, self.stopped_why
+        self.stopped_by = self.stopped_why = ""
+        outcome = "stopped" if by else "ended"
+        if by in CULLERS:
+            outcome = "culled"
+        self._note("server.stop", outcome, by=by, why=why)
 
     def start(self) -> asyncio.Future[str]:
         self._start_future = asyncio.ensure_future(self._start_or_say_why())
@@ -78,11 +187,15 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     async def _start_or_say_why(self) -> str:
         start = asyncio.ensure_future(self._start())
         watch = asyncio.ensure_future(self._watch_for_trouble())
+        started = False
+        self._held = None
         try:
             await asyncio.wait({start, watch}, return_when=asyncio.FIRST_COMPLETED)
             if not start.done():
                 raise _failed(watch.result())
             url: str = start.result()
+            started = self.ran = self._serving = True
+            self._note("server.start", "started", profile=self.user_options.get("profile"))
             return url
         except ApiException as error:
             if found := trouble.refused(error.status, _api_message(error)):
@@ -91,6 +204,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         finally:
             start.cancel()
             watch.cancel()
+            if self._held and not started:
+                self.authenticator.desk.ledger.release(self._held.reservation)
 
     async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
         # KubeSpawner logs a refused pod whole, the server's API token in its environment included.

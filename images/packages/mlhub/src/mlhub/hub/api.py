@@ -1,0 +1,143 @@
+"""The hub's own API: one admission for what is started elsewhere, and who stopped a server.
+
+`POST /hub/api/mlhub/admission` reserves a run's share, `DELETE …/admission/<reservation>` gives it
+back, both with the scope `custom:mlhub:admission`; `GET …/admission` tells people what remains to
+them.
+"""
+
+import json
+from typing import Any
+
+from jupyterhub import orm  # type: ignore[import-untyped]
+from jupyterhub.apihandlers.base import APIHandler  # type: ignore[import-untyped]
+from jupyterhub.apihandlers.users import UserServerAPIHandler  # type: ignore[import-untyped]
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tornado import web
+
+from mlhub.admission import Ask, Holding, Size
+from mlhub.admission.holdings import metadata
+from mlhub.admission.limits import Memory
+from mlhub.admission.sizes import quantity
+from mlhub.hub import audit
+from mlhub.hub.desk import Desk
+from mlhub.hub.groups import hub_group_name
+from mlhub.hub.refusal import Refusal
+
+SCOPE = "custom:mlhub:admission"
+
+ROLES = ("owner", "editor", "viewer")
+
+
+class RunAsk(BaseModel):
+    """A run that wants to start, or go on."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    user: str = Field(min_length=1)
+    run: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    cpu: float = Field(ge=0, allow_inf_nan=False)
+    memory: Memory
+    gpu: int = Field(default=0, ge=0)
+    workspace: str | None = None
+    seconds: float = Field(default=120, gt=0, le=3600, description="until the run's pod is there")
+    reservation: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
+
+
+def member_of(workspace: str, groups: list[str]) -> bool:
+    """Whether somebody with these Hub groups belongs to a workspace, in any role."""
+    return any(hub_group_name(f"/workspaces/{workspace}/{role}") in groups for role in ROLES)
+
+
+class AdmissionHandler(APIHandler):  # type: ignore[misc]
+    def initialize(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def _require_scope(self) -> None:
+        if not self.current_user:
+            raise web.HTTPError(403, "Missing or invalid credentials.")
+        if not self.has_scope(SCOPE):
+            raise web.HTTPError(403, f"The scope {SCOPE} is required.")
+
+    def _person(self, name: str) -> orm.User:
+        user = self.db.query(orm.User).filter_by(name=name).first()
+        if user is None:
+            raise web.HTTPError(404, f"Nobody named {name!r} has ever logged in at this hub.")
+        return user
+
+    async def get(self) -> None:
+        """What remains to whoever asks."""
+        user = self.current_user
+        if user is None or not hasattr(user, "groups"):
+            raise web.HTTPError(403, "A person's token or session is required.")
+        groups = [group.name for group in user.groups]
+        charges = self.desk.charges(user.name, groups)
+        answer = await self.desk.ask(Ask("", user.name, Size(), charges))
+        self.write(json.dumps(answer.plain() | {"server": self.desk.quotas.server.amounts()}))
+
+    async def post(self) -> None:
+        """Reserve a run's share: 200, or 403 or 429 with the same body and the reason in it."""
+        self._require_scope()
+        try:
+            given = RunAsk.model_validate_json(self.request.body)
+        except ValidationError as error:
+            faults = [
+                f"{'.'.join(map(str, fault['loc'])) or 'the body'}: {fault['msg']}"
+                for fault in error.errors(include_url=False)
+            ]
+            raise web.HTTPError(400, "; ".join(faults)) from None
+        groups = [group.name for group in self._person(given.user).groups]
+        if given.workspace and not member_of(given.workspace, groups):
+            raise web.HTTPError(403, f"{given.user} is no member of workspace {given.workspace}.")
+        ask = Ask(
+            f"{given.user}/run/{given.run}",
+            given.user,
+            Size(given.cpu, int(quantity(given.memory)), given.gpu),
+            self.desk.charges(given.user, groups, given.workspace or ""),
+        )
+        try:
+            answer = await self.desk.admit(
+                ask, kind="run", seconds=given.seconds, reservation=given.reservation
+            )
+        except Refusal as refusal:
+            raise web.HTTPError(refusal.status_code, str(refusal)) from None
+        body = answer.plain()
+        if answer.admitted:
+            held = Holding(
+                ask.name, ask.owner, ask.size, ask.charges, reservation=answer.reservation
+            )
+            body |= {"pod": metadata(held, "run"), "expires_in": given.seconds}
+        self.set_status(answer.status)
+        self.write(json.dumps(body))
+
+
+class ReservationHandler(AdmissionHandler):
+    get = post = None  # type: ignore[assignment]
+
+    async def delete(self, reservation: str) -> None:
+        """Give a share back before its pod is there; 404 when there is nothing to give back."""
+        self._require_scope()
+        owner = self.desk.ledger.owner_of(reservation)
+        if owner is None or not self.desk.ledger.release(reservation):
+            raise web.HTTPError(404, "There is no such reservation; a pod that runs counts itself.")
+        audit.note("run.release", owner, "released", what=reservation)
+        self.set_status(204)
+
+
+class ServerHandler(UserServerAPIHandler):  # type: ignore[misc]
+    """The Hub's own, and who stops a server is known to its spawner."""
+
+    async def delete(self, user_name: str, server_name: str = "") -> None:
+        user = self.find_user(user_name)
+        if user and server_name in user.spawners:
+            user.spawners[server_name].stopped_by = self.current_user.name
+        await super().delete(user_name, server_name)
+
+
+def handlers(desk: Desk) -> list[Any]:
+    """Routes, before the Hub's own."""
+    return [
+        (r"/api/mlhub/admission", AdmissionHandler, {"desk": desk}),
+        (r"/api/mlhub/admission/([0-9a-f]+)", ReservationHandler, {"desk": desk}),
+        (r"/api/users/([^/]+)/server", ServerHandler),
+        (r"/api/users/([^/]+)/servers/([^/]*)", ServerHandler),
+    ]

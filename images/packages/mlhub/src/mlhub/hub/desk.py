@@ -1,0 +1,134 @@
+"""Where every start is asked for: the cluster's pods, the promises and the hours, brought together.
+
+One for each hub. The spawner asks it for servers and the admission API for runs, so that both share
+one ledger; the pods that it watches are what the ledger counts.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from kubernetes_asyncio.client.rest import ApiException
+from kubespawner.clients import load_config, shared_client  # type: ignore[import-untyped]
+
+from mlhub.admission import Answer, Ask, Charge, Hours, Ledger, Quotas
+from mlhub.admission.holdings import HOLDER, RESERVATION, Holding, holding_of
+from mlhub.admission.hours import HourBook
+from mlhub.hub import audit
+from mlhub.hub.groups import hub_group_name
+from mlhub.hub.refusal import Refusal
+from mlhub.hub.watch import Watch
+
+SERVER_SECONDS = 600.0
+"""How long a server's promise lasts at most, from the yes to its pod; a failed start ends it."""
+
+LOAD_SECONDS = 10.0
+FRESH_SECONDS = 1.0
+"""A refusal is given on pods that were listed no longer ago than this."""
+
+BLIND = (
+    "Kubernetes does not say what runs, so nothing can be started for the moment. Servers that run "
+    "stay usable. Try again in a minute; if it lasts, tell your administrator."
+)
+
+
+class Desk:
+    """Answers every ask of one hub."""
+
+    def __init__(self, quotas: Quotas, engine: sa.Engine, log: logging.Logger):
+        self.quotas = quotas
+        self.log = log
+        self._groups = {hub_group_name(path): path for path in quotas.groups}
+        self._book = HourBook(engine)
+        self._hours: Hours = {}
+        self._listed = 0.0
+        load_config()
+        self.pods: Watch[Holding] = Watch(
+            "pods",
+            shared_client("CoreV1Api").list_namespaced_pod,
+            self._read,
+            log,
+            lambda held: self._book.record([held], datetime.now(UTC)),
+            namespace=os.environ["POD_NAMESPACE"],
+            label_selector=HOLDER,
+        )
+        self.ledger = Ledger(quotas, lambda: self.pods.items, lambda: self._hours, time.monotonic)
+
+    def start(self) -> None:
+        self.pods.start()
+
+    async def stop(self) -> None:
+        await self.pods.stop()
+
+    def servers(self) -> dict[str, Holding]:
+        """The pods that hold something, by what they hold."""
+        return {held.name: held for held in self.pods.items.values()}
+
+    def charges(self, owner: str, groups: list[str], workspace: str = "") -> frozenset[Charge]:
+        """Whom a server or run of `owner` counts against; `groups` are Hub names."""
+        found = {Charge("user", owner)}
+        found |= {Charge("group", self._groups[name]) for name in groups if name in self._groups}
+        if workspace:
+            found.add(Charge("workspace", workspace))
+        return frozenset(found)
+
+    async def admit(
+        self, ask: Ask, *, kind: str, seconds: float = SERVER_SECONDS, reservation: str = ""
+    ) -> Answer:
+        """Decide, and note it. Raises Refusal (503) while nobody knows what runs."""
+        await self._know()
+        answer = self.ledger.admit(ask, seconds, reservation)
+        if not answer.admitted and time.monotonic() - self._listed > FRESH_SECONDS:
+            # What has just been stopped may still be on the copy.
+            await self._list()
+            answer = self.ledger.admit(ask, seconds, reservation)
+        audit.note(
+            f"{kind}.ask",
+            ask.owner,
+            "admitted" if answer.admitted else "refused",
+            what=ask.name,
+            profile=ask.profile,
+            asked=ask.size.plain(),
+            why=answer.sentence,
+        )
+        return answer
+
+    async def ask(self, ask: Ask) -> Answer:
+        """The answer as things are; nothing is promised and nothing noted."""
+        await self._know()
+        return self.ledger.ask(ask)
+
+    def forget(self, name: str) -> None:
+        """The server's pod is known to be gone before the watch says so."""
+        for uid in [uid for uid, held in self.pods.items.items() if held.name == name]:
+            self.pods.drop(uid)
+
+    def count_hours(self) -> None:
+        """Bring the GPU-hours up to now."""
+        now = datetime.now(UTC)
+        self._book.record(self.pods.items.values(), now)
+        self._hours = self._book.used(now)
+
+    def _read(self, pod: Mapping[str, Any]) -> Holding | None:
+        # The pod is there, or was: it counts itself from here on.
+        self.ledger.release((pod["metadata"].get("labels") or {}).get(RESERVATION, ""))
+        return holding_of(pod)
+
+    async def _know(self) -> None:
+        try:
+            await asyncio.wait_for(self.pods.loaded.wait(), LOAD_SECONDS)
+        except TimeoutError:
+            raise Refusal(BLIND, reason="kubernetes", status=503) from None
+
+    async def _list(self) -> None:
+        try:
+            await self.pods.refresh()
+        except (ApiException, OSError, TimeoutError) as error:
+            self.log.warning("A refusal is given without a fresh list of pods: %s", error)
+        else:
+            self._listed = time.monotonic()

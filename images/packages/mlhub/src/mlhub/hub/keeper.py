@@ -1,0 +1,114 @@
+"""What the hub looks after by itself, once a minute: hours, removed members, idle and old servers.
+
+The charts' culler knows one time-out for all servers. Here are the limits that a profile has of its
+own, and the age that a server with a GPU may have.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from jupyterhub.user import User  # type: ignore[import-untyped]
+
+from mlhub.admission import Holding
+from mlhub.hub.desk import Desk
+from mlhub.hub.settings import Settings
+
+TICK_SECONDS = 60.0
+
+ITSELF = "mlhub"
+"""Who stops a server, in the audit trail, when it is the hub."""
+
+
+def why_it_stops(held: Holding, idle: float, age: float, settings: Settings) -> str:
+    """Why a server with this share must stop now, or nothing; `idle` and `age` in seconds."""
+    profile = settings.profiles.get(held.profile)
+    ages = [profile.max_age if profile else None, settings.gpu.max_age if held.size.gpu else None]
+    oldest = min((limit for limit in ages if limit), default=None)
+    if oldest and age >= oldest:
+        return f"It ran for {age:.0f} s; {oldest} s is the most."
+    limit = profile and profile.idle_timeout
+    if limit and idle >= limit:
+        return f"It was idle for {idle:.0f} s; its profile allows {limit} s."
+    return ""
+
+
+class Keeper:
+    """The chores of one hub. `app` is its JupyterHub."""
+
+    def __init__(self, app: Any, settings: Settings, desk: Desk):
+        self._app = app
+        self._settings = settings
+        self._desk = desk
+        self._out: dict[str, str] = {}
+        """Who may not use the hub any more, and why."""
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def turn_out(self, name: str, why: str) -> None:
+        """Stop what somebody runs, now and whatever else is found of theirs later."""
+        self._out[name] = why
+        self._wake.set()
+
+    def let_in(self, name: str) -> None:
+        self._out.pop(name, None)
+
+    async def _run(self) -> None:
+        """A chore that fails is tried again with the next round."""
+        while True:
+            self._wake.clear()
+            for chore in (self._hours, self._stop_servers):
+                try:
+                    await chore()
+                except Exception:
+                    self._app.log.exception("A chore of the hub's failed")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
+
+    async def _hours(self) -> None:
+        self._desk.count_hours()
+
+    async def _stop_servers(self) -> None:
+        due = list(self._due(datetime.now(UTC).replace(tzinfo=None)))
+        results = await asyncio.gather(
+            *(self._stop(user, name, why) for user, name, why in due), return_exceptions=True
+        )
+        for (user, name, _), result in zip(due, results, strict=True):
+            if isinstance(result, BaseException):
+                self._app.log.error("%s/%s could not be stopped: %r", user.name, name, result)
+
+    def _due(self, now: datetime) -> Iterator[tuple[User, str, str]]:
+        """Servers that must stop and why; `now` is UTC without a zone, as the Hub's times."""
+        held = self._desk.servers()
+        for user in self._app.users.values():
+            for name, spawner in user.spawners.items():
+                if not spawner.ready:
+                    continue
+                why = self._out.get(user.name, "")
+                share = held.get(spawner.holder)
+                if not why and share:
+                    record = spawner.orm_spawner
+                    began = record.started or now
+                    idle = now - (record.last_activity or began)
+                    why = why_it_stops(
+                        share, idle.total_seconds(), (now - began).total_seconds(), self._settings
+                    )
+                if why:
+                    yield user, name, why
+
+    async def _stop(self, user: User, name: str, why: str) -> None:
+        spawner = user.spawners[name]
+        spawner.stopped_by, spawner.stopped_why = ITSELF, why
+        spawner._stop_pending = True  # as the Hub does, before anything that waits
+        await self._app.proxy.delete_user(user, name)
+        await user.stop(name)

@@ -1,0 +1,126 @@
+"""A live copy of one kind of Kubernetes object, kept by a watch.
+
+Not KubeSpawner's reflector: that one needs a namespace on each object, which nodes have not, lists
+everything anew every ten seconds, and gives up for good after half a minute without an API.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from kubernetes_asyncio import client, watch
+
+T = TypeVar("T")
+Parse = Callable[[Mapping[str, Any]], T | None]
+
+RENEW_SECONDS = 300
+RETRY_SECONDS = 5.0
+
+
+class Watch(Generic[T]):
+    """What `parse` makes of each object, by uid; objects for which it gives None are left out.
+
+    `call` is a list method of the Kubernetes client, `arguments` its namespace and selectors;
+    `gone` is told each item that leaves.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        call: Callable[..., Any],
+        parse: Parse[T],
+        log: logging.Logger,
+        gone: Callable[[T], None] = lambda item: None,
+        **arguments: str,
+    ):
+        self.what = what
+        self.items: dict[str, T] = {}
+        self.loaded = asyncio.Event()
+        """Set while `items` is what the API says."""
+        self._call = call
+        self._parse = parse
+        self._log = log
+        self._gone = gone
+        self._arguments = arguments
+        self._task: asyncio.Task[None] | None = None
+        self._asked: asyncio.Task[str] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def refresh(self) -> None:
+        """List anew; requests that come meanwhile share the answer. Raises what the client does."""
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.create_task(self._list())
+        await asyncio.shield(self._asked)
+
+    async def _list(self) -> str:
+        answer = await self._call(**self._arguments, _preload_content=False, _request_timeout=10)
+        body = json.loads(await answer.read())
+        if answer.status != 200:
+            raise client.ApiException(status=answer.status, reason=body.get("message"))
+        items = {item["metadata"]["uid"]: self._parse(item) for item in body["items"]}
+        self.items = {uid: item for uid, item in items.items() if item is not None}
+        self.loaded.set()
+        return str(body["metadata"]["resourceVersion"])
+
+    async def _run(self) -> None:
+        silent = False
+        while True:
+            try:
+                version = await self._list()
+                if silent:
+                    self._log.info("Kubernetes tells about %s again", self.what)
+                silent = False
+                await self._follow(version)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                gone = isinstance(error, client.ApiException) and error.status == 410
+                if gone or isinstance(error, TimeoutError):
+                    continue
+                if not silent:
+                    # Without the headers and the body that the client's own text has.
+                    said = getattr(error, "reason", None) or error
+                    self._log.error("Kubernetes does not tell about %s: %s", self.what, said)
+                silent = True
+                self.items = {}
+                self.loaded.clear()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _follow(self, version: str) -> None:
+        """Apply changes until the watch ends."""
+        stream = watch.Watch()
+        try:
+            async with stream.stream(
+                # A partial hides the documented return type, which the client would build.
+                partial(self._call, **self._arguments),
+                resource_version=version,
+                timeout_seconds=RENEW_SECONDS,
+                _request_timeout=RENEW_SECONDS + 30,
+            ) as events:
+                async for event in events:
+                    self._apply(event["type"], event["raw_object"])
+        finally:
+            stream.stop()
+            await stream.close()
+
+    def _apply(self, change: str, item: Mapping[str, Any]) -> None:
+        uid, parsed = item["metadata"]["uid"], self._parse(item)
+        if parsed is None or change == "DELETED":
+            self.drop(uid)
+        else:
+            self.items[uid] = parsed
+
+    def drop(self, uid: str) -> None:
+        """The object is gone."""
+        if (item := self.items.pop(uid, None)) is not None:
+            self._gone(item)
