@@ -27,6 +27,9 @@ preview: .venv/run.stamp ## what `up` would change: make preview STACK=local
 	@eval "$$($(PYTHON) -m bootstrap env)" && pulumi preview --stack $(STACK) --diff \
 	  --config-file .mlhub/stacks/Pulumi.$(STACK).yaml
 
+new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack NAME=team-a
+	@$(PYTHON) -m tools.new_stack "$(NAME)"
+
 test: .venv/dev.stamp ## the tests that need no cluster
 	@$(PYTHON) -m pytest
 
@@ -46,4 +49,4 @@ lock: .venv/dev.stamp ## pin every requirements.in anew, with hashes
 .venv/dev.stamp: requirements-dev.txt requirements.txt tools/venv.sh
 	@tools/venv.sh requirements-dev.txt && touch $@ .venv/run.stamp
 
-.PHONY: help up down status doctor password preview test e2e check lock
+.PHONY: help up down status doctor password preview new-stack test e2e check lock
