@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
+ENGINE := .venv/run.stamp policies/.venv/run.stamp
 STACK ?= local
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: .venv/run.stamp ## set everything up and apply the local stack, to a log-in page
+up: $(ENGINE) ## set everything up and apply the local stack, to a log-in page
 	@$(PYTHON) -m bootstrap up
 
 down: .venv/run.stamp ## stop what `make up` started; data stays (ARGS=--purge-data removes it)
@@ -22,9 +23,9 @@ doctor: .venv/run.stamp ## what is missing on this machine, and what to do
 password: .venv/run.stamp ## print a demo user's password: make password USER=alice
 	@$(PYTHON) -m bootstrap password $(USER)
 
-preview: .venv/run.stamp ## what `up` would change: make preview STACK=local
+preview: $(ENGINE) ## what `up` would change: make preview STACK=local
 	@mkdir -p .mlhub/stacks && cp stacks/Pulumi.$(STACK).yaml .mlhub/stacks/ # docs/engine.md says why
-	@eval "$$($(PYTHON) -m bootstrap env)" && pulumi preview --stack $(STACK) --diff \
+	@eval "$$($(PYTHON) -m bootstrap env)" && pulumi preview --stack $(STACK) --diff --policy-pack policies \
 	  --config-file .mlhub/stacks/Pulumi.$(STACK).yaml
 
 new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack NAME=team-a
@@ -33,7 +34,7 @@ new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack N
 test: .venv/dev.stamp ## the tests that need no cluster
 	@$(PYTHON) -m pytest
 
-e2e: .venv/dev.stamp ## the tests on the running local stack: real browser, real servers
+e2e: .venv/dev.stamp policies/.venv/run.stamp ## the tests on the running local stack: real browser, real servers
 	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium
 	@eval "$$($(PYTHON) -m bootstrap env)" && $(PYTHON) -m pytest tests/engine tests/e2e
 
@@ -48,5 +49,8 @@ lock: .venv/dev.stamp ## pin every requirements.in anew, with hashes
 
 .venv/dev.stamp: requirements-dev.txt requirements.txt tools/venv.sh
 	@tools/venv.sh requirements-dev.txt && touch $@ .venv/run.stamp
+
+policies/.venv/run.stamp: policies/requirements.txt tools/venv.sh | .venv/run.stamp
+	@tools/venv.sh policies/requirements.txt policies/.venv && touch $@
 
 .PHONY: help up down status doctor password preview new-stack test e2e check lock

@@ -140,6 +140,8 @@ def apply(layout: Layout) -> None:
         STACK,
         "--config-file",
         str(layout.data / "stacks" / f"Pulumi.{STACK}.yaml"),
+        "--policy-pack",
+        str(layout.checkout / "policies"),
         "--yes",
         "--skip-preview",
     ]

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = (
     "requirements.in",
     "requirements-dev.in",
+    "policies/requirements.in",
     "tools/uv.in",
     "images/packages/build-requirements.in",
     "images/*/requirements.in",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs a pinned requirements file into .venv, making it first. uv does in seconds what pip
-# does in minutes; pip installs uv itself, by hash.
+# Installs a pinned requirements file into .venv, or into the folder that is given, making it first.
+# uv does in seconds what pip does in minutes; pip installs uv itself, by hash, into .venv.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$(command -v python3 || true)
@@ -17,4 +17,6 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 [ "$(.venv/bin/uv --version 2>/dev/null)" ] || .venv/bin/pip install -q --require-hashes -r tools/uv.txt
-exec .venv/bin/uv pip install -q --python .venv/bin/python --require-hashes -r "$1"
+into=${2:-.venv}
+[ -x "$into/bin/python" ] || "$python" -m venv --without-pip "$into"
+exec .venv/bin/uv pip install -q --python "$into/bin/python" --require-hashes -r "$1"

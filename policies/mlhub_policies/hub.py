@@ -1,0 +1,130 @@
+"""What the hub's Release must say, and what would take it out of the rules' sight.
+
+Only its values are seen. Code in them, files beside them and charts that read others could undo
+every other rule, so they are refused.
+"""
+
+import re
+from collections.abc import Iterator
+
+from mlhub_policies.limits import Chart, StackLimits
+from mlhub_policies.rule import RELEASE, Finding, Resource, breach, later
+from mlhub_policies.tree import Node
+
+AUTHENTICATORS = ("mlhub.hub.KeycloakAuthenticator",)
+CODE = ("from mlhub.hub import configure\nconfigure(c)\n",)
+"""All that `hub.extraConfig` may say; the hub's behaviour is in its image, where it is tested."""
+
+OTHER_WAYS_IN = re.compile(r"^(allow_all|allow_.*|any_.*|allowed_users|.*password.*)$")
+"""What would let in somebody who is in no group (OAuthenticator and JupyterHub's own)."""
+
+PINNED = re.compile(r"^[0-9]+\.[0-9]+\.[0-9]+([-+.][0-9A-Za-z.+-]+)?$")
+
+
+def chart_is_pinned(resource: Resource, limits: StackLimits) -> Iterator[Finding]:
+    if resource.type != RELEASE:
+        return
+    chart, version = resource.inputs["chart"], resource.inputs["version"]
+    repository = resource.inputs.at("repositoryOpts", "repo")
+    unknown = [node for node in (chart, version, repository) if node.unknown]
+    yield from (later(node) for node in unknown)
+    if unknown:
+        return
+    known = [allowed for allowed in limits.charts if allowed.chart == chart.value]
+    if not known:
+        names = " or ".join(allowed.chart for allowed in limits.charts)
+        yield breach(chart, f"{names} is required: no rule can read another chart's values")
+        return
+    if not PINNED.match(str(version.value)):
+        yield breach(version, "a whole version such as 4.4.0 is required")
+    if not any(_from(allowed, repository) and _of(allowed, version) for allowed in known):
+        wanted = " or ".join(f"{c.version or 'any'} from {c.repository or c.chart}" for c in known)
+        given = f"{version.shown()} from {repository.value or chart.value}"
+        yield Finding("version", f"is {given}; {wanted} is required")
+
+
+def _from(allowed: Chart, repository: Node) -> bool:
+    given = str(repository.value or "").rstrip("/")
+    return given == (allowed.repository or "").rstrip("/")
+
+
+def _of(allowed: Chart, version: Node) -> bool:
+    return allowed.version is None or f"{version.value}.".startswith(f"{allowed.version}.")
+
+
+def everything_is_in_sight(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:
+    if resource.type != RELEASE:
+        return
+    files = resource.inputs["valueYamlFiles"]
+    if any(files.parts()) or files.unknown:
+        yield breach(files, "values are required in the program, where the rules see them")
+    if resource.inputs["postrender"].value:
+        yield breach(resource.inputs["postrender"], "none is allowed: it rewrites what was seen")
+    hub = resource.values["hub"]
+    for code in hub["extraConfig"].parts():
+        if code.unknown:
+            yield later(code)
+        elif code.value not in CODE:
+            yield breach(code, "code belongs into the hub's image (mlhub.hub), where it is tested")
+    for name in ("command", "args", "extraFiles"):
+        node = hub[name]
+        if not node.absent and (node.unknown or node.value):
+            yield breach(node, "what the hub runs is decided by its image")
+    for node in hub["config"].parts():
+        if node.key.endswith("Spawner"):
+            yield breach(node, "say it under singleuser, where the rules look")
+    spawner = hub.at("config", "JupyterHub", "spawner_class")
+    if not spawner.absent:
+        yield breach(spawner, "none is required: mlhub.hub sets the one that checks quotas")
+
+
+def people_come_by_group(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:
+    if resource.type != RELEASE:
+        return
+    values = resource.values
+    chosen = values.at("hub", "config", "JupyterHub", "authenticator_class")
+    if chosen.unknown:
+        yield later(chosen)
+    elif chosen.value not in AUTHENTICATORS:
+        yield breach(chosen, f"{' or '.join(AUTHENTICATORS)} is required, and no fallback")
+    groups = values.at("custom", "mlhub", "identity", "access_groups")
+    if groups.unknown:
+        yield later(groups)
+    elif not isinstance(groups.value, list) or not groups.value:
+        yield breach(groups, "a list of at least one Keycloak group is required")
+    for group in groups.parts():
+        if group.unknown:
+            yield later(group)
+        elif not re.fullmatch(r"(/[^/]+)+", str(group.value)):
+            yield breach(group, "a group's whole path such as /mlhub/users is required")
+    for part in values.at("hub", "config").parts():
+        for node in part.parts():
+            if OTHER_WAYS_IN.match(node.key) and (node.unknown or node.value):
+                yield breach(node, "groups alone decide who comes in")
+
+
+def idle_servers_stop(resource: Resource, limits: StackLimits) -> Iterator[Finding]:
+    if resource.type != RELEASE:
+        return
+    cull = resource.values["cull"]
+    enabled, timeout = cull["enabled"], cull["timeout"]
+    if enabled.unknown or timeout.unknown:
+        yield later(enabled if enabled.unknown else timeout)
+        return
+    if enabled.value is not True:
+        yield breach(enabled, "true is required")
+    most = limits.idle_timeout
+    if not isinstance(timeout.value, int | float) or not 0 < timeout.value <= most:
+        yield breach(timeout, f"a number of seconds from 1 to {most} is required")
+
+
+def demo_users_stay_in_demonstrations(resource: Resource, limits: StackLimits) -> Iterator[Finding]:
+    if resource.type != "keycloak:index/user:User" or limits.demo_users:
+        return
+    password = resource.inputs["initialPassword"]
+    if not password.absent:
+        yield Finding(
+            "initialPassword",
+            "makes up a person, which is for demonstrations; people of this stack come from the "
+            "organization's own directory",
+        )

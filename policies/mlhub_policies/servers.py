@@ -1,0 +1,121 @@
+"""How large a server may be: every profile states it, and none is beyond the organization's limits.
+
+KubeSpawner reads a missing or empty limit as none at all, and a profile that leaves one out keeps
+another's. So what is not stated is refused like what is too much.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mlhub_policies.limits import StackLimits, amount
+from mlhub_policies.quantities import gibibytes, kubernetes, kubespawner_bytes
+from mlhub_policies.rule import RELEASE, Finding, Resource, breach, later
+from mlhub_policies.tree import Node
+
+GPU = "nvidia.com/gpu"
+OVERRIDE = "kubespawner_override"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One thing that a server takes: how it is read, and the most there may be."""
+
+    read: Callable[[object], float | None]
+    most: float
+    wanted: str
+
+
+def cpu(limits: StackLimits) -> Bound:
+    most = limits.server.cpu
+    return Bound(kubernetes, most, f"a limit above 0 and at most {most} cores is required")
+
+
+def memory(limits: StackLimits) -> Bound:
+    most = amount(limits.server.memory)
+    wanted = f"a limit above 0 and at most {gibibytes(most)} is required"
+    return Bound(kubespawner_bytes, most, wanted)
+
+
+def stated(node: Node, bound: Bound) -> Iterator[Finding]:
+    """A limit that must be there."""
+    if node.unknown:
+        yield later(node)
+        return
+    given = bound.read(node.value)
+    if given is None or not 0 < given <= bound.most:
+        yield breach(node, bound.wanted)
+
+
+def gpus(resources: Node, limits: StackLimits, *, required: bool) -> Iterator[Finding]:
+    """The extended resources of a server, each GPU by its kind."""
+    most = limits.server.gpu
+    wanted = f"a whole number of GPUs from 0 to {most} is required"
+    if resources.unknown:
+        yield later(resources)
+        return
+    found = [node for node in resources.parts() if is_gpu(node.key)]
+    if required and not any(node.key == GPU for node in found):
+        missing = Node(f'{resources.path}["{GPU}"]', None)
+        yield breach(missing, f"{wanted}, for a profile without it keeps another's")
+    for node in found:
+        if node.unknown:
+            yield later(node)
+            continue
+        given = kubernetes(node.value)
+        if given is None or given != int(given) or given > most:
+            yield Finding(f'{resources.path}["{node.key}"]', f"is {node.shown()}; {wanted}")
+
+
+def is_gpu(name: str) -> bool:
+    """`nvidia.com/gpu`, `nvidia.com/mig-1g.5gb`, `amd.com/gpu`, `gpu.intel.com/i915` …"""
+    return "gpu" in name or "mig-" in name
+
+
+def override(node: Node, limits: StackLimits, *, whole: bool) -> Iterator[Finding]:
+    """A profile's `kubespawner_override` (`whole`), or the part of it that one choice replaces."""
+    for key, bound in (("cpu_limit", cpu(limits)), ("mem_limit", memory(limits))):
+        if whole or (isinstance(node.value, dict) and key in node.value):
+            yield from stated(node[key], bound)
+    extra = node["extra_resource_limits"]
+    if whole or not extra.absent:
+        yield from gpus(extra, limits, required=True)
+
+
+def profiles(values: Node) -> Iterator[Node]:
+    yield from values.at("singleuser", "profileList").parts()
+
+
+def choices(profile: Node) -> Iterator[Node]:
+    """What a person may pick in a profile; each replaces a part of its override."""
+    for option in profile["profile_options"].parts():
+        yield from option["choices"].parts()
+
+
+def sizes_are_stated(resource: Resource, limits: StackLimits) -> Iterator[Finding]:
+    if resource.type != RELEASE:
+        return
+    singleuser = resource.values["singleuser"]
+    if singleuser.unknown or singleuser["profileList"].unknown:
+        yield later(singleuser["profileList"])
+        return
+    yield from stated(singleuser.at("cpu", "limit"), cpu(limits))
+    yield from stated(singleuser.at("memory", "limit"), memory(limits))
+    extra = singleuser.at("extraResource", "limits")
+    yield from gpus(extra, limits, required=False)
+    for profile in profiles(resource.values):
+        yield from override(profile[OVERRIDE], limits, whole=True)
+        for choice in choices(profile):
+            yield from override(choice[OVERRIDE], limits, whole=False)
+
+
+def choices_are_listed(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:
+    """What people type is seen by no rule: not by this pack, and not before the server starts."""
+    if resource.type != RELEASE:
+        return
+    for profile in profiles(resource.values):
+        for option in profile["profile_options"].parts():
+            enabled = option.at("unlisted_choice", "enabled")
+            if enabled.unknown:
+                yield later(enabled)
+            elif enabled.value:
+                yield breach(enabled, "list the choices instead: no rule sees what people type")

@@ -1,0 +1,455 @@
+"""Each rule over the Release's values: a stack that breaks it, and one at the edge that passes."""
+
+from typing import Any
+
+import pytest
+
+from tests.policies.stack import GONE, HUB, UNKNOWN, Place, changed, program, refusals, remarks
+
+V = "values"
+PROFILE = (V, "singleuser", "profileList", 1)
+OVERRIDE = (*PROFILE, "kubespawner_override")
+GPU = "nvidia.com/gpu"
+DIGEST = "@sha256:" + 64 * "a"
+CHOICE = {
+    "size": {
+        "display_name": "Size",
+        "choices": {"big": {"display_name": "Big", "kubespawner_override": {"cpu_limit": 4}}},
+    }
+}
+
+
+def broken(*changes: tuple[Place, Any]) -> list[tuple[str, str]]:
+    told = refusals(changed(program("local"), HUB, dict(changes)))
+    head = "Release jupyterhub: "
+    assert all(message.startswith(head) for _, message in told)
+    return [(rule, message.removeprefix(head)) for rule, message in told]
+
+
+BREACHES: dict[str, tuple[Place, Any, str, str]] = {
+    "more cores than allowed": (
+        (*OVERRIDE, "cpu_limit"), 4.5, "server-limits",
+        "singleuser.profileList[1].kubespawner_override.cpu_limit is 4.5; "
+        "a limit above 0 and at most 4 cores is required",
+    ),
+    "no limit of cores": (
+        (*OVERRIDE, "cpu_limit"), GONE, "server-limits",
+        "singleuser.profileList[1].kubespawner_override.cpu_limit is not given; "
+        "a limit above 0 and at most 4 cores is required",
+    ),
+    "a limit of 0, which is none": (
+        (*OVERRIDE, "cpu_limit"), 0, "server-limits",
+        "singleuser.profileList[1].kubespawner_override.cpu_limit is 0; "
+        "a limit above 0 and at most 4 cores is required",
+    ),
+    "a limit that is no number": (
+        (*OVERRIDE, "cpu_limit"), "lots", "server-limits",
+        "singleuser.profileList[1].kubespawner_override.cpu_limit is lots; "
+        "a limit above 0 and at most 4 cores is required",
+    ),
+    "more memory than allowed": (
+        (*OVERRIDE, "mem_limit"), "16.5G", "server-limits",
+        "singleuser.profileList[1].kubespawner_override.mem_limit is 16.5G; "
+        "a limit above 0 and at most 16 GiB is required",
+    ),
+    "no limit of memory": (
+        (*OVERRIDE, "mem_limit"), GONE, "server-limits",
+        "singleuser.profileList[1].kubespawner_override.mem_limit is not given; "
+        "a limit above 0 and at most 16 GiB is required",
+    ),
+    "memory in a unit that KubeSpawner does not know": (
+        (*OVERRIDE, "mem_limit"), "5Gi", "server-limits",
+        "singleuser.profileList[1].kubespawner_override.mem_limit is 5Gi; "
+        "a limit above 0 and at most 16 GiB is required",
+    ),
+    "a GPU where there is none": (
+        (*OVERRIDE, "extra_resource_limits", GPU), "1", "server-limits",
+        'singleuser.profileList[1].kubespawner_override.extra_resource_limits["nvidia.com/gpu"] '
+        "is 1; a whole number of GPUs from 0 to 0 is required",
+    ),
+    "GPUs not stated": (
+        (*OVERRIDE, "extra_resource_limits"), {}, "server-limits",
+        'singleuser.profileList[1].kubespawner_override.extra_resource_limits["nvidia.com/gpu"] '
+        "is not given; a whole number of GPUs from 0 to 0 is required, "
+        "for a profile without it keeps another's",
+    ),
+    "a part of a GPU by another name": (
+        (*OVERRIDE, "extra_resource_limits", "nvidia.com/mig-1g.5gb"), 1, "server-limits",
+        "singleuser.profileList[1].kubespawner_override."
+        'extra_resource_limits["nvidia.com/mig-1g.5gb"] is 1; '
+        "a whole number of GPUs from 0 to 0 is required",
+    ),
+    "a profile that overrides nothing": (
+        OVERRIDE, {"cpu_limit": 1, "mem_limit": "1G"}, "server-limits",
+        'singleuser.profileList[1].kubespawner_override.extra_resource_limits["nvidia.com/gpu"] '
+        "is not given; a whole number of GPUs from 0 to 0 is required, "
+        "for a profile without it keeps another's",
+    ),
+    "a default server without a limit": (
+        (V, "singleuser", "memory", "limit"), GONE, "server-limits",
+        "singleuser.memory.limit is not given; a limit above 0 and at most 16 GiB is required",
+    ),
+    "a default server with a GPU": (
+        (V, "singleuser", "extraResource"), {"limits": {GPU: "1"}}, "server-limits",
+        'singleuser.extraResource.limits["nvidia.com/gpu"] is 1; '
+        "a whole number of GPUs from 0 to 0 is required",
+    ),
+    "a choice beyond the limit": (
+        (*PROFILE, "profile_options"),
+        {"size": {"choices": {"big": {"kubespawner_override": {"cpu_limit": 5}}}}},
+        "server-limits",
+        "singleuser.profileList[1].profile_options.size.choices.big.kubespawner_override."
+        "cpu_limit is 5; a limit above 0 and at most 4 cores is required",
+    ),
+    "a choice that takes the limit away": (
+        (*PROFILE, "profile_options"),
+        {"size": {"choices": {"all": {"kubespawner_override": {"mem_limit": None}}}}},
+        "server-limits",
+        "singleuser.profileList[1].profile_options.size.choices.all.kubespawner_override."
+        "mem_limit is not given; a limit above 0 and at most 16 GiB is required",
+    ),
+    "a choice that people type": (
+        (*PROFILE, "profile_options"),
+        {"image": {"unlisted_choice": {"enabled": True}}},
+        "listed-choices",
+        "singleuser.profileList[1].profile_options.image.unlisted_choice.enabled is true; "
+        "list the choices instead: no rule sees what people type",
+    ),
+    "a privileged container in a profile": (
+        (*OVERRIDE, "privileged"), True, "no-privilege",
+        "singleuser.profileList[1].kubespawner_override.privileged is true; "
+        "a pod without privileges is required",
+    ),
+    "privilege in what every pod has": (
+        (V, "singleuser", "extraPodConfig"), {"hostNetwork": True}, "no-privilege",
+        "singleuser.extraPodConfig.hostNetwork is true; "
+        "a pod with a network of its own is required",
+    ),
+    "the node's processes": (
+        (V, "singleuser", "extraPodConfig"), {"hostPID": True}, "no-privilege",
+        "singleuser.extraPodConfig.hostPID is true; a pod with processes of its own is required",
+    ),
+    "privilege by way of a choice": (
+        (*PROFILE, "profile_options"),
+        {"size": {"choices": {"x": {"kubespawner_override": {
+            "cpu_limit": 1, "extra_pod_config": {"hostIPC": True}}}}}},
+        "no-privilege",
+        "singleuser.profileList[1].profile_options.size.choices.x.kubespawner_override."
+        "extra_pod_config.hostIPC is true; a pod with memory of its own is required",
+    ),
+    "escalation in an init container": (
+        (V, "singleuser", "initContainers"),
+        [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}",
+          "securityContext": {"allowPrivilegeEscalation": True}}],
+        "no-privilege",
+        "singleuser.initContainers[0].securityContext.allowPrivilegeEscalation is true; "
+        "false is required",
+    ),
+    "an added capability in an extra container": (
+        (V, "singleuser", "extraContainers"),
+        [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}",
+          "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}],
+        "no-privilege",
+        "singleuser.extraContainers[0].securityContext.capabilities.add is ['SYS_ADMIN']; "
+        "a container that adds no capability is required",
+    ),
+    "a folder of the node": (
+        (V, "singleuser", "storage", "extraVolumes"),
+        [{"name": "docker", "hostPath": {"path": "/run"}}], "no-privilege",
+        "singleuser.storage.extraVolumes[0].hostPath is {'path': '/run'}; "
+        "a volume that is no folder of the node is required",
+    ),
+    "root": (
+        (V, "singleuser", "uid"), 0, "no-privilege",
+        "singleuser.uid is 0; a user other than root is required",
+    ),
+    "root in the hub": (
+        (V, "hub", "containerSecurityContext"), {"runAsUser": 0}, "no-privilege",
+        "hub.containerSecurityContext.runAsUser is 0; a user other than root is required",
+    ),
+    "escalation for every user": (
+        (V, "singleuser", "allowPrivilegeEscalation"), True, "no-privilege",
+        "singleuser.allowPrivilegeEscalation is true; false is required",
+    ),
+    "a privileged container against the metadata address": (
+        (V, "singleuser", "cloudMetadata", "blockWithIptables"), True, "no-privilege",
+        "singleuser.cloudMetadata.blockWithIptables is true; "
+        "false is required, for it adds a privileged container",
+    ),
+    "the same by default": (
+        (V, "singleuser", "cloudMetadata"), GONE, "no-privilege",
+        "singleuser.cloudMetadata.blockWithIptables is not given; "
+        "false is required, for it adds a privileged container",
+    ),
+    "a service account for users": (
+        (V, "singleuser", "serviceAccountName"), "hub", "no-cluster-access",
+        "singleuser.serviceAccountName is hub; "
+        "none is required: a user's pod has no business with the cluster",
+    ),
+    "a mounted token": (
+        (V, "singleuser", "extraPodConfig"), {"automountServiceAccountToken": True},
+        "no-cluster-access",
+        "singleuser.extraPodConfig.automountServiceAccountToken is true; false is required",
+    ),
+    "a service account by way of a profile": (
+        (*OVERRIDE, "service_account"), "admin", "no-cluster-access",
+        "singleuser.profileList[1].kubespawner_override.service_account is admin; "
+        "none is required: a user's pod has no business with the cluster",
+    ),
+    "an image by its tag": (
+        (V, "hub", "image", "tag"), "1.0", "images-by-digest",
+        "hub.image is localhost:5000/mlhub/hub:1.0; "
+        "an image by its digest (…@sha256:…) is required: a tag can move",
+    ),
+    "a profile's image from elsewhere": (
+        (*OVERRIDE, "image"), f"quay.io/jupyter/base:1{DIGEST}", "images-by-digest",
+        f"singleuser.profileList[1].kubespawner_override.image is quay.io/jupyter/base:1{DIGEST}"
+        "; an image from localhost:5000/mlhub is required",
+    ),
+    "a registry whose name begins alike": (
+        (V, "hub", "image", "name"), "localhost:5000/mlhub-evil/hub", "images-by-digest",
+        "an image from localhost:5000/mlhub is required",
+    ),
+    "the chart's own image": (
+        (V, "hub", "image"), GONE, "images-by-digest",
+        "hub.image is not given; "
+        "a name and a tag are required, for the chart's own image is unseen",
+    ),
+    "a part of the chart that brings its image": (
+        (V, "scheduling", "userScheduler"), {}, "images-by-digest",
+        "scheduling.userScheduler.image is not given; a name and a tag are required, or "
+        "scheduling.userScheduler.enabled: false, for the chart's own image is unseen",
+    ),
+    "another authenticator": (
+        (V, "hub", "config", "JupyterHub", "authenticator_class"), "dummy", "access-by-group",
+        "hub.config.JupyterHub.authenticator_class is dummy; "
+        "mlhub.hub.KeycloakAuthenticator is required, and no fallback",
+    ),
+    "no authenticator, which is the dummy": (
+        (V, "hub", "config", "JupyterHub"), {}, "access-by-group",
+        "hub.config.JupyterHub.authenticator_class is not given; "
+        "mlhub.hub.KeycloakAuthenticator is required, and no fallback",
+    ),
+    "no group": (
+        (V, "custom", "mlhub", "identity", "access_groups"), [], "access-by-group",
+        "custom.mlhub.identity.access_groups is []; "
+        "a list of at least one Keycloak group is required",
+    ),
+    "a group's short name": (
+        (V, "custom", "mlhub", "identity", "access_groups", 0), "users", "access-by-group",
+        "custom.mlhub.identity.access_groups[0] is users; "
+        "a group's whole path such as /mlhub/users is required",
+    ),
+    "everybody": (
+        (V, "hub", "config", "KeycloakAuthenticator"), {"allow_all": True}, "access-by-group",
+        "hub.config.KeycloakAuthenticator.allow_all is true; groups alone decide who comes in",
+    ),
+    "one person by name": (
+        (V, "hub", "config", "Authenticator"), {"allowed_users": ["eve"]}, "access-by-group",
+        "hub.config.Authenticator.allowed_users is ['eve']; groups alone decide who comes in",
+    ),
+    "no network policy for users": (
+        (V, "singleuser", "networkPolicy", "enabled"), False, "network-policies",
+        "singleuser.networkPolicy.enabled is false; true is required",
+    ),
+    "no network policy for the hub": (
+        (V, "hub", "networkPolicy", "enabled"), GONE, "network-policies",
+        "hub.networkPolicy.enabled is not given; true is required",
+    ),
+    "no network policy for the proxy": (
+        (V, "proxy", "chp", "networkPolicy", "enabled"), False, "network-policies",
+        "proxy.chp.networkPolicy.enabled is false; true is required",
+    ),
+    "an egress rule to everywhere": (
+        (V, "singleuser", "networkPolicy", "egress"), [{}], "network-policies",
+        "singleuser.networkPolicy.egress[0] is {}; a rule that names peers or ports is required",
+    ),
+    "the cloud's metadata": (
+        (V, "singleuser", "networkPolicy", "egressAllowRules", "cloudMetadataServer"), True,
+        "network-policies",
+        "singleuser.networkPolicy.egressAllowRules.cloudMetadataServer is true; "
+        "false is required: the node's credentials are there",
+    ),
+    "an ingress without TLS": (
+        (V, "ingress"), {"enabled": True, "hosts": ["hub.example.org"]}, "tls",
+        "ingress.hosts[0] is hub.example.org; "
+        "ingress.tls has to name it with a secretName, or it has no TLS",
+    ),
+    "a secret in a value": (
+        (V, "hub", "config", "KeycloakAuthenticator"), {"client_secret": "hush"},
+        "no-readable-secret",
+        "hub.config.KeycloakAuthenticator.client_secret is readable; "
+        "a Secret is required with only its name here, for a chart's values are read by many",
+    ),
+    "a password in the environment": (
+        (V, "hub", "extraEnv", "DB_PASSWORD"), "hush", "no-readable-secret",
+        "hub.extraEnv.DB_PASSWORD is readable; "
+        "a Secret is required with only its name here, for a chart's values are read by many",
+    ),
+    "a password in an address": (
+        (V, "hub", "db", "url"), "postgresql+psycopg2://hub:hush@db/hub", "no-readable-secret",
+        "hub.db.url holds a password in an address; "
+        "a Secret is required with only its name here, for a chart's values are read by many",
+    ),
+    "an unprotected release": (
+        ("protect",), False, "data-kept",
+        "protect is false; true is required, for with it would go people's work",
+    ),
+    "homes that go with the pod": (
+        (V, "singleuser", "storage", "type"), "none", "data-kept",
+        "singleuser.storage.type is none; "
+        "dynamic or static is required, or homes go with the pod",
+    ),
+    "the cluster's default class": (
+        (V, "singleuser", "storage", "dynamic", "storageClass"), GONE, "data-kept",
+        "singleuser.storage.dynamic.storageClass is not given; "
+        "a class that retains is required: a cluster's default may delete",
+    ),
+    "servers that idle too long": (
+        (V, "cull", "timeout"), 3601, "idle-culling",
+        "cull.timeout is 3601; a number of seconds from 1 to 3600 is required",
+    ),
+    "no culling": (
+        (V, "cull", "enabled"), False, "idle-culling",
+        "cull.enabled is false; true is required",
+    ),
+    "a chart that nobody knows": (
+        ("chart",), "jupyterhub", "pinned-chart",
+        "chart is jupyterhub; charts/jupyterhub-lite is required: "
+        "no rule can read another chart's values",
+    ),
+    "a chart of no version": (
+        ("version",), ">=1", "pinned-chart",
+        "version is >=1; a whole version such as 4.4.0 is required",
+    ),
+    "a chart of that name from elsewhere": (
+        ("repositoryOpts",), {"repo": "https://charts.example.org"}, "pinned-chart",
+        "any from charts/jupyterhub-lite is required",
+    ),
+    "values from a file": (
+        ("valueYamlFiles",), ["more.yaml"], "values-in-sight",
+        "valueYamlFiles is ['more.yaml']; "
+        "values are required in the program, where the rules see them",
+    ),
+    "code in the values": (
+        (V, "hub", "extraConfig", "more"), "c.KubeSpawner.privileged = True", "values-in-sight",
+        "hub.extraConfig.more is c.KubeSpawner.privileged = True; "
+        "code belongs into the hub's image (mlhub.hub), where it is tested",
+    ),
+    "another command": (
+        (V, "hub", "command"), ["sh"], "values-in-sight",
+        "hub.command is ['sh']; what the hub runs is decided by its image",
+    ),
+    "a spawner behind the rules' back": (
+        (V, "hub", "config", "KubeSpawner"), {"cpu_limit": 99}, "values-in-sight",
+        "hub.config.KubeSpawner is {'cpu_limit': 99}; "
+        "say it under singleuser, where the rules look",
+    ),
+    "a spawner of another kind": (
+        (V, "hub", "config", "JupyterHub", "spawner_class"), "simple", "values-in-sight",
+        "hub.config.JupyterHub.spawner_class is simple; "
+        "none is required: mlhub.hub sets the one that checks quotas",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BREACHES)
+def test_a_release_that_breaks_a_rule_is_refused_and_told_what_and_where(case: str) -> None:
+    place, value, rule, message = BREACHES[case]
+    ((told_rule, told),) = broken((place, value))
+    assert (told_rule, told[-len(message) :]) == (rule, message)
+
+
+EDGES: dict[str, tuple[Place, Any]] = {
+    "all the cores": ((*OVERRIDE, "cpu_limit"), 4),
+    "cores in thousandths": ((*OVERRIDE, "cpu_limit"), "4000m"),
+    "all the memory": ((*OVERRIDE, "mem_limit"), "16G"),
+    "all the memory in bytes": ((*OVERRIDE, "mem_limit"), 16 * 2**30),
+    "no GPU as a number": ((*OVERRIDE, "extra_resource_limits", GPU), 0),
+    "a choice at the limit": ((*PROFILE, "profile_options"), CHOICE),
+    "no escalation, said twice": ((*OVERRIDE, "allow_privilege_escalation"), False),
+    "all capabilities dropped": (
+        (V, "singleuser", "extraPodConfig"),
+        {"securityContext": {"capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}},
+    ),
+    "a volume that is no folder of the node": (
+        (V, "singleuser", "storage", "extraVolumes"), [{"name": "scratch", "emptyDir": {}}],
+    ),
+    "no token, said twice": (
+        (V, "singleuser", "extraPodConfig"), {"automountServiceAccountToken": False},
+    ),
+    "an image by its digest alone": (
+        (*OVERRIDE, "image"), f"localhost:5000/mlhub/deeper/ml-cpu{DIGEST}",
+    ),
+    "a scheduler whose image is stated": (
+        (V, "scheduling", "userScheduler"),
+        {"enabled": True, "image": {"name": "localhost:5000/mlhub/s", "tag": f"1{DIGEST}"}},
+    ),
+    "allow_all switched off": (
+        (V, "hub", "config", "KeycloakAuthenticator"), {"allow_all": False},
+    ),
+    "an ingress with TLS for its host": (
+        (V, "ingress"),
+        {"enabled": True, "hosts": ["hub.example.org"],
+         "tls": [{"hosts": ["hub.example.org"], "secretName": "hub-tls"}]},
+    ),
+    "a secret by reference": (
+        (V, "hub", "extraEnv", "DB_PASSWORD"),
+        {"valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}},
+    ),
+    "an address without a password": ((V, "hub", "db", "url"), "postgresql+psycopg2://hub@db/hub"),
+    "an idle hour": ((V, "cull", "timeout"), 3600),
+    "no more files": (("valueYamlFiles",), []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EDGES)
+def test_a_release_at_the_edge_passes(case: str) -> None:
+    assert broken(EDGES[case]) == []
+
+
+def test_every_breach_is_told_at_once() -> None:
+    told = broken(
+        ((*OVERRIDE, "cpu_limit"), 99),
+        ((*OVERRIDE, "image"), "busybox"),
+        ((V, "singleuser", "networkPolicy", "enabled"), False),
+        ((V, "hub", "image", "tag"), UNKNOWN),
+    )
+    assert [rule for rule, _ in told] == [
+        "server-limits", "images-by-digest", "images-by-digest", "network-policies",
+    ]  # fmt: skip
+
+
+UNKNOWNS: dict[str, tuple[Place, str]] = {
+    "singleuser.profileList[1].kubespawner_override.cpu_limit": (
+        (*OVERRIDE, "cpu_limit"), "server-limits",
+    ),
+    "singleuser.profileList[1].kubespawner_override.extra_resource_limits": (
+        (*OVERRIDE, "extra_resource_limits"), "server-limits",
+    ),
+    "singleuser.profileList": ((V, "singleuser", "profileList"), "server-limits"),
+    "singleuser.extraPodConfig": ((V, "singleuser", "extraPodConfig"), "no-privilege"),
+    "singleuser.allowPrivilegeEscalation": (
+        (V, "singleuser", "allowPrivilegeEscalation"), "no-privilege",
+    ),
+    "singleuser.serviceAccountName": ((V, "singleuser", "serviceAccountName"), "no-cluster-access"),
+    "hub.image.tag": ((V, "hub", "image", "tag"), "images-by-digest"),
+    "custom.mlhub.identity.access_groups": (
+        (V, "custom", "mlhub", "identity", "access_groups"), "access-by-group",
+    ),
+    "singleuser.networkPolicy.enabled": (
+        (V, "singleuser", "networkPolicy", "enabled"), "network-policies",
+    ),
+    "hub.extraEnv.DB_PASSWORD": ((V, "hub", "extraEnv", "DB_PASSWORD"), "no-readable-secret"),
+    "cull.timeout": ((V, "cull", "timeout"), "idle-culling"),
+    "chart": (("chart",), "pinned-chart"),
+    "hub.extraConfig.mlhub": ((V, "hub", "extraConfig", "mlhub"), "values-in-sight"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", UNKNOWNS)
+def test_what_is_not_known_yet_is_remarked_and_never_passed_over(path: str) -> None:
+    place, rule = UNKNOWNS[path]
+    resources = changed(program("local"), HUB, {place: UNKNOWN})
+    assert refusals(resources) == []
+    assert (rule, path) in remarks(resources)

@@ -1,0 +1,359 @@
+"""Each rule over resources other than the Release: what breaks it, and what is still right."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.policies.stack import (
+    GONE,
+    UNKNOWN,
+    Place,
+    changed,
+    extra,
+    marked,
+    program,
+    refusals,
+    remarks,
+    without,
+)
+
+DEPLOYMENT = ("kubernetes:apps/v1:Deployment", "keycloak")
+STATEFUL = ("kubernetes:apps/v1:StatefulSet", "postgres")
+NAMESPACE = ("kubernetes:core/v1:Namespace", "jupyterhub")
+CLAIM = ("kubernetes:core/v1:PersistentVolumeClaim", "postgres-data")
+CLASS = ("kubernetes:storage.k8s.io/v1:StorageClass", "storage-homes")
+QUOTA = ("kubernetes:core/v1:ResourceQuota", "quotas-namespace")
+RANGE = ("kubernetes:core/v1:LimitRange", "quotas-container-defaults")
+SECRET = ("kubernetes:core/v1:Secret", "keycloak-admin")
+REALM = ("keycloak:index/realm:Realm", "realm")
+GROUP = ("keycloak:index/group:Group", "group-mlhub")
+CLOSING = ("kubernetes:networking.k8s.io/v1:NetworkPolicy", "jupyterhub-nothing")
+PROVIDER = ("pulumi:providers:keycloak", "keycloak")
+POD = ("spec", "template", "spec")
+CONTAINER = (*POD, "containers", 0)
+DIGEST = "@sha256:" + 64 * "b"
+CLOSED = "a NetworkPolicy in it is required with podSelector {}, policyTypes Ingress and Egress"
+IN_STATE = "is readable; a value marked secret is required"
+
+BREACHES: dict[str, tuple[tuple[str, str], Place, Any, str, str]] = {
+    "a privileged container": (
+        DEPLOYMENT, (*CONTAINER, "securityContext", "privileged"), True, "no-privilege",
+        "Deployment keycloak: spec.template.spec.containers[0].securityContext.privileged is true; "
+        "a pod without privileges is required",
+    ),
+    "the node's network": (
+        DEPLOYMENT, (*POD, "hostNetwork"), True, "no-privilege",
+        "Deployment keycloak: spec.template.spec.hostNetwork is true",
+    ),
+    "a port of the node": (
+        DEPLOYMENT, (*CONTAINER, "ports", 0, "hostPort"), 80, "no-privilege",
+        "Deployment keycloak: spec.template.spec.containers[0].ports[0].hostPort is 80; "
+        "a Service is required",
+    ),
+    "a folder of the node": (
+        STATEFUL, (*POD, "volumes", 0), {"name": "n", "hostPath": {"path": "/"}}, "no-privilege",
+        "StatefulSet postgres: spec.template.spec.volumes[0].hostPath is {'path': '/'}",
+    ),
+    "no system call filter": (
+        STATEFUL, (*POD, "securityContext", "seccompProfile", "type"), "Unconfined",
+        "no-privilege",
+        "spec.template.spec.securityContext.seccompProfile.type is Unconfined; "
+        "RuntimeDefault is required",
+    ),
+    "an image by its tag": (
+        DEPLOYMENT, (*CONTAINER, "image"), "localhost:5000/mlhub/keycloak:26", "images-by-digest",
+        "Deployment keycloak: spec.template.spec.containers[0].image is "
+        "localhost:5000/mlhub/keycloak:26; an image by its digest (…@sha256:…) is required",
+    ),
+    "an image from elsewhere": (
+        STATEFUL, (*CONTAINER, "image"), f"docker.io/library/postgres:17{DIGEST}",
+        "images-by-digest", "an image from localhost:5000/mlhub is required",
+    ),
+    "a password in the environment": (
+        DEPLOYMENT, (*CONTAINER, "env", 0), {"name": "KC_DB_PASSWORD", "value": "hush"},
+        "no-readable-secret",
+        "Deployment keycloak: spec.template.spec.containers[0].env[0].value (KC_DB_PASSWORD) is "
+        "readable; valueFrom.secretKeyRef is required",
+    ),
+    "a readable Secret": (
+        SECRET, ("stringData",), {"username": marked("a"), "password": "hush"},
+        "no-readable-secret",
+        f"Secret keycloak-admin: stringData.password {IN_STATE}",
+    ),
+    "a readable Secret in base64": (
+        SECRET, ("data",), {"password": "aHVzaA=="}, "no-readable-secret",
+        f"Secret keycloak-admin: data.password {IN_STATE}",
+    ),
+    "a provider's password": (
+        PROVIDER, ("password",), "hush", "no-readable-secret", f"password {IN_STATE}",
+    ),
+    "a person's password": (
+        ("keycloak:index/user:User", "user-alice"), ("initialPassword", "value"), "hush",
+        "no-readable-secret", f"User user-alice: initialPassword.value {IN_STATE}",
+    ),
+    "a namespace that admits anything": (
+        NAMESPACE, ("metadata", "labels", "pod-security.kubernetes.io/enforce"), "privileged",
+        "restricted-namespaces", "Namespace jupyterhub: metadata.labels.pod-security.kubernetes.io"
+        "/enforce is privileged; restricted is required",
+    ),
+    "an unprotected namespace": (
+        NAMESPACE, ("protect",), False, "data-kept",
+        "Namespace jupyterhub: protect is false; true is required",
+    ),
+    "an unprotected claim": (
+        CLAIM, ("protect",), False, "data-kept",
+        "PersistentVolumeClaim postgres-data: protect is false",
+    ),
+    "an unprotected realm": (REALM, ("protect",), False, "data-kept", "Realm realm: protect is"),
+    "an unprotected group": (
+        GROUP, ("protect",), False, "data-kept", "Group group-mlhub: protect is false",
+    ),
+    "a class that deletes": (
+        CLASS, ("reclaimPolicy",), "Delete", "data-kept",
+        "StorageClass storage-homes: reclaimPolicy is Delete; Retain is required",
+    ),
+    "a class that deletes by default": (
+        CLASS, ("reclaimPolicy",), GONE, "data-kept", "reclaimPolicy is not given; Retain",
+    ),
+    "a quota beyond the organization's": (
+        QUOTA, ("spec", "hard", "limits.cpu"), "32.5", "quota-limits",
+        "ResourceQuota quotas-namespace: spec.hard.limits.cpu is 32.5; "
+        "an amount of at most 32 cores is required",
+    ),
+    "a quota that leaves something out": (
+        QUOTA, ("spec", "hard", "requests.storage"), GONE, "quota-limits",
+        "spec.hard.requests.storage is not given; an amount of at most 500Gi is required",
+    ),
+    "a quota with a GPU": (
+        QUOTA, ("spec", "hard", "requests.nvidia.com/gpu"), "1", "quota-limits",
+        "spec.hard.requests.nvidia.com/gpu is 1; an amount of at most 0 GPUs is required",
+    ),
+    "a range beyond the organization's": (
+        RANGE, ("spec", "limits", 0, "max", "memory"), "65Gi", "quota-limits",
+        "LimitRange quotas-container-defaults: spec.limits[0].max.memory is 65Gi; "
+        "an amount of at most 64Gi is required",
+    ),
+    "a policy that lets something in": (
+        CLOSING, ("spec", "ingress"), [{}], "closed-namespaces",
+        f"Namespace jupyterhub: metadata.name is jupyterhub; {CLOSED}",
+    ),
+    "a policy for some pods": (
+        CLOSING, ("spec", "podSelector", "matchLabels"), {"a": "b"}, "closed-namespaces", CLOSED,
+    ),
+    "a policy in one direction": (
+        CLOSING, ("spec", "policyTypes"), ["Ingress"], "closed-namespaces", CLOSED,
+    ),
+    "a quota of another namespace": (
+        QUOTA, ("metadata", "namespace"), "elsewhere", "user-quotas",
+        "Release jupyterhub: namespace is jupyterhub; a ResourceQuota is required in it",
+    ),
+    "Keycloak without TLS for anybody": (
+        REALM, ("sslRequired",), "none", "tls",
+        "Realm realm: sslRequired is none; external or all is required",
+    ),
+    "a certificate that nobody checks": (
+        PROVIDER, ("tlsInsecureSkipVerify",), "true", "tls",
+        "tlsInsecureSkipVerify is true; false is required",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BREACHES)
+def test_a_resource_that_breaks_a_rule_is_refused_and_told_what_and_where(case: str) -> None:
+    which, place, value, rule, message = BREACHES[case]
+    ((told_rule, told),) = refusals(changed(program("local"), which, {place: value}))
+    assert told_rule == rule
+    assert message in told
+
+
+EDGES: dict[str, tuple[tuple[str, str], Place, Any]] = {
+    "escalation switched off": (DEPLOYMENT, (*CONTAINER, "securityContext", "privileged"), False),
+    "an image by its digest alone": (
+        DEPLOYMENT, (*CONTAINER, "image"), f"localhost:5000/mlhub/keycloak{DIGEST}",
+    ),
+    "a secret by reference": (
+        DEPLOYMENT, (*CONTAINER, "env", 0),
+        {"name": "A_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}},
+    ),
+    "a file that holds a secret": (
+        DEPLOYMENT, (*CONTAINER, "env", 0), {"name": "A_PASSWORD_FILE", "value": "/run/a"},
+    ),
+    "a Secret marked as a whole": (
+        SECRET, ("stringData",), {**marked("x"), "value": {"password": "hush"}},
+    ),
+    "an empty password": (PROVIDER, ("password",), ""),
+    "all of the quota": (QUOTA, ("spec", "hard", "limits.cpu"), "32"),
+    "all of the quota in thousandths": (QUOTA, ("spec", "hard", "limits.cpu"), "32000m"),
+    "all of the memory in other units": (QUOTA, ("spec", "hard", "limits.memory"), "65536Mi"),
+    "TLS for everybody": (REALM, ("sslRequired",), "all"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EDGES)
+def test_a_resource_at_the_edge_passes(case: str) -> None:
+    which, place, value = EDGES[case]
+    assert refusals(changed(program("local"), which, {place: value})) == []
+
+
+def test_a_namespace_without_its_closing_policy_is_refused() -> None:
+    ((rule, told),) = refusals(without(program("local"), *CLOSING))
+    assert rule == "closed-namespaces"
+    assert told.startswith(f"Namespace jupyterhub: metadata.name is jupyterhub; {CLOSED}")
+
+
+@pytest.mark.parametrize(("which", "kind"), [(QUOTA, "ResourceQuota"), (RANGE, "LimitRange")])
+def test_users_without_a_quota_are_refused(which: tuple[str, str], kind: str) -> None:
+    ((rule, told),) = refusals(without(program("local"), *which))
+    assert rule == "user-quotas"
+    assert f"namespace is jupyterhub; a {kind} is required in it, for users' pods" in told
+
+
+def pod(**more: Any) -> dict[str, Any]:
+    return {
+        "containers": [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}"}],
+        "hostNetwork": True,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("token", "inputs"),
+    [
+        ("kubernetes:core/v1:Pod", {"spec": pod()}),
+        ("kubernetes:batch/v1:Job", {"spec": {"template": {"spec": pod()}}}),
+        (
+            "kubernetes:batch/v1:CronJob",
+            {"spec": {"jobTemplate": {"spec": {"template": {"spec": pod()}}}}},
+        ),
+        ("kubernetes:apps/v1:DaemonSet", {"spec": {"template": {"spec": pod()}}}),
+        ("kubernetes:apps/v1:DeploymentPatch", {"spec": {"template": {"spec": pod()}}}),
+        ("kubernetes:core/v1:PodList", {"items": [{"spec": pod()}]}),
+        ("kubernetes:ray.io/v1:RayCluster", {"spec": {"head": {"template": {"spec": pod()}}}}),
+    ],
+)
+def test_every_kind_that_holds_a_pod_is_looked_into(token: str, inputs: Mapping[str, Any]) -> None:
+    ((rule, told),) = refusals([*program("local"), extra(token, "extra", inputs)])
+    assert rule == "no-privilege"
+    assert "hostNetwork is true" in told
+
+
+ROLE = {"verbs": ["get"], "resources": ["nodes"], "apiGroups": [""]}
+SUBJECT = {"kind": "ServiceAccount", "name": "hub", "namespace": "jupyterhub"}
+RIGHTS: dict[str, tuple[str, dict[str, Any], str | None]] = {
+    "a few rights": ("ClusterRole", {"rules": [ROLE]}, None),
+    "every verb": (
+        "ClusterRole", {"rules": [{**ROLE, "verbs": ["*"]}]}, "rules[0].verbs[0] is *",
+    ),
+    "every resource": (
+        "Role", {"rules": [{**ROLE, "resources": ["*"]}]}, "rules[0].resources[0] is *",
+    ),
+    "one service account": (
+        "ClusterRoleBinding", {"roleRef": {"name": "nodes"}, "subjects": [SUBJECT]}, None,
+    ),
+    "cluster-admin": (
+        "ClusterRoleBinding", {"roleRef": {"name": "cluster-admin"}, "subjects": [SUBJECT]},
+        "roleRef.name is cluster-admin",
+    ),
+    "every service account": (
+        "RoleBinding",
+        {"roleRef": {"name": "nodes"},
+         "subjects": [{"kind": "Group", "name": "system:serviceaccounts:jupyterhub"}]},
+        "subjects[0].name is system:serviceaccounts:jupyterhub",
+    ),
+    "the service account of every pod": (
+        "RoleBinding",
+        {"roleRef": {"name": "nodes"}, "subjects": [{**SUBJECT, "name": "default"}]},
+        "subjects[0].name is default",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RIGHTS)
+def test_T14_rights_in_the_cluster_are_few_and_for_one(case: str) -> None:
+    kind, inputs, message = RIGHTS[case]
+    token = f"kubernetes:rbac.authorization.k8s.io/v1:{kind}"
+    told = refusals([*program("local"), extra(token, "rights", inputs)])
+    if message is None:
+        assert told == []
+    else:
+        ((rule, said),) = told
+        assert rule == "small-rights"
+        assert f"{kind} rights: {message}; " in said
+
+
+def volume(policy: str) -> list[tuple[str, str]]:
+    token = "kubernetes:core/v1:PersistentVolume"
+    made = extra(token, "data", {"spec": {"persistentVolumeReclaimPolicy": policy}})
+    return refusals([*program("local"), type(made)(**{**vars(made), "protect": True})])
+
+
+def test_T13_a_volume_outlives_its_claim() -> None:
+    assert volume("Retain") == []
+    ((rule, told),) = volume("Delete")
+    assert rule == "data-kept"
+    assert "spec.persistentVolumeReclaimPolicy is Delete; Retain is required" in told
+
+
+def ingress(tls: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    spec = {"rules": [{"host": "mlflow.example.org"}], "tls": tls}
+    token = "kubernetes:networking.k8s.io/v1:Ingress"
+    return refusals([*program("local"), extra(token, "mlflow", {"spec": spec})])
+
+
+def test_an_ingress_of_ours_has_tls_for_each_host() -> None:
+    assert ingress([{"hosts": ["mlflow.example.org"], "secretName": "mlflow-tls"}]) == []
+    for tls in ([], [{"hosts": ["other.example.org"], "secretName": "a"}],
+                [{"hosts": ["mlflow.example.org"]}]):  # fmt: skip
+        ((rule, told),) = ingress(tls)
+        assert rule == "tls"
+        assert "Ingress mlflow: spec.rules[0].host is mlflow.example.org; spec.tls has to" in told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIE",
+        "redis://user:hush@cache:6379",
+        "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NSJ9.c2lnbmF0dXJl",
+        "AKIAIOSFODNN7EXAMPLE",
+    ],
+)
+def test_a_secret_is_known_by_its_form_wherever_it_is(text: str) -> None:
+    config = extra("kubernetes:core/v1:ConfigMap", "settings", {"data": {"app.yaml": text}})
+    ((rule, told),) = refusals([*program("local"), config])
+    assert rule == "no-readable-secret"
+    assert "ConfigMap settings: data.app.yaml holds " in told
+
+
+def test_a_refusal_never_repeats_a_secret() -> None:
+    for place, value in [
+        (("stringData",), {"password": "hush-hush"}),
+        (("metadata", "annotations"), {"token": "hush-hush"}),
+        (("metadata", "hostPath"), marked("hush-hush")),
+    ]:
+        told = refusals(changed(program("local"), SECRET, {place: value}))
+        assert told
+        assert "hush-hush" not in str(told)
+
+
+UNKNOWNS: dict[str, tuple[tuple[str, str], Place, str]] = {
+    "spec.template.spec.containers[0].image": (
+        DEPLOYMENT, (*CONTAINER, "image"), "images-by-digest",
+    ),
+    "spec.template.spec.volumes": (DEPLOYMENT, (*POD, "volumes"), "no-privilege"),
+    "spec": (DEPLOYMENT, ("spec",), "no-privilege"),
+    "stringData": (SECRET, ("stringData",), "no-readable-secret"),
+    "reclaimPolicy": (CLASS, ("reclaimPolicy",), "data-kept"),
+    "spec.hard.pods": (QUOTA, ("spec", "hard", "pods"), "quota-limits"),
+    "metadata.name": (CLOSING, ("metadata", "namespace"), "closed-namespaces"),
+    "namespace": (QUOTA, ("metadata", "namespace"), "user-quotas"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", UNKNOWNS)
+def test_what_is_not_known_yet_is_remarked_and_never_passed_over(path: str) -> None:
+    which, place, rule = UNKNOWNS[path]
+    resources = changed(program("local"), which, {place: UNKNOWN})
+    assert refusals(resources) == []
+    assert (rule, path) in remarks(resources)
