@@ -3,7 +3,7 @@
 One replica each: what they hold is on one volume, protected here and kept when all else goes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -12,7 +12,7 @@ import pulumi_kubernetes as k8s
 from components import names
 from components.config import Foundation as FoundationConfig
 from components.config import FoundationKeycloak
-from components.secrets import password, secret
+from components.secrets import fingerprint, password, secret
 
 KEYCLOAK_MANAGEMENT_PORT = 9000
 """Health and metrics; on no Service."""
@@ -165,6 +165,8 @@ def keycloak_pod(
 class FoundationArgs:
     config: FoundationConfig
     namespace: pulumi.Input[str]
+    databases: Sequence[str]
+    """To be there beside Keycloak's; each is owned by a role of its name."""
     storage_class: pulumi.Input[str]
     postgres_image: pulumi.Input[str]
     keycloak_image: pulumi.Input[str] | None
@@ -176,7 +178,8 @@ class FoundationArgs:
 class Foundation(pulumi.ComponentResource):
     """Postgres with a database for each that needs one, and Keycloak on it."""
 
-    hub_database_password: pulumi.Output[str]
+    database_passwords: dict[str, pulumi.Output[str]]
+    """Of each database's owner, by the database."""
     admin_username: pulumi.Output[str] | None
     admin_password: pulumi.Output[str] | None
     """Keycloak's; None where it is elsewhere."""
@@ -187,12 +190,13 @@ class Foundation(pulumi.ComponentResource):
         self._namespace = args.namespace
 
         self.admin_username = self.admin_password = None
-        self.hub_database_password = password("postgres-jupyterhub", child)
-        passwords = {names.HUB_DATABASE: self.hub_database_password}
-        if args.config.keycloak is not None:
-            passwords[names.KEYCLOAK_DATABASE] = password("postgres-keycloak", child)
+        keycloak = [names.KEYCLOAK_DATABASE] if args.config.keycloak is not None else []
+        self.database_passwords = {
+            database: password(f"postgres-{database}", child)
+            for database in [*args.databases, *keycloak]
+        }
 
-        database = self._postgres(args, passwords, child)
+        database = self._postgres(args, child)
         if args.config.keycloak is not None and args.keycloak_image is not None:
             self.admin_username = pulumi.Output.from_input("admin")
             self.admin_password = password("keycloak-admin", child)
@@ -203,12 +207,16 @@ class Foundation(pulumi.ComponentResource):
                 opts=child,
             )
             image = args.keycloak_image
-            self._keycloak(args, args.config.keycloak, image, _after(child, admin, database))
+            known = fingerprint(
+                self.admin_password, self.database_passwords[names.KEYCLOAK_DATABASE]
+            )
+            after = _after(child, admin, database)
+            self._keycloak(args, args.config.keycloak, image, known, after)
         self.register_outputs(
             {
                 "admin_username": self.admin_username,
                 "admin_password": self.admin_password,
-                "hub_database_password": self.hub_database_password,
+                "database_passwords": self.database_passwords,
             }
         )
 
@@ -216,19 +224,12 @@ class Foundation(pulumi.ComponentResource):
         return {"name": name, "namespace": self._namespace, "labels": names.labels(component)}
 
     def _postgres(
-        self,
-        args: FoundationArgs,
-        owners: Mapping[str, pulumi.Output[str]],
-        child: pulumi.ResourceOptions,
+        self, args: FoundationArgs, child: pulumi.ResourceOptions
     ) -> k8s.apps.v1.StatefulSet:
-        """Postgres; `owners` maps a database, whose owner has its name, to the owner's password."""
-        passwords = secret(
-            names.POSTGRES_SECRET,
-            namespace=self._namespace,
-            data={"postgres-password": password("postgres-superuser", child)}
-            | {f"{database}-password": word for database, word in owners.items()},
-            opts=child,
-        )
+        words = {"postgres-password": password("postgres-superuser", child)} | {
+            f"{database}-password": word for database, word in self.database_passwords.items()
+        }
+        passwords = secret(names.POSTGRES_SECRET, namespace=self._namespace, data=words, opts=child)
         data = k8s.core.v1.PersistentVolumeClaim(
             names.POSTGRES_CLAIM,
             metadata=self._metadata(names.POSTGRES_CLAIM, names.POSTGRES),
@@ -256,7 +257,8 @@ class Foundation(pulumi.ComponentResource):
                 "service_name": names.POSTGRES,
                 "selector": {"match_labels": names.selector(names.POSTGRES)},
                 "template": {
-                    "metadata": {"labels": names.labels(names.POSTGRES)},
+                    # It makes databases and sets passwords when it starts.
+                    "metadata": _pod_metadata(names.POSTGRES, fingerprint(*words.values())),
                     "spec": postgres_pod(args.postgres_image),
                 },
             },
@@ -268,6 +270,7 @@ class Foundation(pulumi.ComponentResource):
         args: FoundationArgs,
         config: FoundationKeycloak,
         image: pulumi.Input[str],
+        known: pulumi.Output[str],
         opts: pulumi.ResourceOptions,
     ) -> None:
         k8s.core.v1.Service(
@@ -297,12 +300,17 @@ class Foundation(pulumi.ComponentResource):
                 "progress_deadline_seconds": 900,
                 "selector": {"match_labels": names.selector(names.KEYCLOAK)},
                 "template": {
-                    "metadata": {"labels": names.labels(names.KEYCLOAK)},
+                    "metadata": _pod_metadata(names.KEYCLOAK, known),
                     "spec": keycloak_pod(image, environment),
                 },
             },
             opts=opts,
         )
+
+
+def _pod_metadata(component: str, known: pulumi.Output[str]) -> k8s.meta.v1.ObjectMetaArgsDict:
+    """`known` is the fingerprint of the secrets that the pod is started with."""
+    return {"labels": names.labels(component), "annotations": {names.FINGERPRINT: known}}
 
 
 def _after(child: pulumi.ResourceOptions, *needed: pulumi.Resource) -> pulumi.ResourceOptions:

@@ -1,7 +1,7 @@
 """The hub: its Secrets and one Helm release."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ import yaml
 from components import names
 from components.config import Chart
 from components.config import Hub as HubConfig
-from components.secrets import hex_key, secret
+from components.secrets import fingerprint, hex_key, secret
 
 TIMEOUT_SECONDS = 600
 """For hub and proxy to become ready, images pulled and database migrated."""
 
 KEPT_REVISIONS = 10
+
+PROXY_TOKEN = "hub.config.ConfigurableHTTPProxy.auth_token"  # noqa: S105
 
 
 def chart_arguments(chart: Chart) -> dict[str, Any]:
@@ -57,15 +59,31 @@ def chart_digest(chart: Path) -> str:
     return digest.hexdigest()
 
 
+def with_fingerprints(
+    values: dict[str, Any],
+    words: Mapping[str, pulumi.Output[str]],
+    client_secret: pulumi.Output[str] | None,
+) -> dict[str, Any]:
+    """The values, with which hub and proxy start anew when a secret of theirs changes."""
+    known_to = {
+        "hub": [*words.values(), *([client_secret] if client_secret is not None else [])],
+        "proxy": [words[PROXY_TOKEN]],
+    }
+    return values | {
+        part: values[part] | {"annotations": {names.FINGERPRINT: fingerprint(*secrets)}}
+        for part, secrets in known_to.items()
+    }
+
+
 @dataclass(frozen=True)
 class JupyterHubArgs:
     config: HubConfig
     namespace: pulumi.Input[str]
     values: dict[str, Any]
     """The Release's values."""
-    client_secret: pulumi.Input[str] | None
+    client_secret: pulumi.Output[str] | None
     """Of the hub's client in Keycloak; None where the Secret is there already."""
-    database_password: pulumi.Input[str]
+    database_password: pulumi.Output[str]
     after: Sequence[pulumi.Resource] = ()
     """Everything else of the stack: the hub starts when it is there, and is the first to go."""
 
@@ -80,7 +98,8 @@ class JupyterHub(pulumi.ComponentResource):
         super().__init__("mlhub:jupyterhub:JupyterHub", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
 
-        secrets = [self._hub_secret(args, child)]
+        words = self._generated(args, child)
+        secrets = [secret(names.HUB_SECRET, namespace=args.namespace, data=words, opts=child)]
         if args.client_secret is not None:
             secrets.append(
                 secret(
@@ -96,7 +115,7 @@ class JupyterHub(pulumi.ComponentResource):
             name=names.HUB_RELEASE,
             namespace=args.namespace,
             **chart_arguments(args.config.chart),
-            values=args.values,
+            values=with_fingerprints(args.values, words, args.client_secret),
             atomic=True,
             timeout=TIMEOUT_SECONDS,
             max_history=KEPT_REVISIONS,
@@ -109,19 +128,14 @@ class JupyterHub(pulumi.ComponentResource):
         self.status = release.status.apply(lambda status: str(status.status))
         self.register_outputs({"status": self.status})
 
-    def _hub_secret(
+    def _generated(
         self, args: JupyterHubArgs, child: pulumi.ResourceOptions
-    ) -> k8s.core.v1.Secret:
-        """`hub.existingSecret`; its keys are those that Zero to JupyterHub looks for."""
-        return secret(
-            names.HUB_SECRET,
-            namespace=args.namespace,
-            data={
-                "hub.config.JupyterHub.cookie_secret": hex_key("hub-cookie", child),
-                "hub.config.CryptKeeper.keys": hex_key("hub-crypt-key", child),
-                "hub.config.ConfigurableHTTPProxy.auth_token": hex_key("hub-proxy-token", child),
-                "hub.services.jupyterhub-idle-culler.apiToken": hex_key("hub-culler", child),
-                "hub.db.password": args.database_password,
-            },
-            opts=child,
-        )
+    ) -> dict[str, pulumi.Output[str]]:
+        """What is in `hub.existingSecret`; the keys are those that Zero to JupyterHub looks for."""
+        return {
+            "hub.config.JupyterHub.cookie_secret": hex_key("hub-cookie", child),
+            "hub.config.CryptKeeper.keys": hex_key("hub-crypt-key", child),
+            PROXY_TOKEN: hex_key("hub-proxy-token", child),
+            "hub.services.jupyterhub-idle-culler.apiToken": hex_key("hub-culler", child),
+            "hub.db.password": args.database_password,
+        }

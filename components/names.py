@@ -18,6 +18,9 @@ DEMO_USERS_SECRET = "demo-users"  # noqa: S105
 MLFLOW_SECRET = "mlflow"  # noqa: S105
 MLFLOW_S3_SECRET = "mlflow-s3"  # noqa: S105
 
+FINGERPRINT = "mlhub.io/fingerprint"
+"""On a pod: the fingerprint of the secrets it was started with."""
+
 PULL_SECRET = "mlhub-registry"  # noqa: S105
 
 KEYCLOAK = "keycloak"

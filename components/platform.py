@@ -133,6 +133,7 @@ class Platform:
             FoundationArgs(
                 config=stack.foundation,
                 namespace=foundation_space,
+                databases=[names.HUB_DATABASE],
                 keycloak_url=self.keycloak_url,
                 storage_class=storage.class_name,
                 postgres_image=built[names.POSTGRES].reference,
@@ -159,7 +160,7 @@ class Platform:
                 namespace=hub_space,
                 values=hub_values(stack, built),
                 client_secret=identity.client_secret,
-                database_password=foundation.hub_database_password,
+                database_password=foundation.database_passwords[names.HUB_DATABASE],
                 after=[images, storage, *spaces.values(), network, quotas, foundation, identity],
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator]),

@@ -4,6 +4,7 @@ A value is made once by pulumi-random and stays the same from one `up` to the ne
 the Secret that holds it goes anywhere else.
 """
 
+import hashlib
 from collections.abc import Mapping
 
 import pulumi
@@ -46,3 +47,14 @@ def secret(
         string_data={key: pulumi.Output.secret(value) for key, value in data.items()},
         opts=opts,
     )
+
+
+def fingerprint(*generated: pulumi.Output[str]) -> pulumi.Output[str]:
+    """64 bits that change when one of these secrets does, so that a pod with them starts anew.
+
+    For generated secrets alone: nobody can try out 190 bits, as they could a person's password.
+    """
+    digest = pulumi.Output.all(*generated).apply(
+        lambda values: hashlib.sha256("\0".join(values).encode()).hexdigest()[:16]
+    )
+    return pulumi.Output.unsecret(digest)

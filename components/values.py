@@ -120,9 +120,9 @@ def internal_keycloak_url(stack: StackFile) -> str:
     return names.address(host, names.KEYCLOAK_PORT)
 
 
-def pull_secrets(stack: StackFile) -> list[dict[str, str]]:
+def pull_secrets(stack: StackFile) -> list[str]:
     """`imagePullSecrets`: the robot account of a Harbor, nothing for a plain registry."""
-    return [{"name": names.PULL_SECRET}] if stack.registry.harbor is not None else []
+    return [names.PULL_SECRET] if stack.registry.harbor is not None else []
 
 
 def proxy_service(hub: Hub) -> dict[str, Any]:
