@@ -1,0 +1,51 @@
+"""`python -m mlhub.execution`: serve on port 8002."""
+
+import logging
+import os
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+
+from mlhub.execution import settings
+from mlhub.execution.admission import HubAdmission
+from mlhub.execution.app import build_app
+from mlhub.execution.cluster import Cluster
+from mlhub.execution.store import Store
+
+PORT = 8002
+HUB_TOKEN = "JUPYTERHUB_API_TOKEN"  # noqa: S105 (the name of a variable)
+
+
+def application() -> FastAPI:
+    """The service as its pod configures it; ends the process where that is wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        given = settings.load()
+    except settings.SettingsError as error:
+        sys.exit(f"mlhub.execution: {error}")
+    token = os.environ.get(HUB_TOKEN)
+    if not token:
+        sys.exit(f"mlhub.execution: {HUB_TOKEN} is not set; it comes from the service's Secret.")
+    return build_app(
+        given,
+        store=Store(given.database_url),
+        cluster=Cluster(given.kubernetes_url, given.pod.namespace),
+        admission=HubAdmission(given.hub.api_url, token),
+    )
+
+
+def main() -> None:
+    # A caller's address is the proxy's; nothing is decided by it.
+    uvicorn.run(
+        application(),
+        host="0.0.0.0",  # noqa: S104 (network policies decide who reaches it)
+        port=PORT,
+        proxy_headers=False,
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

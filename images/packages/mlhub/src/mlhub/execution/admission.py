@@ -1,0 +1,103 @@
+"""The one admission decision, asked before a Job is made.
+
+It is made in the hub (`mlhub.admission`), which alone sees servers and runs together; here it is
+asked over the Hub's API. A yes is a reservation, which the run's pod takes over by its labels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+
+RESERVED_SECONDS = 120
+"""From the decision to the pod; the Job controller makes it within seconds."""
+
+
+class AdmissionSilentError(Exception):
+    """Nobody decides for the moment."""
+
+
+@dataclass(frozen=True)
+class AdmissionRequest:
+    """What a run would take: cores, bytes of memory, whole GPUs."""
+
+    user: str
+    run_id: str
+    profile: str
+    cpu: float
+    memory: int
+    gpu: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`reason` is a sentence for the person, with what remains in `details`."""
+
+    allowed: bool
+    reason: str = ""
+    status: int = 429
+    """403 for what is never allowed, 429 for what has no room now."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    reservation: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """What the pod bears, so that it is counted for whom it is."""
+
+
+class Admission(Protocol):
+    """Asked under a lease for the person, so never twice at once for one."""
+
+    async def decide(self, request: AdmissionRequest) -> Decision:
+        """Raises AdmissionSilentError."""
+
+    async def release(self, reservation: str) -> None:
+        """The run's pod does not come; raises nothing, for the reservation ends by itself."""
+
+    async def close(self) -> None: ...
+
+
+class HubAdmission:
+    """`POST /hub/api/mlhub/admission`, with the service's own Hub token."""
+
+    def __init__(self, api_url: str, token: str):
+        self._client = httpx.AsyncClient(
+            base_url=f"{api_url}/mlhub/admission",
+            headers={"Authorization": f"token {token}"},
+            timeout=10,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def decide(self, request: AdmissionRequest) -> Decision:
+        asked = {
+            "user": request.user,
+            "run": request.run_id,
+            "cpu": request.cpu,
+            "memory": str(request.memory),
+            "gpu": request.gpu,
+            "seconds": RESERVED_SECONDS,
+        }
+        try:
+            answer = await self._client.post("", json=asked)
+            body = answer.json()
+            if answer.status_code in (403, 429) and body.get("admitted") is False:
+                return Decision(False, body["sentence"], answer.status_code, body)
+            answer.raise_for_status()
+            pod = body["pod"]
+            return Decision(
+                True,
+                reservation=body["reservation"],
+                labels=pod["labels"],
+                annotations=pod["annotations"],
+            )
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise AdmissionSilentError(type(error).__name__) from error
+
+    async def release(self, reservation: str) -> None:
+        try:
+            await self._client.delete(f"/{reservation}")
+        except httpx.HTTPError:
+            return

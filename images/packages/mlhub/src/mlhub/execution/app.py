@@ -1,0 +1,96 @@
+"""The application: routes, refusals, and what lives as long as it does.
+
+Port 8002; behind the hub's proxy under `base_path`, with which every request arrives.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+
+from mlhub.execution import jobs
+from mlhub.execution.admission import Admission
+from mlhub.execution.cluster import Cluster
+from mlhub.execution.identity import Callers, HubTokens, ServiceTokens
+from mlhub.execution.limits import BodyLimits
+from mlhub.execution.listing import Listings
+from mlhub.execution.problems import SCHEMA, Problem, on_fault, on_http, on_invalid, on_problem
+from mlhub.execution.routes import Api, mlhub_version, router
+from mlhub.execution.runs import Reconciler, Runs
+from mlhub.execution.settings import Settings
+from mlhub.execution.store import Store
+
+
+def build_app(
+    settings: Settings,
+    *,
+    store: Store,
+    cluster: Cluster,
+    admission: Admission,
+    listing_wait: float = jobs.LISTING_SECONDS,
+) -> FastAPI:
+    """The application; it owns what it is given and closes it."""
+    client = httpx.AsyncClient(timeout=5, trust_env=False)
+    callers = Callers(
+        HubTokens(settings.hub, client),
+        ServiceTokens(settings.keycloak, client) if settings.keycloak else None,
+    )
+    runs = Runs(settings, store, cluster, admission)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(store.prepare)
+        reconciler = asyncio.create_task(Reconciler(runs).forever())
+        try:
+            yield
+        finally:
+            reconciler.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reconciler
+            for owned in (client.aclose, cluster.close, admission.close):
+                await owned()
+            store.close()
+
+    app = FastAPI(
+        title="mlhub execution",
+        description="Runs notebooks unattended, each as its person in a pod of its own.",
+        version=mlhub_version(),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.api = Api(runs, callers, Listings(runs, listing_wait))
+    for error, handler in (
+        (Problem, on_problem),
+        (HTTPException, on_http),
+        (RequestValidationError, on_invalid),
+        (Exception, on_fault),
+    ):
+        app.add_exception_handler(error, handler)
+    app.add_middleware(BodyLimits, base_path=settings.base_path)
+    app.include_router(router)
+    app.openapi = lambda: _openapi(app, settings.base_path)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI, base: str) -> dict[str, Any]:
+    if not app.openapi_schema:
+        made = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            servers=[{"url": base or "/"}],
+        )
+        made["components"]["schemas"]["Problem"] = SCHEMA
+        app.openapi_schema = made
+    return app.openapi_schema

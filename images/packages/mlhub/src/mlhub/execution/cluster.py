@@ -1,0 +1,163 @@
+"""The few calls to Kubernetes that the service makes, over its HTTP API."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+PAGE = 500
+LOG_BYTES = 400_000
+
+Object = dict[str, Any]
+
+
+class ClusterError(Exception):
+    """Kubernetes refused, or did not answer: then `status` is 0."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(f"Kubernetes answers {status or 'nothing'}: {message}")
+        self.status, self.message = status, message
+
+
+class Cluster:
+    """One namespace of one cluster."""
+
+    def __init__(self, url: str, namespace: str, account: Path = ACCOUNT):
+        authority = account / "ca.crt"
+        self._token = account / "token"
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            verify=str(authority) if authority.exists() else True,
+            timeout=httpx.Timeout(10, pool=30),
+            limits=httpx.Limits(max_connections=100),
+            trust_env=False,
+        )
+        self._batch = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+        self._core = f"/api/v1/namespaces/{namespace}"
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def _headers(self) -> dict[str, str]:
+        # Read anew each time: the kubelet renews a bound token within the hour.
+        return (
+            {"Authorization": f"Bearer {self._token.read_text().strip()}"}
+            if self._token.exists()
+            else {}
+        )
+
+    async def _call(self, method: str, path: str, **more: Any) -> Any:
+        try:
+            answer = await self._client.request(method, path, headers=self._headers(), **more)
+        except httpx.HTTPError as error:
+            raise ClusterError(0, type(error).__name__) from error
+        if answer.is_error:
+            raise ClusterError(answer.status_code, _message(answer))
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise ClusterError(0, "no JSON") from error
+
+    async def create_job(self, body: Object) -> Object:
+        made: Object = await self._call("POST", self._batch, json=body)
+        return made
+
+    async def job(self, name: str) -> Object | None:
+        try:
+            found: Object = await self._call("GET", f"{self._batch}/{name}")
+        except ClusterError as error:
+            if error.status == 404:
+                return None
+            raise
+        return found
+
+    async def delete_job(self, name: str) -> None:
+        """With its pod, which gets its grace; no error where there is none."""
+        try:
+            await self._call(
+                "DELETE",
+                f"{self._batch}/{name}",
+                json={"kind": "DeleteOptions", "propagationPolicy": "Background"},
+            )
+        except ClusterError as error:
+            if error.status != 404:
+                raise
+
+    async def jobs(self, selector: str) -> list[Object]:
+        return await self._list(self._batch, selector)
+
+    async def pods(self, selector: str) -> list[Object]:
+        return await self._list(f"{self._core}/pods", selector)
+
+    async def _list(self, path: str, selector: str) -> list[Object]:
+        items: list[Object] = []
+        more = ""
+        while True:
+            query = {"labelSelector": selector, "limit": str(PAGE)}
+            answer = await self._call(
+                "GET", path, params=query | ({"continue": more} if more else {})
+            )
+            items += answer["items"]
+            more = answer["metadata"].get("continue") or ""
+            if not more:
+                return items
+
+    async def has_claim(self, name: str) -> bool:
+        try:
+            await self._call("GET", f"{self._core}/persistentvolumeclaims/{name}")
+        except ClusterError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    async def log(self, pod: str, container: str) -> str:
+        """What a container has said so far, up to LOG_BYTES."""
+        query = {"container": container, "limitBytes": str(LOG_BYTES)}
+        try:
+            answer = await self._client.get(
+                f"{self._core}/pods/{pod}/log", params=query, headers=self._headers()
+            )
+        except httpx.HTTPError as error:
+            raise ClusterError(0, type(error).__name__) from error
+        if answer.is_error:
+            raise ClusterError(answer.status_code, _message(answer))
+        return answer.content.decode(errors="replace")
+
+    @asynccontextmanager
+    async def follow(self, pod: str, container: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The log from its beginning, as it comes, until the container ends."""
+        query = {"container": container, "follow": "true"}
+        path = f"{self._core}/pods/{pod}/log"
+        try:
+            async with self._client.stream(
+                "GET",
+                path,
+                params=query,
+                headers=self._headers(),
+                timeout=httpx.Timeout(10, read=None),
+            ) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    raise ClusterError(answer.status_code, _message(answer))
+                yield answer.aiter_bytes()
+        except httpx.HTTPError as error:
+            raise ClusterError(0, type(error).__name__) from error
+
+    async def ping(self) -> None:
+        """Any answer will do."""
+        try:
+            await self._client.get("/version", headers=self._headers(), timeout=3)
+        except httpx.HTTPError as error:
+            raise ClusterError(0, type(error).__name__) from error
+
+
+def _message(answer: httpx.Response) -> str:
+    """Kubernetes' own words."""
+    try:
+        return str(answer.json()["message"])[:1000]
+    except (ValueError, KeyError, TypeError):
+        return answer.reason_phrase

@@ -1,0 +1,215 @@
+"""Jobs, as Kubernetes wants them. Pure: settings and a run in, an object out.
+
+A run's pod is a server's pod with another command: same image, home, limits, security context,
+labels (and with them network policies), and no service account's token.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mlhub.execution.settings import Pod, Profile, Settings
+from mlhub.execution.slugs import slug
+from mlhub.execution.store import Run
+
+KIND = "mlhub.io/kind"
+RUN = "mlhub.io/run"
+USER = "mlhub.io/user"
+REQUEST = "mlhub.io/request"
+"""Annotation from which a run is known again when the database has lost it."""
+
+USERNAME_LABEL = "hub.jupyter.org/username"
+CONTAINER = "notebook"
+GRACE_SECONDS = 45
+"""For the runner to bring a partial notebook home; it takes 15 s and an MLflow's time-out."""
+
+EXPERIMENT = "notebooks"
+"""Where MLflow keeps the runs of all notebooks that name no other."""
+
+LISTING_SECONDS = 60
+
+
+def job_name(run_id: str) -> str:
+    return f"run-{run_id}"
+
+
+def claim_name(pod: Pod, user: str) -> str:
+    return pod.home_claim.format(username=slug(user))
+
+
+def run_job(
+    settings: Settings,
+    run: Run,
+    *,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+) -> dict[str, Any]:
+    """The Job of a run. Its own deadline is the hard one: the runner's comes first and says why.
+
+    `labels` and `annotations` are the admission's, for the pod.
+    """
+    profile = settings.profile(run.profile)
+    assert profile is not None  # noqa: S101 (checked when the run was accepted)
+    task = {
+        "id": run.id,
+        "notebook": run.notebook,
+        "output": run.output,
+        "replace": run.replace,
+        "parameters": run.parameters,
+        "time_limit": run.time_limit,
+        "cell_timeout": run.cell_timeout,
+        "experiment": EXPERIMENT,
+    }
+    return _job(
+        settings,
+        run.user,
+        name=job_name(run.id),
+        labels={KIND: "run", RUN: run.id},
+        annotations={USER: run.user, REQUEST: _ascii(run.request())},
+        admitted=(labels, annotations),
+        profile=profile,
+        module="notebooks.jobs.run",
+        environment={"MLHUB_RUN": _ascii(task)},
+        deadline=settings.limits.start_seconds + run.time_limit + GRACE_SECONDS,
+        kept=settings.limits.job_kept_seconds,
+    )
+
+
+def listing_job(settings: Settings, user: str, name: str) -> dict[str, Any]:
+    """A pod of the person's that says which notebooks there are, and little else."""
+    profile = settings.profile(None)
+    assert profile is not None  # noqa: S101 (settings have at least one)
+    small = profile.model_copy(
+        update={
+            "cpu_limit": min(0.5, profile.cpu_limit),
+            "cpu_guarantee": min(0.05, profile.cpu_guarantee),
+            "mem_limit": min(256 * 2**20, profile.mem_limit),
+            "mem_guarantee": min(64 * 2**20, profile.mem_guarantee),
+            "extra_resource_limits": {},
+            "extra_resource_guarantees": {},
+            "node_selector": {},
+        }
+    )
+    return _job(
+        settings,
+        user,
+        name=name,
+        labels={KIND: "listing"},
+        annotations={USER: user},
+        admitted=({}, {}),
+        profile=small,
+        module="notebooks.jobs.listing",
+        environment={},
+        deadline=LISTING_SECONDS,
+        kept=60,
+    )
+
+
+def _job(
+    settings: Settings,
+    user: str,
+    *,
+    name: str,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    admitted: tuple[Mapping[str, str], Mapping[str, str]],
+    profile: Profile,
+    module: str,
+    environment: Mapping[str, str],
+    deadline: int,
+    kept: int,
+) -> dict[str, Any]:
+    pod = settings.pod
+    own = {**labels, USERNAME_LABEL: slug(user)}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": pod.namespace,
+            "labels": {"app.kubernetes.io/part-of": "mlhub", **own},
+            "annotations": dict(annotations),
+        },
+        "spec": {
+            # A notebook that ran halfway is not run again behind its person's back.
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": deadline,
+            "ttlSecondsAfterFinished": kept,
+            "template": {
+                "metadata": {
+                    "labels": {**pod.labels, **admitted[0], **own},
+                    "annotations": {**admitted[1], USER: user},
+                },
+                "spec": _pod(pod, user, profile, module, environment),
+            },
+        },
+    }
+
+
+def _pod(
+    pod: Pod, user: str, profile: Profile, module: str, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    home = {"name": "home", "persistentVolumeClaim": {"claimName": claim_name(pod, user)}}
+    variables = {**pod.environment, "HOME": pod.home_mount, **environment}
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": pod.uid,
+            "fsGroup": pod.fs_gid,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": profile.image,
+                # Neither the home's modules nor those where it starts come before the image's.
+                "command": ["tini", "-g", "--", "python3", "-sP", "-m", module],
+                "workingDir": pod.home_mount,
+                "env": [{"name": key, "value": value} for key, value in variables.items()],
+                "resources": {
+                    "limits": {
+                        "cpu": str(profile.cpu_limit),
+                        "memory": str(profile.mem_limit),
+                        **_some(profile.extra_resource_limits),
+                    },
+                    "requests": {
+                        "cpu": str(profile.cpu_guarantee),
+                        "memory": str(profile.mem_guarantee),
+                        **_some(profile.extra_resource_guarantees),
+                    },
+                },
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                    "runAsUser": pod.uid,
+                },
+                "volumeMounts": [
+                    {"name": "home", "mountPath": pod.home_mount},
+                    *pod.volume_mounts,
+                ],
+            }
+        ],
+        "volumes": [home, *pod.volumes],
+    }
+    if profile.node_selector:
+        spec["nodeSelector"] = profile.node_selector
+    if profile.tolerations:
+        spec["tolerations"] = profile.tolerations
+    if pod.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in pod.pull_secrets]
+    return spec
+
+
+def _some(resources: Mapping[str, str]) -> dict[str, str]:
+    """Without those of which there are none."""
+    return {name: amount for name, amount in resources.items() if amount != "0"}
+
+
+def _ascii(value: Any) -> str:
+    """JSON in which Kubernetes finds no `$(VARIABLE)` to replace."""
+    return json.dumps(value).replace("$", "\\u0024")

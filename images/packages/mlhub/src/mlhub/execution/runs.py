@@ -1,0 +1,425 @@
+"""What a run goes through: accepted, admitted, made into a Job, watched to its end.
+
+The order is what makes it safe to die anywhere: a run is written down before its Job is made, and
+the Job bears its id. Written and without a Job, it is `lost` after half a minute; a Job that nobody
+wrote down is written down again from its annotation.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from mlhub.execution import jobs, outcome
+from mlhub.execution.admission import Admission, AdmissionRequest, AdmissionSilentError, Decision
+from mlhub.execution.cluster import Cluster, ClusterError, Object
+from mlhub.execution.identity import Caller
+from mlhub.execution.problems import Problem
+from mlhub.execution.settings import Settings
+from mlhub.execution.store import LOG_CHARACTERS, KeyTakenError, Run, Store, adopted
+
+log = logging.getLogger("mlhub.execution")
+T = TypeVar("T")
+
+STAMP = "%Y%m%d_%H%M%S"
+LEASE_WAIT_SECONDS = 40
+PROGRESS_SECONDS = 1
+
+
+def output_of(notebook: str, now: float) -> str:
+    """`<name>_output_YYYYMMDD_HHMMSS.ipynb` beside the notebook; UTC."""
+    path = PurePosixPath(notebook)
+    stamp = datetime.fromtimestamp(now, UTC).strftime(STAMP)
+    return str(path.with_name(f"{path.stem}_output_{stamp}.ipynb"))
+
+
+class Runs:
+    """The service without HTTP."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        cluster: Cluster,
+        admission: Admission,
+        clock: Callable[[], float] = time.time,
+    ):
+        self.settings, self.store, self.cluster = settings, store, cluster
+        self.clock = clock
+        self._admission = admission
+        self._holder = secrets.token_hex(8)
+        self._looked: dict[str, float] = {}
+
+    async def db(self, call: Callable[..., T], *given: Any, **named: Any) -> T:
+        """A call of the store's; raises Problem (503) where the database is silent."""
+        try:
+            return await asyncio.to_thread(call, *given, **named)
+        except (sa.exc.OperationalError, sa.exc.TimeoutError, sa.exc.InterfaceError) as error:
+            log.error("The database does not answer: %s", type(error).__name__)
+            raise Problem(
+                503,
+                "database",
+                "The service's database does not answer. Try again in a minute; a run that was "
+                "accepted goes on.",
+                headers={"Retry-After": "10"},
+            ) from error
+
+    @asynccontextmanager
+    async def lease(self, name: str) -> AsyncIterator[None]:
+        """Alone with `name` among all replicas; raises Problem (503) after LEASE_WAIT_SECONDS."""
+        holder = f"{self._holder}-{secrets.token_hex(4)}"
+        deadline = time.monotonic() + LEASE_WAIT_SECONDS
+        pause = 0.02
+        while not await self.db(self.store.take_lease, name, holder, self.clock()):
+            if time.monotonic() > deadline:
+                raise Problem(
+                    503, "busy", "Too much is asked for this person at once. Try again in a minute."
+                )
+            await asyncio.sleep(pause)
+            pause = min(0.3, pause * 1.5)
+        try:
+            yield
+        finally:
+            await asyncio.shield(self.db(self.store.end_lease, name, holder))
+
+    # A run begins
+
+    async def submit(
+        self,
+        caller: Caller,
+        *,
+        user: str,
+        notebook: str,
+        output: str | None,
+        parameters: dict[str, Any],
+        how: Mapping[str, Any],
+        key: str | None,
+    ) -> Run:
+        """A new run, or the one that the caller's key already made; raises Problem."""
+        fingerprint = _fingerprint(user, notebook, output, parameters, dict(how))
+        if known := await self.replayed(caller, key, fingerprint):
+            return known
+        now = self.clock()
+        run = self._new_run(
+            caller,
+            now,
+            user=user,
+            notebook=notebook,
+            output=output,
+            parameters=parameters,
+            how=how,
+        )
+        run = replace(run, idempotency_key=key, fingerprint=fingerprint)
+        async with self.lease(f"user:{user}"):
+            if known := await self.replayed(caller, key, fingerprint):
+                return known
+            await self._has_home(user)
+            wait = await self.db(self.store.take_slot, user, self.settings.limits.per_minute, now)
+            if wait:
+                raise Problem(
+                    429,
+                    "rate",
+                    f"At most {self.settings.limits.per_minute} runs start for one person in a "
+                    f"minute; the next one can in {wait:.0f} s.",
+                    headers={"Retry-After": str(int(wait) + 1)},
+                )
+            decision = await self._admit(run)
+            try:
+                await self.db(self.store.add, run)
+            except KeyTakenError:
+                # The same caller's key for another person, at the same moment.
+                if known := await self.replayed(caller, key, fingerprint):
+                    return known
+                raise
+            await self._make_job(run, decision)
+        return run
+
+    async def replayed(self, caller: Caller, key: str | None, fingerprint: str) -> Run | None:
+        """The run of an idempotency key; raises Problem where it was for something else."""
+        if key is None:
+            return None
+        run = await self.db(self.store.by_key, caller.name, key)
+        if run and run.fingerprint != fingerprint:
+            raise Problem(
+                422,
+                "key-reused",
+                "The Idempotency-Key was sent before with another request; send a new one.",
+                run_id=run.id,
+            )
+        return run
+
+    def _new_run(
+        self,
+        caller: Caller,
+        now: float,
+        *,
+        user: str,
+        notebook: str,
+        output: str | None,
+        parameters: dict[str, Any],
+        how: Mapping[str, Any],
+    ) -> Run:
+        limits = self.settings.limits
+        profile = self.settings.profile(how.get("profile"))
+        if profile is None:
+            offered = ", ".join(p.slug for p in self.settings.profiles)
+            raise Problem(422, "profile", f"There is no such profile. There are: {offered}.")
+        longest = limits.longest_run_seconds
+        time_limit = how.get("time_limit") or min(limits.run_seconds, longest)
+        if time_limit > longest:
+            raise Problem(
+                422, "time-limit", f"time_limit is more than {longest} s, the longest of a run."
+            )
+        if output == notebook:
+            raise Problem(
+                422, "output", "output_path is input_path; the original is never changed."
+            )
+        return Run(
+            id=secrets.token_hex(8),
+            user=user,
+            caller=caller.name,
+            notebook=notebook,
+            output=output or output_of(notebook, now),
+            replace=output is not None,
+            parameters=parameters,
+            profile=profile.slug,
+            time_limit=time_limit,
+            cell_timeout=how.get("cell_timeout"),
+            created=now,
+        )
+
+    async def _has_home(self, user: str) -> None:
+        try:
+            there = await self.cluster.has_claim(jobs.claim_name(self.settings.pod, user))
+        except ClusterError as error:
+            raise silent_cluster(error) from error
+        if not there:
+            raise Problem(
+                404,
+                "no-home",
+                "The person has no home here yet; it is made when their server first starts.",
+            )
+
+    async def _admit(self, run: Run) -> Decision:
+        profile = self.settings.profile(run.profile)
+        assert profile is not None  # noqa: S101 (checked in _new_run)
+        asked = AdmissionRequest(
+            user=run.user,
+            run_id=run.id,
+            profile=profile.slug,
+            cpu=profile.cpu_limit,
+            memory=profile.mem_limit,
+            gpu=profile.gpus,
+        )
+        try:
+            decision = await self._admission.decide(asked)
+        except AdmissionSilentError as error:
+            log.error("No admission decision: %s", error)
+            await self.db(self.store.give_back_slot, run.user, run.created)
+            raise Problem(
+                503,
+                "admission",
+                "The hub, which knows whether there is room, does not answer. Try again in a "
+                "minute.",
+                headers={"Retry-After": "10"},
+            ) from error
+        if not decision.allowed:
+            raise Problem(decision.status, "quota", decision.reason, quota=dict(decision.details))
+        return decision
+
+    async def _make_job(self, run: Run, decision: Decision) -> None:
+        """Raises Problem; then no Job is left, or the reconciler ends it."""
+        body = jobs.run_job(
+            self.settings, run, labels=decision.labels, annotations=decision.annotations
+        )
+        try:
+            await self.cluster.create_job(body)
+        except ClusterError as error:
+            log.error("No Job for run %s: %s", run.id, error)
+            await self._admission.release(decision.reservation)
+            if 400 <= error.status < 500:
+                await self.db(
+                    self.store.change,
+                    run.id,
+                    status="failed",
+                    reason="refused",
+                    message=error.message,
+                    finished=self.clock(),
+                )
+                raise Problem(
+                    503,
+                    "refused",
+                    "Kubernetes refuses the run's Job; tell an administrator.",
+                    run_id=run.id,
+                ) from error
+            await self.db(self.store.change, run.id, cancel_requested=True)
+            await self.db(self.store.give_back_slot, run.user, run.created)
+            raise silent_cluster(error, run.id) from error
+
+    # A run goes on
+
+    async def visible(self, caller: Caller, run_id: str) -> Run:
+        """Raises Problem: another's run is as good as none."""
+        run = await self.db(self.store.get, run_id)
+        if run is None or not caller.may_see(run.user, run.caller):
+            raise Problem(404, "no-run", "There is no such run of yours; GET /runs lists them.")
+        return run
+
+    async def look(self, run: Run) -> Run:
+        """The run as the cluster knows it now; as last known where the cluster is silent."""
+        if not run.active:
+            return run
+        try:
+            job = await self.cluster.job(jobs.job_name(run.id))
+            pod = await self.pod_of(run) if job else None
+        except ClusterError:
+            return run
+        await self.apply(run, job, pod)
+        return await self._again(run)
+
+    async def _again(self, run: Run) -> Run:
+        found: Run | None = await self.db(self.store.get, run.id)
+        return found or run
+
+    async def pod_of(self, run: Run) -> Object | None:
+        found = await self.cluster.pods(f"{jobs.RUN}={run.id}")
+        return found[0] if found else None
+
+    async def apply(self, run: Run, job: Object | None, pod: Object | None) -> None:
+        """Write down what Job and pod say; raises ClusterError where a Job cannot be ended."""
+        change = outcome.judge(run, job, pod, self.clock(), self.settings.limits)
+        if change is None:
+            if run.status == "running" and pod:
+                await self._note_progress(run, pod)
+            return
+        values: dict[str, Any] = dict(change.values)
+        if "finished" in values:
+            if pod:
+                said = await self._last_words(pod)
+                values = _progress_of(said) | values | {"log": said}
+            self._looked.pop(run.id, None)
+        if change.delete_job:
+            await self.cluster.delete_job(jobs.job_name(run.id))
+        changed: bool = bool(values) and await self.db(self.store.change, run.id, **values)
+        if changed and "status" in values:
+            log.info(
+                "run %s of %s: %s %s",
+                run.id,
+                run.user,
+                values["status"],
+                values.get("reason") or "",
+            )
+
+    async def _note_progress(self, run: Run, pod: Object) -> None:
+        now = time.monotonic()
+        if now - self._looked.get(run.id, float("-inf")) < PROGRESS_SECONDS:
+            return
+        self._looked[run.id] = now
+        values = _progress_of(await self._last_words(pod))
+        if values and values["cells_done"] != run.cells_done:
+            await self.db(self.store.change, run.id, **values)
+
+    async def _last_words(self, pod: Object) -> str:
+        """The log so far; empty where there is none (any more)."""
+        try:
+            text = await self.cluster.log(pod["metadata"]["name"], jobs.CONTAINER)
+        except ClusterError:
+            return ""
+        return text.replace("\0", "")[:LOG_CHARACTERS]
+
+    async def cancel(self, run: Run) -> Run:
+        """Ask for the run's end, and see to it now if the cluster answers."""
+        if run.active:
+            await self.db(self.store.change, run.id, cancel_requested=True)
+            try:
+                await self.cluster.delete_job(jobs.job_name(run.id))
+            except ClusterError as error:
+                log.warning("Cancelling %s waits for Kubernetes: %s", run.id, error)
+        return await self.look(await self._again(run))
+
+
+def _progress_of(log_text: str) -> dict[str, Any]:
+    found = outcome.progress(log_text)
+    return {"cells_done": found[0], "cells_total": found[1]} if found else {}
+
+
+def _fingerprint(*given: Any) -> str:
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+
+
+def silent_cluster(error: ClusterError, run_id: str | None = None) -> Problem:
+    more = {"run_id": run_id} if run_id else {}
+    log.error("%s", error)
+    return Problem(
+        503,
+        "cluster",
+        "The cluster does not answer. Try again in a minute.",
+        headers={"Retry-After": "10"},
+        **more,
+    )
+
+
+class Reconciler:
+    """Brings the database in line with the cluster, for ever. Every replica runs one; changes are
+    conditional, so that they do not get in each other's way."""
+
+    def __init__(self, runs: Runs):
+        self._runs = runs
+
+    async def forever(self) -> None:
+        pause = self._runs.settings.limits.reconcile_seconds
+        while True:
+            try:
+                await self.once()
+            except (ClusterError, Problem) as error:
+                log.warning("Not reconciled: %s", error)
+            except Exception:  # whatever comes, the next look is seconds away
+                log.exception("Not reconciled")
+            await asyncio.sleep(pause)
+
+    async def once(self) -> None:
+        runs = self._runs
+        # Runs first: whoever is written down after this is not missed in the Jobs.
+        active = {run.id: run for run in await runs.db(runs.store.active)}
+        found = await runs.cluster.jobs(f"{jobs.KIND}=run")
+        by_run = {job["metadata"]["labels"].get(jobs.RUN): job for job in found}
+        pods: dict[str, Object] = {}
+        if active:
+            for pod in await runs.cluster.pods(f"{jobs.KIND}=run"):
+                pods[pod["metadata"]["labels"].get(jobs.RUN)] = pod
+        for run_id, run in active.items():
+            try:
+                await runs.apply(run, by_run.get(run_id), pods.get(run_id))
+            except ClusterError as error:
+                log.warning("Run %s waits: %s", run_id, error)
+        await self._strays({k: v for k, v in by_run.items() if k and k not in active})
+        await runs.db(runs.store.forget, runs.clock() - runs.settings.limits.run_kept_days * 86400)
+
+    async def _strays(self, strays: dict[str, Object]) -> None:
+        """Jobs without an active run: of one that has ended, or of one that nobody remembers."""
+        runs = self._runs
+        known = await runs.db(runs.store.known, list(strays))
+        for run_id, job in strays.items():
+            if run_id in known:
+                run = await runs.db(runs.store.get, run_id)
+                if run and not run.active and not outcome.finished(job):
+                    await runs.cluster.delete_job(job["metadata"]["name"])
+                continue
+            try:
+                request = json.loads(job["metadata"]["annotations"][jobs.REQUEST])
+                await runs.db(runs.store.add, adopted(request))
+                log.warning("run %s was known to the cluster alone; written down again", run_id)
+            except (KeyError, TypeError, ValueError):
+                log.error("Job %s is no run of ours", job["metadata"]["name"])
+            except KeyTakenError:
+                continue

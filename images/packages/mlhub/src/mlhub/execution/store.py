@@ -1,0 +1,352 @@
+"""What the service remembers, in a database that all replicas share.
+
+Every change of a run's status is conditional on the status it had, so that two replicas that see
+the same Job end write one end. Times are seconds since 1970, from the caller's clock.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import sqlalchemy as sa
+
+ACTIVE = ("queued", "running")
+FINAL = ("succeeded", "failed", "cancelled", "lost")
+
+WINDOW_SECONDS = 60
+LEASE_SECONDS = 30
+LOG_CHARACTERS = 300_000
+
+metadata = sa.MetaData()
+
+runs = sa.Table(
+    "execution_runs",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("user", sa.String(255), nullable=False, index=True),
+    sa.Column("caller", sa.String(255), nullable=False),
+    sa.Column("notebook", sa.String(1000), nullable=False),
+    sa.Column("output", sa.String(1100), nullable=False),
+    sa.Column("replace", sa.Boolean, nullable=False),
+    sa.Column("parameters", sa.Text, nullable=False),
+    sa.Column("profile", sa.String(100), nullable=False),
+    sa.Column("time_limit", sa.Integer, nullable=False),
+    sa.Column("cell_timeout", sa.Integer),
+    sa.Column("created", sa.Float, nullable=False, index=True),
+    sa.Column("status", sa.String(20), nullable=False, index=True),
+    sa.Column("reason", sa.String(50)),
+    sa.Column("message", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.Column("cells_done", sa.Integer),
+    sa.Column("cells_total", sa.Integer),
+    sa.Column("size", sa.BigInteger),
+    sa.Column("mlflow_run_id", sa.String(64)),
+    sa.Column("started", sa.Float),
+    sa.Column("finished", sa.Float),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("idempotency_key", sa.String(200)),
+    sa.Column("fingerprint", sa.String(64)),
+    sa.Column("log", sa.Text),
+    sa.UniqueConstraint("caller", "idempotency_key", name="execution_one_run_a_key"),
+)
+
+slots = sa.Table(
+    "execution_slots",
+    metadata,
+    sa.Column("user", sa.String(255), primary_key=True),
+    sa.Column("slot", sa.Integer, primary_key=True),
+    sa.Column("taken", sa.Float, nullable=False),
+)
+"""One row for each run that a person may start in a minute; a start takes the oldest."""
+
+leases = sa.Table(
+    "execution_leases",
+    metadata,
+    sa.Column("name", sa.String(300), primary_key=True),
+    sa.Column("holder", sa.String(64), nullable=False),
+    sa.Column("until", sa.Float, nullable=False),
+)
+
+listings = sa.Table(
+    "execution_listings",
+    metadata,
+    sa.Column("user", sa.String(255), primary_key=True),
+    sa.Column("taken", sa.Float, nullable=False),
+    sa.Column("notebooks", sa.Text, nullable=False),
+)
+
+JSON_COLUMNS = ("parameters", "error")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run; the columns of `execution_runs` but the log."""
+
+    id: str
+    user: str
+    caller: str
+    notebook: str
+    output: str
+    replace: bool
+    parameters: dict[str, Any]
+    profile: str
+    time_limit: int
+    cell_timeout: int | None
+    created: float
+    status: str = "queued"
+    reason: str | None = None
+    message: str | None = None
+    error: dict[str, Any] | None = None
+    cells_done: int | None = None
+    cells_total: int | None = None
+    size: int | None = None
+    mlflow_run_id: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    cancel_requested: bool = False
+    idempotency_key: str | None = field(default=None, repr=False)
+    fingerprint: str | None = field(default=None, repr=False)
+
+    @property
+    def active(self) -> bool:
+        return self.status in ACTIVE
+
+    def request(self) -> dict[str, Any]:
+        """What a run is known again by (`adopted`)."""
+        return {name: getattr(self, name) for name in REQUEST_FIELDS}
+
+
+COLUMNS = tuple(f.name for f in fields(Run))
+REQUEST_FIELDS = COLUMNS[: COLUMNS.index("status")]
+
+
+class KeyTakenError(Exception):
+    """A run with that idempotency key is there already."""
+
+
+class Store:
+    """Every method is one short transaction; call them from a thread."""
+
+    def __init__(self, url: str):
+        connect = {"timeout": 60} if url.startswith("sqlite") else {"connect_timeout": 5}
+        self._engine = sa.create_engine(
+            url, connect_args=connect, pool_pre_ping=True, pool_size=10, max_overflow=20
+        )
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def prepare(self) -> None:
+        """Make the tables; several replicas may do so at once."""
+        for attempt in range(5):
+            try:
+                metadata.create_all(self._engine)
+            except (sa.exc.ProgrammingError, sa.exc.IntegrityError, sa.exc.OperationalError):
+                if attempt == 4:
+                    raise
+                time.sleep(0.3 * (attempt + 1))
+            else:
+                return
+
+    @contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+
+    def ping(self) -> None:
+        with self._begin() as connection:
+            connection.execute(sa.select(1))
+
+    # Runs
+
+    def add(self, run: Run) -> None:
+        """Raises KeyTakenError."""
+        values = asdict(run)
+        for column in JSON_COLUMNS:
+            values[column] = json.dumps(values[column])
+        try:
+            with self._begin() as connection:
+                connection.execute(runs.insert().values(values))
+        except sa.exc.IntegrityError as error:
+            raise KeyTakenError from error
+
+    def get(self, run_id: str) -> Run | None:
+        return next(iter(self._select(runs.c.id == run_id)), None)
+
+    def by_key(self, caller: str, key: str) -> Run | None:
+        found = self._select(runs.c.caller == caller, runs.c.idempotency_key == key)
+        return next(iter(found), None)
+
+    def find(
+        self, *, user: str | None, status: str | None, limit: int, before: float | None
+    ) -> list[Run]:
+        """The newest first."""
+        conditions = [
+            column == value
+            for column, value in ((runs.c.user, user), (runs.c.status, status))
+            if value is not None
+        ]
+        if before is not None:
+            conditions.append(runs.c.created < before)
+        return self._select(*conditions, limit=limit)
+
+    def active(self) -> list[Run]:
+        return self._select(runs.c.status.in_(ACTIVE))
+
+    def known(self, ids: list[str]) -> set[str]:
+        with self._begin() as connection:
+            return set(connection.scalars(sa.select(runs.c.id).where(runs.c.id.in_(ids))))
+
+    def change(self, run_id: str, **values: Any) -> bool:
+        """Change a run that has not ended; whether it had not."""
+        for column in JSON_COLUMNS:
+            if column in values:
+                values[column] = json.dumps(values[column])
+        with self._begin() as connection:
+            changed = connection.execute(
+                runs.update().where(runs.c.id == run_id, runs.c.status.in_(ACTIVE)).values(**values)
+            )
+        return changed.rowcount == 1
+
+    def drop(self, run_id: str) -> None:
+        with self._begin() as connection:
+            connection.execute(runs.delete().where(runs.c.id == run_id))
+
+    def log(self, run_id: str) -> str | None:
+        with self._begin() as connection:
+            return connection.scalar(sa.select(runs.c.log).where(runs.c.id == run_id))
+
+    def forget(self, before: float) -> int:
+        """Delete what ended before then; how many."""
+        with self._begin() as connection:
+            return connection.execute(
+                runs.delete().where(runs.c.status.in_(FINAL), runs.c.created < before)
+            ).rowcount
+
+    def _select(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[Run]:
+        query = (
+            sa.select(*(runs.c[name] for name in COLUMNS))
+            .where(*conditions)
+            .order_by(runs.c.created.desc(), runs.c.id)
+        )
+        with self._begin() as connection:
+            rows = connection.execute(query.limit(limit) if limit else query).mappings().all()
+        return [_run(dict(row)) for row in rows]
+
+    # The rate
+
+    def take_slot(self, user: str, per_minute: int, now: float) -> float:
+        """0 when one more run may start now, otherwise the seconds until one may.
+
+        The update checks again what it has chosen, so two replicas never take one slot twice.
+        """
+        self._make_slots(user, per_minute)
+        old = now - WINDOW_SECONDS
+        mine = slots.alias()
+        oldest = (
+            sa.select(mine.c.slot)
+            .where(mine.c.user == user, mine.c.slot < per_minute, mine.c.taken <= old)
+            .order_by(mine.c.taken, mine.c.slot)
+            .limit(1)
+            .scalar_subquery()
+        )
+        take = (
+            slots.update()
+            .where(slots.c.user == user, slots.c.slot == oldest, slots.c.taken <= old)
+            .values(taken=now)
+        )
+        free = sa.select(sa.func.min(slots.c.taken)).where(
+            slots.c.user == user, slots.c.slot < per_minute
+        )
+        while True:
+            with self._begin() as connection:
+                if connection.execute(take).rowcount == 1:
+                    return 0
+                first = float(connection.scalar(free) or 0)
+            if first > old:
+                return first - old
+
+    def give_back_slot(self, user: str, taken: float) -> None:
+        """For a start that came to nothing by no fault of the person's."""
+        with self._begin() as connection:
+            connection.execute(
+                slots.update().where(slots.c.user == user, slots.c.taken == taken).values(taken=0)
+            )
+
+    def _make_slots(self, user: str, count: int) -> None:
+        with self._begin() as connection:
+            have = set(
+                connection.scalars(sa.select(slots.c.slot).where(slots.c.user == user)).all()
+            )
+        for slot in sorted(set(range(count)) - have):
+            try:
+                with self._begin() as connection:
+                    connection.execute(slots.insert().values(user=user, slot=slot, taken=0))
+            except sa.exc.IntegrityError:  # another replica was faster
+                continue
+
+    # Leases
+
+    def take_lease(self, name: str, holder: str, now: float) -> bool:
+        """Whether `holder` has the lease now, for LEASE_SECONDS at most: a dead one loses it."""
+        until = now + LEASE_SECONDS
+        with self._begin() as connection:
+            if connection.execute(
+                leases.update()
+                .where(leases.c.name == name, leases.c.until < now)
+                .values(holder=holder, until=until)
+            ).rowcount:
+                return True
+        try:
+            with self._begin() as connection:
+                connection.execute(leases.insert().values(name=name, holder=holder, until=until))
+        except sa.exc.IntegrityError:
+            return False
+        return True
+
+    def end_lease(self, name: str, holder: str) -> None:
+        with self._begin() as connection:
+            connection.execute(
+                leases.delete().where(leases.c.name == name, leases.c.holder == holder)
+            )
+
+    # Listings
+
+    def keep_listing(self, user: str, notebooks: list[dict[str, Any]], now: float) -> None:
+        values = {"taken": now, "notebooks": json.dumps(notebooks)}
+        for _ in range(2):
+            with self._begin() as connection:
+                if connection.execute(
+                    listings.update().where(listings.c.user == user).values(**values)
+                ).rowcount:
+                    return
+            try:
+                with self._begin() as connection:
+                    connection.execute(listings.insert().values(user=user, **values))
+            except sa.exc.IntegrityError:
+                continue
+            return
+
+    def listing(self, user: str, since: float) -> tuple[float, list[dict[str, Any]]] | None:
+        """When it was taken, and the notebooks; None where none is from `since` or later."""
+        with self._begin() as connection:
+            row = connection.execute(
+                sa.select(listings.c.taken, listings.c.notebooks).where(
+                    listings.c.user == user, listings.c.taken >= since
+                )
+            ).first()
+        return (row.taken, json.loads(row.notebooks)) if row else None
+
+
+def _run(values: dict[str, Any]) -> Run:
+    for column in JSON_COLUMNS:
+        values[column] = json.loads(values[column]) if values[column] is not None else None
+    return Run(**values)
+
+
+def adopted(request: Mapping[str, Any]) -> Run:
+    """A run from its Job's annotation; raises TypeError and KeyError for what is none."""
+    return Run(**{name: request[name] for name in REQUEST_FIELDS})

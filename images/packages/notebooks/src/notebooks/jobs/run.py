@@ -1,0 +1,231 @@
+"""`python -m notebooks.jobs.run`: one notebook, from the home and back into it.
+
+The original is read once and never opened for writing. The cells run in a child, on a copy; what
+they leave, whole or partial, appears in the home under the output's name by one rename. What
+happened is the exit code (0, 1, 138 for a dead kernel) and the pod's termination message.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from notebooks.jobs.paths import PathRefusedError, inside, publish, read_notebook
+from notebooks.jobs.tracking import Tracking
+
+TASK = "MLHUB_RUN"
+RESULT = "MLHUB_RUN_RESULT"
+TERMINATION_LOG = "/dev/termination-log"
+LARGEST_RESULT = 4096
+"""Kubernetes cuts a termination message here (Container.terminationMessagePath)."""
+
+LARGEST_NOTEBOOK = 100 * 2**20
+GRACE_SECONDS = 15
+"""For the child to save what it has, within the pod's own grace."""
+
+STAMP = "%Y%m%d_%H%M%S"
+DEAD_KERNEL = 138
+
+
+@dataclass(frozen=True)
+class Task:
+    """`MLHUB_RUN`, as `mlhub.execution.jobs` writes it."""
+
+    id: str
+    notebook: str
+    output: str
+    replace: bool
+    """Whether the person named the output themselves: then a former run's may be there."""
+    parameters: dict[str, Any]
+    time_limit: int
+    cell_timeout: int | None
+    experiment: str
+
+
+class StoppedError(Exception):
+    """The pod was told to end."""
+
+
+def main() -> int:
+    task = Task(**json.loads(os.environ.pop(TASK)))
+    # The kernel's children inherit the environment; this variable is no business of theirs.
+    result_file = Path(os.environ.pop(RESULT, TERMINATION_LOG))
+    signal.signal(signal.SIGTERM, _stop)
+    tracking: Tracking | None = None
+    result: dict[str, Any] = {}
+    try:
+        home = Path.home()
+        content = read_notebook(home, task.notebook, LARGEST_NOTEBOOK)
+        place = output_place(home, task)
+        tracking = Tracking(task.experiment, f"{task.notebook} ({task.id})", tags(task))
+        result = execute(task, home, content, place, tracking)
+    except StoppedError:
+        result = {"reason": "stopped", "message": "The run was stopped before its first cell."}
+    except PathRefusedError as refusal:
+        result = {"reason": refusal.reason, "message": str(refusal)}
+    except OSError as error:
+        result = {"reason": "home", "message": f"The home cannot be used: {error.strerror}."}
+    finally:
+        if tracking:
+            status = {None: "FINISHED", "stopped": "KILLED"}.get(result.get("reason"), "FAILED")
+            output = result.get("output")
+            tracking.end(status, str(Path.home() / output) if output else None)
+            result["mlflow_run_id"] = tracking.run_id
+        tell(result_file, result)
+    return {None: 0, "dead-kernel": DEAD_KERNEL}.get(result.get("reason"), 1)
+
+
+def _stop(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise StoppedError
+
+
+def tags(task: Task) -> dict[str, str]:
+    return {"mlhub.run": task.id, "mlhub.notebook": task.notebook, "mlhub.output": task.output}
+
+
+def output_place(home: Path, task: Task) -> Path:
+    """Where the output goes; PathRefusedError where that is what a person made."""
+    place = inside(home, task.output)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    source = inside(home, task.notebook)
+    if place.exists() and (place.samefile(source) or not made_by_a_run(place)):
+        raise PathRefusedError(
+            "output-exists",
+            f"{task.output!r} exists and is no run's output; it is left as it is. Name another.",
+        )
+    return place
+
+
+def made_by_a_run(file: Path) -> bool:
+    try:
+        return "papermill" in json.loads(file.read_bytes())["metadata"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def execute(
+    task: Task, home: Path, content: bytes, place: Path, tracking: Tracking
+) -> dict[str, Any]:
+    """Run the cells and bring the notebook to its place; what happened."""
+    unfinished = place.with_name(f".{place.stem}.{task.id}.partial.ipynb")
+    with tempfile.TemporaryDirectory(prefix="mlhub-run-") as work:
+        copy, report = Path(work) / "input.ipynb", Path(work) / "report.json"
+        copy.write_bytes(content)
+        given = {
+            "notebook": task.notebook,
+            "output": task.output,
+            "copy": str(copy),
+            "unfinished": str(unfinished),
+            "folder": str(inside(home, task.notebook).parent),
+            "report": str(report),
+            "parameters": task.parameters,
+            "cell_timeout": task.cell_timeout,
+        }
+        environment = {"IPYNB_FILE": str(inside(home, task.notebook)), **tracking.environment()}
+        result = _child(given, environment, task.time_limit)
+        if not result and report.exists():
+            result = json.loads(report.read_text(encoding="utf-8"))
+    unfinished.with_name(f"{unfinished.name}.writing").unlink(missing_ok=True)
+    if unfinished.exists():
+        cells = json.loads(unfinished.read_bytes())["cells"]
+        states = [c["metadata"].get("papermill", {}).get("status") for c in cells]
+        result["cells"] = [states.count("completed"), sum(state is not None for state in states)]
+        result["size"] = unfinished.stat().st_size
+        result["output"] = (
+            put(unfinished, place, replace=task.replace).relative_to(home.resolve()).as_posix()
+        )
+    return result
+
+
+def _child(given: dict[str, Any], environment: dict[str, str], time_limit: int) -> dict[str, Any]:
+    """What the parent alone can know; empty where the child's own report is all there is."""
+    child = subprocess.Popen(
+        [sys.executable, "-sP", "-m", "notebooks.jobs.cells"],
+        stdin=subprocess.PIPE,
+        env=os.environ | environment,
+        start_new_session=True,
+    )
+    try:
+        child.communicate(json.dumps(given).encode(), timeout=time_limit)
+    except StoppedError:
+        found = {"reason": "stopped", "message": "The run was stopped."}
+    except subprocess.TimeoutExpired:
+        found = {
+            "reason": "time-limit",
+            "message": f"The run took longer than its limit of {time_limit} s.",
+        }
+    else:
+        found = {}
+    if found or child.returncode not in (0, 1, DEAD_KERNEL):
+        _end(child)
+    if not found and child.returncode < 0:
+        found = {
+            "reason": "dead-kernel",
+            "message": (
+                f"Papermill was killed ({signal.Signals(-child.returncode).name}), most often for "
+                "want of memory; take a larger profile."
+            ),
+        }
+    elif not found and child.returncode not in (0, 1, DEAD_KERNEL):
+        found = {
+            "reason": "not-runnable",
+            "message": "Papermill ended without a word; see the log.",
+        }
+    return found
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the child and its kernels; what it saved after the last cell is there already."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(GRACE_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def put(finished: Path, place: Path, *, replace: bool) -> Path:
+    """Rename to `place`; a stamped name that is taken gives way to the next second's."""
+    if replace:
+        os.replace(finished, place)
+        return place
+    while True:
+        try:
+            publish(finished, place)
+        except FileExistsError:
+            stem, stamp = place.stem[:-15], place.stem[-15:]
+            later = datetime.strptime(stamp, STAMP) + timedelta(seconds=1)
+            place = place.with_name(f"{stem}{later.strftime(STAMP)}.ipynb")
+        else:
+            return place
+
+
+def tell(file: Path, result: dict[str, Any]) -> None:
+    """The termination message, shortened to what Kubernetes keeps."""
+    error = result.get("error")
+    text = json.dumps(result)
+    while len(text) > LARGEST_RESULT and error:
+        if error["traceback"]:
+            error["traceback"].pop(0)
+        elif len(error["evalue"]) > 100:
+            error["evalue"] = error["evalue"][: len(error["evalue"]) // 2] + "…"
+        else:
+            result.pop("error")
+            error = None
+        text = json.dumps(result)
+    with suppress(OSError):
+        file.write_text(text, encoding="utf-8")
+    print(f"[mlhub] {result.get('message') or 'all cells done'}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The MLflow run of a run: made before the first cell, ended by how the notebook ended.
+
+Left to itself a notebook's run ends FINISHED when a cell fails and never when the kernel dies
+(mlflow, read in its `atexit` hook). Trouble with MLflow is said in the log and stops no notebook.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""The defaults block for four minutes where MLflow is down."""
+
+
+def say(what: str) -> None:
+    print(f"[mlhub] MLflow: {what}", file=sys.stderr, flush=True)
+
+
+class Tracking:
+    """One MLflow run, or none where no server is named or it does not answer."""
+
+    def __init__(self, experiment: str, name: str, tags: Mapping[str, str]):
+        self.run_id: str | None = None
+        self._client: Any = None
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            self._try("the run is not recorded", lambda: self._start(experiment, name, tags))
+
+    def _start(self, experiment: str, name: str, tags: Mapping[str, str]) -> None:
+        for variable, value in QUICK.items():
+            os.environ.setdefault(variable, value)
+        from mlflow import MlflowClient  # noqa: PLC0415 (seconds, where nothing is tracked)
+
+        self._client = MlflowClient()
+        known = self._client.get_experiment_by_name(experiment)
+        found = known.experiment_id if known else self._client.create_experiment(experiment)
+        self.run_id = self._client.create_run(found, run_name=name, tags=dict(tags)).info.run_id
+
+    def environment(self) -> dict[str, str]:
+        """With these the notebook's own `mlflow` calls go to the same run."""
+        return {"MLFLOW_RUN_ID": self.run_id} if self.run_id else {}
+
+    def end(self, status: str, output: str | None) -> None:
+        """`FINISHED`, `FAILED` or `KILLED`, with the notebook as an artifact."""
+        run_id = self.run_id
+        if run_id is None:
+            return
+        if output:
+            self._try(
+                "the notebook is not attached", lambda: self._client.log_artifact(run_id, output)
+            )
+        self._try("the run's end is not recorded", lambda: self._end(run_id, status))
+
+    def _end(self, run_id: str, status: str) -> None:
+        self._client.set_terminated(run_id, status)
+
+    def _try(self, what: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # whatever a server in trouble may cause
+            say(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")

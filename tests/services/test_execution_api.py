@@ -1,0 +1,429 @@
+"""The execution API over HTTP, with a Kubernetes, a Hub and an admission of the test's."""
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.services.conftest import free_port
+from tests.services.execution import Jobs, Pod, Room, Tokens, serving, settings
+
+RUN = {"username": "alice", "notebook_name": "./work/sum.ipynb", "parameters": {"a": 1}}
+
+
+class World:
+    """Everything around the service, and the services in it."""
+
+    def __init__(self, cluster: Jobs, hub: Tokens, room: Room, given: Any, stack: Any):
+        self.cluster, self.hub, self.room, self.settings = cluster, hub, room, given
+        self._stack = stack
+        self.alice = hub.person("alice")
+        self.bob = hub.person("bob")
+        self.carol = hub.person("carol", admin=True)
+
+    async def start(self, **limits: Any) -> Any:
+        given = self.settings
+        if limits:
+            given = given.model_copy(update={"limits": given.limits.model_copy(update=limits)})
+        return await self._stack.enter_async_context(serving(given, free_port(), self.room))
+
+    async def client(self, service: Any, token: str | None = None) -> Any:
+        return await self._stack.enter_async_context(
+            service.client(self.alice if token is None else token)
+        )
+
+
+@pytest.fixture
+async def world(serve: Any, tmp_path: Path) -> Any:
+    cluster, hub, room = Jobs(), Tokens(), Room()
+    given = settings(
+        await serve(cluster.application()),
+        await serve(hub.application()) + "/hub/api",
+        f"sqlite:///{tmp_path}/execution.db",
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        yield World(cluster, hub, room, given, stack)
+    await cluster.close()
+
+
+@pytest.fixture
+async def api(world: World) -> Any:
+    return await world.client(await world.start())
+
+
+async def until(api: Any, run_id: str, *statuses: str) -> Any:
+    for _ in range(300):
+        run = (await api.get(f"/runs/{run_id}")).json()
+        if run["status"] in statuses:
+            return run
+        await asyncio.sleep(0.05)
+    raise AssertionError(run)
+
+
+def problem(answer: Any, status: int, kind: str) -> Any:
+    body = answer.json()
+    assert (answer.status_code, body.get("type")) == (status, kind), body
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert body["status"] == status
+    assert len(body["detail"]) > 10
+    return body
+
+
+async def hangs(pod: Pod) -> None:
+    pod.runs()
+    pod.says("[mlhub] cell 1 of 4\n[mlhub] cell 3 of 4\n")
+    await asyncio.Event().wait()
+
+
+async def test_P1_P8_a_run_is_accepted_at_once_and_followed_to_its_end(api, world):
+    answer = await api.post("/execute", json=RUN)
+    assert answer.status_code == 202, answer.text
+    run = answer.json()
+    assert answer.headers["location"] == f"/services/execution/runs/{run['run_id']}"
+    documented = {"status", "username", "input_notebook", "output_notebook", "parameters"}
+    assert documented | {"timestamp"} <= run.keys()
+    assert run["input_notebook"] == "work/sum.ipynb"
+    ended = await until(api, run["run_id"], "succeeded")
+    assert ended["cells"] == {"done": 2, "total": 2}
+    assert ended["output_notebook"] == run["output_notebook"]
+    (job,) = world.cluster.runs()
+    assert job["metadata"]["name"] == f"run-{run['run_id']}"
+    log = await api.get(f"/runs/{run['run_id']}/log")
+    assert "hello" in log.text
+    artifacts = (await api.get(f"/runs/{run['run_id']}/artifacts")).json()["artifacts"]
+    assert artifacts == [
+        {"kind": "notebook", "path": run["output_notebook"], "size": 10, "mlflow_run_id": None}
+    ]
+    world.cluster.lose(job["metadata"]["name"])
+    assert "hello" in (await api.get(f"/runs/{run['run_id']}/log")).text
+
+
+async def test_P1_execute_waits_if_asked(api):
+    answer = await api.post("/execute?wait=30", json=RUN)
+    assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
+
+
+async def test_P6_a_waited_run_that_goes_on_is_504_and_goes_on(api, world):
+    world.cluster.script = hangs
+    body = problem(await api.post("/execute?wait=1", json=RUN), 504, "still-running")
+    assert (await api.get(f"/runs/{body['run_id']}")).json()["status"] == "running"
+
+
+async def test_P6_a_waited_run_that_fails_is_a_problem_with_the_structured_error(api, world):
+    error = {"cell": 2, "ename": "KeyError", "evalue": "'x'", "traceback": ["line"]}
+    result = {"reason": "cell-error", "message": "Cell 2 raised.", "error": error, "cells": [1, 3]}
+
+    async def fails(pod: Pod) -> None:
+        pod.runs()
+        pod.ends(1, result)
+
+    world.cluster.script = fails
+    body = problem(await api.post("/execute?wait=30", json=RUN), 422, "cell-error")
+    assert body["run"]["error"] == error
+    assert body["run"]["cells"] == {"done": 1, "total": 3}
+    run = (await api.get(f"/runs/{body['run_id']}")).json()
+    assert (run["status"], run["reason"], run["error"]) == ("failed", "cell-error", error)
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ((1, {"reason": "cell-timeout", "message": "too long"}, ""), "cell-timeout"),
+        ((1, {"reason": "not-found", "message": "no such"}, ""), "not-found"),
+        ((138, {"reason": "dead-kernel", "message": "died"}, ""), "dead-kernel"),
+        ((137, "", "OOMKilled"), "memory"),
+        ((1, {"reason": "<script>", "error": "forged"}, ""), "container"),
+        ((1, "Traceback: no module named notebooks", ""), "container"),
+        ((1, {"reason": "stopped", "message": "stopped"}, ""), "stopped"),
+    ],
+)
+async def test_P6_every_end_of_a_pod_has_a_reason(api, world, end, expected):
+    async def ends(pod: Pod) -> None:
+        pod.runs()
+        pod.ends(*end)
+
+    world.cluster.script = ends
+    run = (await api.post("/execute", json=RUN)).json()
+    ended = await until(api, run["run_id"], "failed")
+    assert ended["reason"] == expected
+    assert ended["message"]
+
+
+async def test_P8_status_tells_the_cells_and_the_log_streams(api, world):
+    go = asyncio.Event()
+
+    async def slowly(pod: Pod) -> None:
+        pod.runs()
+        pod.says("[mlhub] cell 2 of 4\nfirst\n")
+        await go.wait()
+        pod.says("second\n")
+        pod.ends(0, {"cells": [4, 4]})
+
+    world.cluster.script = slowly
+    run_id = (await api.post("/execute", json=RUN)).json()["run_id"]
+    await until(api, run_id, "running")
+    for _ in range(100):
+        if cells := (await api.get(f"/runs/{run_id}")).json()["cells"]:
+            break
+        await asyncio.sleep(0.1)
+    assert cells == {"done": 1, "total": 4}
+    seen = []
+    async with api.stream("GET", f"/runs/{run_id}/log?follow=true") as log:
+        async for part in log.aiter_text():
+            seen.append(part)
+            if "first" in part:
+                assert "second" not in part
+                go.set()
+    assert "second" in "".join(seen)
+
+
+async def test_P8_a_cancelled_run_ends_and_takes_its_pod_along(api, world):
+    world.cluster.script = hangs
+    run_id = (await api.post("/execute", json=RUN)).json()["run_id"]
+    await until(api, run_id, "running")
+    answer = await api.post(f"/runs/{run_id}/cancel")
+    assert answer.status_code == 202
+    assert (await until(api, run_id, "cancelled"))["reason"] == "cancelled"
+    assert not world.cluster.jobs
+    assert (await api.post(f"/runs/{run_id}/cancel")).json()["status"] == "cancelled"
+
+
+async def test_P8_a_cancel_that_the_cluster_did_not_hear_is_carried_out_later(api, world):
+    world.cluster.script = hangs
+    run_id = (await api.post("/execute", json=RUN)).json()["run_id"]
+    await until(api, run_id, "running")
+    world.cluster.broken = 500
+    assert (await api.post(f"/runs/{run_id}/cancel")).json()["status"] == "running"
+    world.cluster.broken = 0
+    await until(api, run_id, "cancelled")
+    assert not world.cluster.jobs
+
+
+async def test_P8_a_restart_in_the_middle_of_runs_loses_none(world):
+    world.cluster.script = hangs
+    world.cluster.claims = {f"claim-user{n}" for n in range(6)}
+    first = await world.start()
+    ids = {}
+    for n in range(6):
+        client = await world.client(first, world.hub.person(f"user{n}"))
+        body = RUN | {"username": f"user{n}"}
+        ids[n] = (await client.post("/execute", json=body)).json()["run_id"]
+    await first.stop()
+    pods = {
+        p["metadata"]["labels"]["mlhub.io/run"]: Pod(world.cluster, p)
+        for p in world.cluster.pods.values()
+    }
+    pods[ids[0]].ends(0, {"cells": [4, 4]})
+    pods[ids[1]].ends(1, {"reason": "cell-error", "message": "no"})
+    pods[ids[2]].vanishes()
+    world.cluster.lose(f"run-{ids[3]}")
+    second = await world.start()
+    expected = ["succeeded", "failed", "lost", "running", "running", "running"]
+    for n, status in enumerate(expected):
+        client = await world.client(second, f"token-of-user{n}")
+        await until(client, ids[n], status)
+    # The Job that is gone without a trace: lost, once half a minute of doubt is over.
+    second.app.state.api.runs.clock = lambda: time.time() + 31
+    client = await world.client(second, "token-of-user3")
+    assert (await until(client, ids[3], "lost"))["reason"] == "job-gone"
+
+
+async def test_P8_a_run_that_only_the_cluster_knows_is_written_down_again(world, tmp_path):
+    world.cluster.script = hangs
+    first = await world.start()
+    client = await world.client(first)
+    run_id = (await client.post("/execute", json=RUN)).json()["run_id"]
+    await first.stop()
+    world.settings = world.settings.model_copy(
+        update={"database_url": f"sqlite:///{tmp_path}/restored.db"}
+    )
+    client = await world.client(await world.start())
+    for _ in range(100):
+        if (await client.get(f"/runs/{run_id}")).status_code == 200:
+            break
+        await asyncio.sleep(0.1)
+    run = await until(client, run_id, "running")
+    assert (run["username"], run["parameters"]) == ("alice", {"a": 1})
+
+
+async def test_P8_a_pod_that_cannot_start_fails_and_says_why(world):
+    async def stuck(pod: Pod) -> None:
+        pod.waits("ImagePullBackOff", "no such image")
+
+    world.cluster.script = stuck
+    api = await world.client(await world.start())
+    run_id = (await api.post("/execute", json=RUN)).json()["run_id"]
+    ended = await until(api, run_id, "failed")
+    assert (ended["reason"], "no such image" in ended["message"]) == ("image", True)
+    assert not world.cluster.jobs
+
+
+async def test_P8_a_pod_without_room_does_not_wait_for_ever(world):
+    async def pending(pod: Pod) -> None:
+        condition = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes available"}
+        pod.item["status"]["conditions"] = [condition]
+
+    world.cluster.script = pending
+    api = await world.client(await world.start(start_seconds=1))
+    body = problem(await api.post("/execute?wait=20", json=RUN), 504, "not-started")
+    assert "0/1 nodes available" in body["detail"]
+    assert not world.cluster.jobs
+
+
+async def test_P3_who_has_no_valid_token_is_401_and_who_is_another_403(world):
+    service = await world.start()
+    for token in ("", "unknown", "a.b.c", "ü", "x" * 9000):
+        async with service.client() as client:
+            headers = {"Authorization": f"Bearer {token}".strip().encode()}
+            answer = await client.get("/runs", headers=headers)
+        problem(answer, 401, "token")
+        assert answer.headers["www-authenticate"] == "Bearer"
+    bob = await world.client(service, world.bob)
+    problem(await bob.post("/execute", json=RUN), 403, "not-yours")
+    problem(await bob.get("/list-notebooks/alice"), 403, "not-yours")
+    problem(await bob.get("/runs?username=alice"), 403, "not-yours")
+    no_scope = world.hub.person("dora", scopes=["access:services!service=other", "self"])
+    problem(await (await world.client(service, no_scope)).get("/runs"), 403, "scope")
+    world.hub.known["svc"] = {"kind": "service", "name": "svc", "scopes": ["access:services"]}
+    problem(await (await world.client(service, "svc")).get("/runs"), 403, "not-a-person")
+    assert not world.cluster.created
+
+
+async def test_P3_an_admin_runs_for_others_and_another_sees_no_run_of_theirs(world):
+    service = await world.start()
+    carol = await world.client(service, world.carol)
+    run = (await carol.post("/execute", json=RUN)).json()
+    assert run["username"] == "alice"
+    alice = await world.client(service)
+    assert (await alice.get(f"/runs/{run['run_id']}")).status_code == 200
+    bob = await world.client(service, world.bob)
+    for method, path in (("GET", ""), ("GET", "/log"), ("GET", "/artifacts"), ("POST", "/cancel")):
+        problem(await bob.request(method, f"/runs/{run['run_id']}{path}"), 404, "no-run")
+
+
+async def test_P3_tokens_are_asked_for_once_in_ten_seconds(world):
+    api = await world.client(await world.start())
+    await asyncio.gather(*(api.get("/runs") for _ in range(3)))
+    asked = world.hub.asked
+    await asyncio.gather(*(api.get("/runs") for _ in range(10)))
+    assert world.hub.asked == asked
+
+
+@pytest.mark.parametrize("part", ["hub", "cluster", "room"])
+async def test_P6_what_is_silent_is_503_and_says_so(world, part):
+    api = await world.client(await world.start())
+    kind = {"hub": "identity", "cluster": "cluster", "room": "admission"}[part]
+    if part == "room":
+        world.room.silent = True
+    else:
+        getattr(world, part).broken = 500
+    problem(await api.post("/execute", json=RUN), 503, kind)
+    health = (await api.get("/health")).json()
+    assert health["status"] == "healthy"
+    assert not world.cluster.created
+
+
+async def test_P8_an_unheard_creation_is_no_run_that_goes_on_unseen(api, world):
+    world.cluster.script = hangs
+    world.cluster.unheard = True
+    body = problem(await api.post("/execute", json=RUN), 503, "cluster")
+    assert len(world.cluster.runs()) == 1
+    await until(api, body["run_id"], "cancelled")
+    assert not world.cluster.jobs
+
+
+async def test_P6_a_home_that_is_not_there_is_404(world):
+    service = await world.start()
+    carol = await world.client(service, world.carol)
+    problem(await carol.post("/execute", json=RUN | {"username": "nobody"}), 404, "no-home")
+    problem(await carol.get("/list-notebooks/nobody"), 404, "no-home")
+
+
+async def test_P5_without_room_nothing_is_made_and_the_reason_is_the_admissions(api, world):
+    world.room.runs = 1
+    assert (await api.post("/execute", json=RUN)).status_code == 202
+    body = problem(await api.post("/execute", json=RUN), 429, "quota")
+    assert body["detail"] == "You asked for 1 core; there is nothing left."
+    assert len(world.cluster.runs()) == 1
+    asked = world.room.asked[0]
+    assert (asked.user, asked.cpu, asked.memory, asked.gpu) == ("alice", 1, 2 * 2**30, 0)
+
+
+async def test_M9_one_person_is_decided_on_once_at_a_time_by_all_replicas(world):
+    services = [await world.start(per_minute=100) for _ in range(2)]
+    clients = [await world.client(service) for service in services]
+    answers = await asyncio.gather(*(clients[n % 2].post("/execute", json=RUN) for n in range(12)))
+    assert {a.status_code for a in answers} == {202}
+    assert world.room.most_at_once == 1
+
+
+async def test_P7_five_runs_start_in_a_minute_whichever_replica_is_asked(world):
+    services = [await world.start() for _ in range(2)]
+    clients = [await world.client(service) for service in services]
+    answers = await asyncio.gather(*(clients[n % 2].post("/execute", json=RUN) for n in range(12)))
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [202] * 5 + [429] * 7
+    refused = next(a for a in answers if a.status_code == 429)
+    problem(refused, 429, "rate")
+    assert 1 <= int(refused.headers["retry-after"]) <= 61
+    assert len(world.cluster.runs()) == 5
+    bob = await world.client(services[0], world.bob)
+    assert (await bob.post("/execute", json=RUN | {"username": "bob"})).status_code == 202
+
+
+async def test_P8_one_idempotency_key_is_one_run_however_often_it_is_sent(world):
+    services = [await world.start() for _ in range(2)]
+    clients = [await world.client(service) for service in services]
+    key = {"Idempotency-Key": "nightly-2026-11-22"}
+    answers = await asyncio.gather(
+        *(clients[n % 2].post("/execute", json=RUN, headers=key) for n in range(20))
+    )
+    assert {a.status_code for a in answers} == {202}
+    assert len({a.json()["run_id"] for a in answers}) == 1
+    assert len(world.cluster.runs()) == 1
+    other = await clients[0].post("/execute", json=RUN | {"parameters": {"a": 2}}, headers=key)
+    problem(other, 422, "key-reused")
+    bob = await world.client(services[0], world.bob)
+    mine = await bob.post("/execute", json=RUN | {"username": "bob"}, headers=key)
+    assert mine.status_code == 202
+    assert len(world.cluster.runs()) == 2
+
+
+async def test_P6_a_refused_job_is_a_failed_run_and_says_why(api, world):
+    world.cluster.refuses = "exceeded quota: namespace"
+    body = problem(await api.post("/execute", json=RUN), 503, "refused")
+    run = (await api.get(f"/runs/{body['run_id']}")).json()
+    assert (run["status"], run["message"]) == ("failed", "exceeded quota: namespace")
+    assert world.room.released == ["0" * 16]
+
+
+async def test_P1_runs_are_listed_newest_first_in_pages(api):
+    ids = [(await api.post("/execute", json=RUN)).json()["run_id"] for _ in range(3)]
+    first = (await api.get("/runs?limit=2")).json()
+    assert [run["run_id"] for run in first["runs"]] == ids[:0:-1]
+    rest = (await api.get("/runs", params={"limit": 2, "before": first["next"]})).json()
+    assert ([run["run_id"] for run in rest["runs"]], rest["next"]) == (ids[:1], None)
+
+
+async def test_P9_the_service_says_what_it_is_without_a_token(world):
+    service = await world.start()
+    async with service.client() as client:
+        health = (await client.get("/health")).json()
+        assert {"status", "papermill_available", "papermill_path", "timestamp"} <= health.keys()
+        assert health["status"] == "healthy"
+        about = (await client.get("/")).json()
+        assert "POST /execute" in about["endpoints"]
+        page = await client.get("/docs")
+        assert "POST /execute" in page.text
+        assert "<script" not in page.text
+        assert (await client.get("/openapi.json")).json()["servers"] == [
+            {"url": "/services/execution"}
+        ]
+        world.cluster.broken = 500
+        problem(await client.get("/nowhere"), 404, "http")
+        wrong = await client.put("/execute")
+        problem(wrong, 405, "http")
+        assert wrong.headers["allow"] == "POST"

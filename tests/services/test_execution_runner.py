@@ -1,0 +1,233 @@
+"""What runs inside a run's Job: the real runner, Papermill and kernels, in a home of the test."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+SOURCES = Path(__file__).parents[2] / "images/packages/notebooks/src"
+OUTPUT = "work/sum_output_20261122_101500.ipynb"
+
+
+class Home:
+    """A home and the runs in it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.result_file = folder.parent / "termination-log"
+        (folder / "work").mkdir(parents=True)
+
+    def notebook(self, name: str, *sources: str) -> bytes:
+        notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
+        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+        file = self.folder / name
+        nbformat.write(notebook, file)
+        return file.read_bytes()
+
+    def start(self, notebook: str, **task: Any) -> subprocess.Popen[str]:
+        given = {
+            "id": "0123456789abcdef",
+            "notebook": notebook,
+            "output": OUTPUT,
+            "replace": False,
+            "parameters": {},
+            "time_limit": 120,
+            "cell_timeout": None,
+            "experiment": "notebooks",
+        } | task
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(SOURCES),
+            "MLHUB_RUN": json.dumps(given),
+            "MLHUB_RUN_RESULT": str(self.result_file),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-sP", "-m", "notebooks.jobs.run"],
+            env=environment,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, notebook: str, **task: Any) -> tuple[int, dict[str, Any], str]:
+        """Exit code, termination message and log."""
+        process = self.start(notebook, **task)
+        log, _ = process.communicate(timeout=200)
+        return process.returncode, self.result(), log
+
+    def result(self) -> dict[str, Any]:
+        text = self.result_file.read_text()
+        assert len(text) <= 4096
+        return json.loads(text)
+
+    def outputs(self) -> list[str]:
+        return sorted(p.name for p in (self.folder / "work").iterdir())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def test_P2_P8_a_run_leaves_the_original_as_it_is_and_the_output_beside_it(home):
+    before = home.notebook(
+        "work/sum.ipynb", "a = 1", "print('the sum', a + b)", "open('here', 'w')"
+    )
+    code, result, log = home.run("work/sum.ipynb", parameters={"b": 41})
+    assert code == 0, log
+    assert (result["cells"], result["output"]) == ([4, 4], OUTPUT)
+    assert (home.folder / "work/sum.ipynb").read_bytes() == before
+    assert home.outputs() == ["here", "sum.ipynb", Path(OUTPUT).name]
+    made = nbformat.read(home.folder / OUTPUT, 4)
+    assert "injected-parameters" in made.cells[0].metadata.tags
+    assert made.metadata.papermill.input_path == "work/sum.ipynb"
+    assert "the sum 42" in log
+    assert "[mlhub] cell 3 of 4" in log
+    assert result["size"] == (home.folder / OUTPUT).stat().st_size
+
+
+def test_P6_an_error_in_a_cell_is_structured_and_the_partial_notebook_kept(home):
+    home.notebook("work/sum.ipynb", "print('first')", "1 / 0", "print('never')")
+    code, result, _ = home.run("work/sum.ipynb")
+    assert (code, result["reason"], result["cells"]) == (1, "cell-error", [1, 3])
+    error = result["error"]
+    assert (error["cell"], error["ename"]) == (2, "ZeroDivisionError")
+    assert "\x1b" not in "".join(error["traceback"])
+    cells = nbformat.read(home.folder / OUTPUT, 4).cells
+    assert any("first" in str(cell.get("outputs")) for cell in cells)
+
+
+def test_P6_an_enormous_error_fits_the_termination_message(home):
+    home.notebook("work/sum.ipynb", "raise ValueError('é' * 100_000)")
+    code, result, _ = home.run("work/sum.ipynb")
+    assert (code, result["error"]["ename"]) == (1, "ValueError")
+
+
+def test_P6_a_dead_kernel_exits_138_and_counts_only_what_was_done(home):
+    home.notebook("work/sum.ipynb", "1", "import os; os.kill(os.getpid(), 9)", "2")
+    code, result, _ = home.run("work/sum.ipynb")
+    assert (code, result["reason"], result["cells"]) == (138, "dead-kernel", [1, 3])
+    assert (home.folder / OUTPUT).exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"), [({"cell_timeout": 2}, "cell-timeout"), ({"time_limit": 8}, "time-limit")]
+)
+def test_P5_a_cell_and_a_run_have_a_time_limit(home, limit, reason):
+    home.notebook("work/sum.ipynb", "1", "import time; time.sleep(300)", "2")
+    code, result, _ = home.run("work/sum.ipynb", **limit)
+    assert (code, result["reason"], result["cells"]) == (1, reason, [1, 3])
+    assert (home.folder / OUTPUT).exists()
+
+
+def test_P8_a_stopped_run_keeps_what_it_had(home):
+    home.notebook("work/sum.ipynb", "1", "import time; time.sleep(300)", "2")
+    process = home.start("work/sum.ipynb")
+    for line in process.stdout:
+        if "cell 2 of 3" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    result = home.result()
+    assert (process.returncode, result["reason"], result["cells"]) == (1, "stopped", [1, 3])
+    assert home.outputs() == ["sum.ipynb", Path(OUTPUT).name]
+
+
+def test_P8_a_killed_papermill_is_a_dead_kernel_and_not_a_hang(home):
+    source = "import os, time; os.kill(os.getppid(), 9); time.sleep(300)"
+    home.notebook("work/sum.ipynb", "1", source)
+    start = time.monotonic()
+    code, result, _ = home.run("work/sum.ipynb")
+    assert (code, result["reason"], result["output"]) == (138, "dead-kernel", OUTPUT)
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("../secret.ipynb", "path-refused"),
+        ("/etc/passwd", "path-refused"),
+        ("https://example.com/a.ipynb", "path-refused"),
+        ("work/out.ipynb", "path-refused"),
+        ("work/folder/x.ipynb", "path-refused"),
+        ("work/pipe.ipynb", "path-refused"),
+        ("work/none.ipynb", "not-found"),
+        ("work/garbage.ipynb", "not-runnable"),
+    ],
+)
+def test_P4_the_runner_resolves_the_path_itself(home, path, reason):
+    outside = home.folder.parent / "secret.ipynb"
+    outside.write_text("{}")
+    (home.folder / "work/out.ipynb").symlink_to(outside)
+    (home.folder / "work/folder").symlink_to(home.folder.parent)
+    (home.folder / "work/garbage.ipynb").write_text("not json")
+    os.mkfifo(home.folder / "work/pipe.ipynb")
+    code, result, _ = home.run(path)
+    assert (code, result["reason"]) == (1, reason), result
+    assert outside.read_text() == "{}"
+
+
+def test_P2_P4_an_output_never_replaces_what_a_person_made(home):
+    original = home.notebook("work/sum.ipynb", "1")
+    mine = home.notebook("work/mine.ipynb", "2")
+    (home.folder / "work/link.ipynb").hardlink_to(home.folder / "work/sum.ipynb")
+    for output in ("work/sum.ipynb", "work/link.ipynb", "work/mine.ipynb"):
+        code, result, _ = home.run("work/sum.ipynb", output=output, replace=True)
+        assert (code, result["reason"]) == (1, "output-exists")
+    code, result, _ = home.run("work/sum.ipynb", output="../out.ipynb", replace=True)
+    assert (code, result["reason"]) == (1, "path-refused")
+    assert (home.folder / "work/sum.ipynb").read_bytes() == original
+    assert (home.folder / "work/mine.ipynb").read_bytes() == mine
+
+
+def test_P2_a_named_output_is_renewed_and_a_stamped_one_never(home):
+    home.notebook("work/sum.ipynb", "print(n)")
+    for n in (1, 2):
+        code, _, log = home.run(
+            "work/sum.ipynb", parameters={"n": n}, output="work/daily.ipynb", replace=True
+        )
+        assert code == 0, log
+        assert f"{n}\n" in str(
+            nbformat.read(home.folder / "work/daily.ipynb", 4).cells[1].outputs[0].text
+        )
+    names = []
+    for _ in range(2):
+        names.append(home.run("work/sum.ipynb", parameters={"n": 1})[1]["output"])
+    assert names == [OUTPUT, OUTPUT.replace("101500", "101501")]
+
+
+def test_a_module_of_the_home_does_not_come_before_the_runners(home):
+    (home.folder / "json.py").write_text("raise SystemExit('the wrong json')")
+    home.notebook("work/sum.ipynb", "1")
+    assert home.run("work/sum.ipynb")[0] == 0
+
+
+def test_P1_the_listing_leaves_out_hidden_files_and_links(home):
+    home.notebook("work/sum.ipynb", "1")
+    home.notebook("top.ipynb", "1")
+    for hidden in (".ipynb_checkpoints/sum.ipynb", ".local/x.ipynb", "work/.part.ipynb"):
+        (home.folder / hidden).parent.mkdir(exist_ok=True, parents=True)
+        home.notebook(hidden, "1")
+    (home.folder / "linked.ipynb").symlink_to("/etc/passwd")
+    (home.folder / "up").symlink_to("/")
+    done = subprocess.run(
+        [sys.executable, "-sP", "-m", "notebooks.jobs.listing"],
+        env={"HOME": str(home.folder), "PYTHONPATH": str(SOURCES), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *found, last = map(json.loads, done.stdout.splitlines())
+    assert [n["path"] for n in found] == ["top.ipynb", "work/sum.ipynb"]
+    assert last == {"count": 2}
+    assert found[0]["modified"].endswith("+00:00")
