@@ -28,6 +28,11 @@ preview: $(ENGINE) ## what `up` would change: make preview STACK=local
 	@eval "$$($(PYTHON) -m bootstrap env)" && pulumi preview --stack $(STACK) --diff --policy-pack policies \
 	  --config-file .mlhub/stacks/Pulumi.$(STACK).yaml
 
+rotate: $(ENGINE) ## make one generated secret anew: make rotate STACK=local SECRET=hub-cookie
+	@mkdir -p .mlhub/stacks && cp stacks/Pulumi.$(STACK).yaml .mlhub/stacks/
+	@eval "$$($(PYTHON) -m bootstrap env)" && $(PYTHON) -m tools.rotate "$(SECRET)" --stack $(STACK) \
+	  --config-file .mlhub/stacks/Pulumi.$(STACK).yaml $(ARGS)
+
 new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack NAME=team-a
 	@$(PYTHON) -m tools.new_stack "$(NAME)"
 
@@ -53,4 +58,4 @@ lock: .venv/dev.stamp ## pin every requirements.in anew, with hashes
 policies/.venv/run.stamp: policies/requirements.txt tools/venv.sh | .venv/run.stamp
 	@tools/venv.sh policies/requirements.txt policies/.venv && touch $@
 
-.PHONY: help up down status doctor password preview new-stack test e2e check lock
+.PHONY: help up down status doctor password preview rotate new-stack test e2e check lock
