@@ -12,42 +12,16 @@ import pulumi_kubernetes as k8s
 from components import names
 from components.config import Foundation as FoundationConfig
 from components.config import FoundationKeycloak
+from components.pods import container_security, from_secret, plain, pod
 from components.secrets import fingerprint, password, secret
 
 KEYCLOAK_MANAGEMENT_PORT = 9000
 """Health and metrics; on no Service."""
 
-UID, GID = 1000, 100
-"""Whom our images run as."""
-
-
-def pod_security() -> k8s.core.v1.PodSecurityContextArgsDict:
-    """The pod's part of Pod Security's `restricted`."""
-    return {
-        "run_as_non_root": True,
-        "run_as_user": UID,
-        "run_as_group": GID,
-        "fs_group": GID,
-        "seccomp_profile": {"type": "RuntimeDefault"},
-    }
-
-
-def container_security() -> k8s.core.v1.SecurityContextArgsDict:
-    """The container's part of `restricted`, and a root file system that nothing writes to."""
-    return {
-        "allow_privilege_escalation": False,
-        "read_only_root_filesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-
-
-def from_secret(name: str, secret_name: str, key: str) -> k8s.core.v1.EnvVarArgsDict:
-    return {"name": name, "value_from": {"secret_key_ref": {"name": secret_name, "key": key}}}
-
 
 def keycloak_environment(namespace: str, public_url: str) -> list[k8s.core.v1.EnvVarArgsDict]:
     """Keycloak's options. Browsers get the public address, pods whichever they called."""
-    plain = {
+    settings = {
         "KC_DB_URL_HOST": names.in_cluster(names.POSTGRES, namespace),
         "KC_DB_URL_PORT": str(names.POSTGRES_PORT),
         "KC_DB_URL_DATABASE": names.KEYCLOAK_DATABASE,
@@ -56,29 +30,12 @@ def keycloak_environment(namespace: str, public_url: str) -> list[k8s.core.v1.En
         "KC_HOSTNAME": public_url,
         "KC_HOSTNAME_BACKCHANNEL_DYNAMIC": "true",
     }
-    environment: list[k8s.core.v1.EnvVarArgsDict] = [
-        {"name": name, "value": value} for name, value in plain.items()
-    ]
     return [
-        *environment,
+        *plain(settings),
         from_secret("KC_DB_PASSWORD", names.POSTGRES_SECRET, f"{names.KEYCLOAK_DATABASE}-password"),
         from_secret("KC_BOOTSTRAP_ADMIN_USERNAME", names.KEYCLOAK_ADMIN_SECRET, "username"),
         from_secret("KC_BOOTSTRAP_ADMIN_PASSWORD", names.KEYCLOAK_ADMIN_SECRET, "password"),
     ]
-
-
-def pod(
-    container: k8s.core.v1.ContainerArgsDict, volumes: list[k8s.core.v1.VolumeArgsDict]
-) -> k8s.core.v1.PodSpecArgsDict:
-    """A pod of one container that knows nothing of the cluster it is in."""
-    return {
-        "automount_service_account_token": False,
-        "enable_service_links": False,
-        "security_context": pod_security(),
-        "termination_grace_period_seconds": 60,
-        "containers": [container],
-        "volumes": volumes,
-    }
 
 
 def postgres_pod(image: pulumi.Input[str]) -> k8s.core.v1.PodSpecArgsDict:

@@ -34,6 +34,12 @@ MLFLOW_SERVICE = "mlflow-service"
 """With its namespace `mlflow` the documented address (row J3)."""
 MLFLOW_PORT = 5000
 
+SEAWEEDFS_CSI = "seaweedfs-csi-driver"
+"""The provisioner whose volumes the program lays over one path by itself."""
+LOCAL_PATH = "rancher.io/local-path"
+HOME = "/home/jovyan"
+SCRATCH_MOUNT = f"{HOME}/scratch"
+
 HUB_SERVICE = "hub"
 HUB_PORT = 8081
 """The hub's API, as both charts name it."""

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from components import names
 from components.config import SECRET_KEYS, Chart, Identity, Section, StackFile, in_bytes
 
 PREFIX = "mlhub:"
@@ -24,9 +25,10 @@ PREFIX = "mlhub:"
 MAX_SHOWN = 80
 """How much of a wrong value an error repeats."""
 
-HOME = "/home/jovyan"
 RESERVED = ("claim-", "workspace-")
 LARGEST_WORKSPACE = "100Gi"
+TAKEN = frozenset({"ajax-api", "api", "default", "static-files", "workspaces"})
+"""No names of workspaces, since MLflow uses them."""
 
 PASSWORD = re.compile(r"//[^/@\s]+@")
 """What stands before a host in an address, and is in no error."""
@@ -115,19 +117,43 @@ def _about_volumes(stack: StackFile) -> Iterator[str]:
     yield from _doubles("storage.volumes[].name", [volume.name for volume in storage.volumes])
     yield from _doubles("storage.volumes[].mount", [volume.mount for volume in storage.volumes])
     for number, volume in enumerate(storage.volumes):
-        if volume.mount == HOME:
+        if volume.mount == names.HOME:
             yield (
-                f"storage.volumes[{number}].mount is {HOME}, where everyone's own home is; "
+                f"storage.volumes[{number}].mount is {names.HOME}, where everyone's own home is; "
                 "a folder in it or elsewhere is required"
+            )
+        if volume.mount.startswith(f"{names.HOME}/."):
+            yield (
+                f"storage.volumes[{number}].mount is {volume.mount}, which would hide what people "
+                "have installed and set there; a folder without a dot is required"
+            )
+        if volume.twin is not None and storage.provisioner != names.SEAWEEDFS_CSI:
+            yield (
+                f"storage.volumes[{number}].twin needs the path of the volume, which "
+                f"storage.provisioner {storage.provisioner} chooses by itself; "
+                f"{names.SEAWEEDFS_CSI} is required, or no twin"
             )
         if volume.name.startswith(RESERVED):
             yield (
                 f"storage.volumes[{number}].name is {volume.name}; claim- begins the names of "
                 "homes and workspace- those of workspaces, so another is required"
             )
+    mounts = [volume.mount for volume in storage.volumes]
+    mounts += [names.SCRATCH_MOUNT] if storage.scratch is not None else []
+    for outer, inner in itertools.permutations(mounts, 2):
+        if inner.startswith(f"{outer}/") or inner == outer == names.SCRATCH_MOUNT:
+            yield (
+                f"storage.volumes[].mount is {outer}, in which {inner} is mounted as well and "
+                "would hide what is there; two folders apart are required"
+            )
     yield from _doubles("workspaces[].slug", [workspace.slug for workspace in stack.workspaces])
     yield from _doubles("workspaces[].name", [workspace.name for workspace in stack.workspaces])
     for number, workspace in enumerate(stack.workspaces):
+        if len(workspace.slug) < 2 or "--" in workspace.slug or workspace.slug in TAKEN:
+            yield (
+                f"workspaces[{number}].slug is {workspace.slug}; 2 to 50 small letters, digits and "
+                f"single `-` are required, other than MLflow's own {', '.join(sorted(TAKEN))}"
+            )
         if in_bytes(workspace.size) > in_bytes(LARGEST_WORKSPACE):
             yield (
                 f"workspaces[{number}].size is {workspace.size}; "

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 
+from components.volume_specs import expandable
+
 
 @dataclass(frozen=True)
 class StorageArgs:
@@ -16,7 +18,7 @@ class StorageArgs:
 
 
 class Storage(pulumi.ComponentResource):
-    """The StorageClass of homes and databases."""
+    """The StorageClass of homes, workspaces and databases."""
 
     class_name: pulumi.Output[str]
 
@@ -31,6 +33,7 @@ class Storage(pulumi.ComponentResource):
             reclaim_policy="Retain",
             # Where a pod lands decides where its volume is.
             volume_binding_mode="WaitForFirstConsumer",
+            allow_volume_expansion=expandable(args.provisioner),
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.class_name = homes.metadata.name

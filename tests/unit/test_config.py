@@ -249,6 +249,41 @@ def test_the_local_stack_is_right():
             "it or elsewhere is required",
         ),
         (
+            {"storage__volumes": [volume(mount="/home/jovyan/.local")]},
+            "storage.volumes[0].mount is /home/jovyan/.local, which would hide what people have "
+            "installed and set there; a folder without a dot is required",
+        ),
+        (
+            {
+                "storage__volumes": [
+                    volume(name="a", mount="/mnt/a"),
+                    volume(name="b", mount="/mnt/a/b"),
+                ]
+            },
+            "storage.volumes[].mount is /mnt/a, in which /mnt/a/b is mounted as well and would "
+            "hide what is there; two folders apart are required",
+        ),
+        (
+            {
+                "storage__volumes": [volume(mount="/home/jovyan/scratch")],
+                "storage__scratch": "1Gi",
+            },
+            "storage.volumes[].mount is /home/jovyan/scratch, in which /home/jovyan/scratch is",
+        ),
+        (
+            {"storage__volumes": [volume(twin={"namespace": "pipelines"})]},
+            "storage.volumes[0].twin needs the path of the volume, which storage.provisioner "
+            "rancher.io/local-path chooses by itself; seaweedfs-csi-driver is required, or no twin",
+        ),
+        *(
+            (
+                {"workspaces": [{"slug": slug, "name": "A", "size": "1Gi"}]},
+                f"workspaces[0].slug is {slug}; 2 to 50 small letters, digits and single `-` are "
+                "required, other than MLflow's own ajax-api, api, default,",
+            )
+            for slug in ("a", "a--b", "default")
+        ),
+        (
             {"storage__volumes": [volume(name="claim-alice")]},
             "storage.volumes[0].name is claim-alice; claim- begins the names of homes and "
             "workspace- those of workspaces, so another is required",
