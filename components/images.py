@@ -1,23 +1,31 @@
-"""Images, built from `images/` by BuildKit, pushed to the registry and known by digest.
+"""The images of the stack, each known by its digest: built here, or promoted.
 
-Each folder with a Dockerfile is an image. `base` stands on the stack's Debian, every other one on
-`base` by its digest, so that a change of the base goes through all of them.
+Built ones come from `images/` by BuildKit. Each folder with a Dockerfile is an image: `base` stands
+on the stack's Debian, every other one on `base` by its digest, so that a change of the base goes
+through all of them. Promoted ones are what another stack built: looked up by tag, taken by digest.
 """
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pulumi
 import pulumi_docker_build as docker_build
 
 from components import names
-from components.config import Images as ImagesConfig
+from components.config import Build, Promote
+from components.registry import Login
 from components.values import BuiltImage
 
 CONTEXT = "images"
 BASE = "base"
+
+LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1)(:[0-9]+)?")
+WRAPPED = re.compile(r".*(returned an error|getRegistryImage failed): ", re.DOTALL)
+"""What engine and SDK put before a plug-in's own words."""
 
 
 def machine_trust() -> str | None:
@@ -29,17 +37,52 @@ def machine_trust() -> str | None:
     return Path(bundle).read_text(encoding="utf-8") if bundle else None
 
 
+def registry_login(repository: str, login: Login) -> docker_build.RegistryArgsDict:
+    """The account as pulumi-docker-build wants it."""
+    return {
+        "address": repository.partition("/")[0],
+        "username": login.username,
+        "password": pulumi.Output.secret(login.password),
+    }
+
+
+def cache(repository: str, image: str) -> dict[str, Any]:
+    """The image's layers, those of inner stages too, kept in the registry from build to build."""
+    ref = f"{names.image(repository, names.CACHE_REPOSITORY)}:{image}"
+    to = docker_build.CacheToRegistryArgs(
+        ref=ref,
+        mode=docker_build.CacheMode.MAX,
+        # As an image of its own: Harbor and others refuse a cache in the form of an index.
+        image_manifest=True,
+        oci_media_types=True,
+        # A cache that cannot be written makes the next build slower and this one no worse.
+        ignore_error=True,
+    )
+    return {
+        "cache_from": [
+            docker_build.CacheFromArgs(registry=docker_build.CacheFromRegistryArgs(ref=ref))
+        ],
+        "cache_to": [docker_build.CacheToArgs(registry=to)],
+    }
+
+
 @dataclass(frozen=True)
 class ImagesArgs:
     repository: str
     """Where images go: host[:port]/project."""
-    config: ImagesConfig
+    config: Build
     wanted: Iterable[str]
     """The folders to build beside `base`."""
+    login: Login | None = None
+    """Who pushes. Without it the registry has to take pushes from anyone."""
+    cached: bool = False
+    """Whether the registry keeps the layers of builds as well."""
+    in_use_tag: str | None = None
+    """A second tag, by which the registry's retention knows what this stack runs."""
 
 
 class Images(pulumi.ComponentResource):
-    """The images of the stack."""
+    """The images that this stack builds."""
 
     built: dict[str, BuiltImage]
     """By folder."""
@@ -47,24 +90,19 @@ class Images(pulumi.ComponentResource):
     def __init__(self, name: str, args: ImagesArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:images:Images", name, {}, opts)
         self._args = args
-        config = args.config.build
-        if config is None:
-            raise ValueError("images.promote is not supported yet; give images.build")
-        self._config = config
         self._trust = machine_trust()
-        base = self._build(BASE, {"DEBIAN_IMAGE": config.debian})
+        base = self._build(BASE, {"DEBIAN_IMAGE": args.config.debian})
         on_base = {"BASE_IMAGE": base.reference}
         self.built = {BASE: base} | {
             image: self._build(image, on_base) for image in sorted(args.wanted)
         }
-        self.register_outputs(
-            {"references": {image: built.reference for image, built in self.built.items()}}
-        )
+        self.register_outputs({"references": references(self.built)})
 
     def _build(self, image: str, build_args: Mapping[str, pulumi.Input[str]]) -> BuiltImage:
-        config = self._config
-        repository = names.image(self._args.repository, image)
+        args, config = self._args, self._args.config
+        repository = names.image(args.repository, image)
         trust = {} if self._trust is None else {"ca": pulumi.Output.secret(self._trust)}
+        tags = [config.tag, args.in_use_tag] if args.in_use_tag else [config.tag]
         made = docker_build.Image(
             image,
             builder={"name": config.builder},
@@ -74,12 +112,112 @@ class Images(pulumi.ComponentResource):
             secrets=trust,
             # Another machine's authorities are no reason to build again.
             ignore_secrets_in_diff_calculation=list(trust),
+            # All in one index, which has one digest.
             platforms=[docker_build.Platform(platform) for platform in config.platforms],
-            tags=[f"{repository}:{config.tag}"],
+            tags=[f"{repository}:{tag}" for tag in tags],
             push=True,
+            registries=[registry_login(args.repository, args.login)] if args.login else None,
+            **(cache(args.repository, image) if args.cached else {}),
             # A preview says what would be built; on a runner it has no builder.
             build_on_preview=False,
             # A running pod, or the release that one rolls back to, may still need the digest.
             opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
         )
         return BuiltImage(repository, pulumi.Output.concat(config.tag, "@", made.digest))
+
+
+@dataclass(frozen=True)
+class PromotedImagesArgs:
+    config: Promote
+    wanted: Iterable[str]
+    in_use_tag: str | None = None
+    """As with `ImagesArgs`; needs `login`, and a registry that speaks HTTPS."""
+    login: Login | None = None
+
+
+class PromotedImages(pulumi.ComponentResource):
+    """Images that another stack has built: the same digests, and nothing is built.
+
+    Among the providers it needs docker (`docker_provider`). Looked up in previews too, so that a
+    tag which names another digest now is seen before it is applied. Raises `pulumi.RunError` with a
+    sentence for each image that cannot be had.
+    """
+
+    built: dict[str, BuiltImage]
+    """By folder."""
+
+    def __init__(
+        self, name: str, args: PromotedImagesArgs, opts: pulumi.ResourceOptions | None = None
+    ):
+        super().__init__("mlhub:images:PromotedImages", name, {}, opts)
+        self._args = args
+        self.built, sentences = {}, []
+        for image in sorted(args.wanted):
+            repository = names.image(args.config.repository, image)
+            try:
+                digest = self._digest(f"{repository}:{args.config.tag}")
+            except LookUpError as error:
+                sentences.append(str(error))
+                continue
+            self.built[image] = BuiltImage(repository, f"{args.config.tag}@{digest}")
+            if args.in_use_tag is not None and args.login is not None:
+                self._hold(image, repository, digest, args.in_use_tag, args.login)
+        if sentences:
+            raise pulumi.RunError("\n".join(sentences))
+        self.register_outputs({"references": references(self.built)})
+
+    def _digest(self, reference: str) -> str:
+        import pulumi_docker as docker  # noqa: PLC0415 - 165 ms for stacks that build
+
+        try:
+            found = docker.get_registry_image(
+                name=reference, opts=pulumi.InvokeOptions(parent=self)
+            )
+        except Exception as error:
+            why = WRAPPED.sub("", str(error)).strip().rstrip(".")
+            raise LookUpError(
+                f"{reference} cannot be promoted: {why}; run `pulumi up` on the stack that builds "
+                "it, or correct images.promote"
+            ) from None
+        digest: str = found.sha256_digest
+        return digest
+
+    def _hold(self, image: str, repository: str, digest: str, tag: str, login: Login) -> None:
+        """Names what this stack runs, so that the registry keeps it when its tag moves on."""
+        docker_build.Index(
+            f"{image}-in-use",
+            tag=f"{repository}:{tag}",
+            sources=[f"{repository}@{digest}"],
+            push=True,
+            registry=registry_login(repository, login),
+            # Deleting it would delete the image itself, not the tag.
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
+        )
+
+
+class LookUpError(Exception):
+    """An image that is not where it should be; the message is for a person."""
+
+
+def references(built: Mapping[str, BuiltImage]) -> dict[str, pulumi.Output[str]]:
+    return {image: made.reference for image, made in built.items()}
+
+
+def docker_provider(repository: str, login: Login | None) -> pulumi.ProviderResource:
+    """For look-ups at the registry of `repository`. Needs no Docker daemon."""
+    import pulumi_docker as docker  # noqa: PLC0415
+
+    host = repository.partition("/")[0]
+    scheme = "http" if LOOPBACK.fullmatch(host) else "https"
+    entry: dict[str, Any] = {"address": f"{scheme}://{host}"}
+    if login is None:
+        entry["auth_disabled"] = True
+    else:
+        entry |= {"username": login.username, "password": pulumi.Output.secret(login.password)}
+    return docker.Provider(
+        "docker",
+        # Said, so that the machine's DOCKER_HOST is not part of the stack.
+        host="unix:///var/run/docker.sock",
+        disable_docker_daemon_check=True,
+        registry_auth=[docker.ProviderRegistryAuthArgs(**entry)],
+    )

@@ -92,6 +92,18 @@ def home_class(hub_namespace: str) -> str:
     return f"{hub_namespace}-homes"
 
 
+CACHE_REPOSITORY = "cache"
+"""Where builds of Harbor stacks leave their layers, a tag for each image."""
+
+IN_USE = "in-use-"
+"""Tags that begin so name what a stack runs; retention keeps them (docs/registry.md)."""
+
+
+def in_use_tag(stack: str) -> str:
+    """The tag by which a stack holds on to the digest that it deployed."""
+    return f"{IN_USE}{stack}"
+
+
 def image(repository: str, name: str) -> str:
     return f"{repository}/{name}"
 

@@ -1,5 +1,7 @@
 """Who is wired to whom. The one place where components meet."""
 
+from collections.abc import Mapping
+
 import pulumi
 import pulumi_docker_build as docker_build
 import pulumi_keycloak as keycloak
@@ -7,14 +9,21 @@ import pulumi_kubernetes as k8s
 import pulumi_random as random
 
 from components import names
-from components.config import Cluster, StackFile
+from components.config import Cluster, Harbor, StackFile
 from components.foundation import Foundation, FoundationArgs
 from components.identity import Identity, IdentityArgs
-from components.images import Images, ImagesArgs
+from components.images import (
+    Images,
+    ImagesArgs,
+    PromotedImages,
+    PromotedImagesArgs,
+    docker_provider,
+)
 from components.jupyterhub import JupyterHub, JupyterHubArgs
 from components.namespace import Namespace, NamespaceArgs
 from components.network import Network, NetworkArgs
 from components.quotas import Quotas, QuotasArgs
+from components.registry import Login, Registry, RegistryArgs, harbor_provider
 from components.storage import Storage, StorageArgs
 from components.values import hub_values
 
@@ -64,6 +73,67 @@ def keycloak_provider(stack: StackFile, foundation: Foundation) -> keycloak.Prov
     )
 
 
+def registry_of(
+    stack: StackFile,
+    harbor: Harbor,
+    pullers: Mapping[str, Namespace],
+    providers: list[pulumi.ProviderResource],
+) -> Registry:
+    """The accounts of a stack with a Harbor, and the project of one that builds."""
+    promote = stack.images.promote
+    login = pulumi.Config().require_secret("harbor_password")
+    return Registry(
+        "registry",
+        RegistryArgs(
+            config=harbor,
+            repository=promote.repository if promote else stack.registry.repository,
+            stack=pulumi.get_stack(),
+            builds=promote is None,
+            pullers={name: space.name for name, space in pullers.items()},
+        ),
+        pulumi.ResourceOptions(providers=[*providers, harbor_provider(harbor, login)]),
+    )
+
+
+def images_of(stack: StackFile, registry: Registry | None) -> Images | PromotedImages:
+    """The stack's images: promoted from where another stack pushed them, or built."""
+    harbor, build, promote = stack.registry.harbor, stack.images.build, stack.images.promote
+    in_use = names.in_use_tag(pulumi.get_stack()) if registry else None
+    push = registry.push if registry else None
+    builder = docker_build.Provider("docker-build")
+    if build is not None:
+        return Images(
+            "images",
+            ImagesArgs(
+                repository=stack.registry.repository,
+                config=build,
+                wanted=wanted_images(stack),
+                login=push,
+                cached=registry is not None,
+                in_use_tag=in_use,
+            ),
+            pulumi.ResourceOptions(providers=[builder]),
+        )
+    if promote is None:
+        raise ValueError("images needs exactly one of build and promote")
+    # This stack's own account is not there before the first `up`; a preview looks up as well.
+    login = None
+    if harbor is not None:
+        login = Login(harbor.username, pulumi.Config().require_secret("harbor_password"))
+    # docker-build makes an index over HTTPS alone.
+    marks = harbor is not None and harbor.url.startswith("https:")
+    return PromotedImages(
+        "images",
+        PromotedImagesArgs(
+            config=promote,
+            wanted=wanted_images(stack),
+            login=push,
+            in_use_tag=in_use if marks else None,
+        ),
+        pulumi.ResourceOptions(providers=[builder, docker_provider(promote.repository, login)]),
+    )
+
+
 class Platform:
     """Every component of a stack, wired."""
 
@@ -78,16 +148,6 @@ class Platform:
         kubernetes = kubernetes_provider(stack.cluster)
         generator = random.Provider("random")
 
-        images = Images(
-            "images",
-            ImagesArgs(
-                repository=stack.registry.repository,
-                config=stack.images,
-                wanted=wanted_images(stack),
-            ),
-            pulumi.ResourceOptions(providers=[docker_build.Provider("docker-build")]),
-        )
-        built = images.built
         storage = Storage(
             "storage",
             StorageArgs(
@@ -109,6 +169,11 @@ class Platform:
                 ("foundation", stack.foundation.namespace),
             ]
         }
+        registry = None
+        if (harbor := stack.registry.harbor) is not None:
+            registry = registry_of(stack, harbor, spaces, [kubernetes, generator])
+        images = images_of(stack, registry)
+        built = images.built
         hub_space, foundation_space = spaces["jupyterhub"].name, spaces["foundation"].name
         network = Network(
             "network",
@@ -161,7 +226,16 @@ class Platform:
                 values=hub_values(stack, built),
                 client_secret=identity.client_secret,
                 database_password=foundation.database_passwords[names.HUB_DATABASE],
-                after=[images, storage, *spaces.values(), network, quotas, foundation, identity],
+                after=[
+                    *([registry] if registry else []),
+                    images,
+                    storage,
+                    *spaces.values(),
+                    network,
+                    quotas,
+                    foundation,
+                    identity,
+                ],
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator]),
         )

@@ -1,8 +1,8 @@
 """What every Harbor object has in common, and the project.
 
 Ids are the official plug-in's: the path of the object under the API. What a killed `up` left behind
-is recognised by the next one: a robot account by a mark in its description, an empty project by its
-owner, and a project has one retention policy at most.
+is taken up by the next one: a robot account is known by a mark in its description, a project by
+being empty, and a project has one retention policy at most.
 """
 
 from abc import abstractmethod
@@ -77,15 +77,15 @@ class Project(HarborObject):
             id = id_from(self.harbor.post("/projects", body).headers["Location"])
         except ConflictError:
             found = self.find(inputs["name"])
-            if found.get("repo_count") or found.get("owner_name") != self.harbor.account.username:
+            # Nothing in Harbor tells who made it: a robot's project belongs to the first admin.
+            if found.get("repo_count"):
                 raise PluginError(
-                    f'Harbor Project "{inputs["name"]}" is there already and was not made by this '
-                    f"stack; take it over with `pulumi import {self.type} {call.name} "
+                    f'Harbor Project "{inputs["name"]}" is there already, with images, and was not '
+                    f"made by this stack; take it over with `pulumi import {self.type} {call.name} "
                     f"/projects/{found['project_id']}`, or delete it and run again"
                 ) from None
             call.tell(
-                f'Harbor Project "{inputs["name"]}" is there, empty, from an earlier run of '
-                f"{self.harbor.account.username}; going on"
+                f'Harbor Project "{inputs["name"]}" is there already and empty; taking it over'
             )
             id = f"/projects/{found['project_id']}"
             return Made(id, self.update(id, {}, inputs, call))

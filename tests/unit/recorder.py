@@ -5,6 +5,7 @@ second resource of one URN replaces the first without a word.
 """
 
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -145,17 +146,21 @@ class _Outputs(mocks.Mocks):
             "random:index/randomPassword:RandomPassword": {"result": f"{MADE_UP}-{args.name}"},
             "docker-build:index:Image": {"digest": f"sha256:{args.name.encode().hex():0<64}"},
             "kubernetes:helm.sh/v3:Release": {"status": {"status": "deployed"}},
+            "harbor:index/robotAccount:RobotAccount": {"fullName": f"robot${args.name}"},
         }
         return f"{args.name}-id", args.inputs | answers.get(args.typ, {})
 
     def call(self, args: mocks.MockCallArgs) -> dict[str, Any]:
+        if args.token == "docker:index/getRegistryImage:getRegistryImage":
+            digest = hashlib.sha256(args.args["name"].encode()).hexdigest()
+            return args.args | {"id": digest, "sha256Digest": f"sha256:{digest}"}
         raise AssertionError(f"the program calls {args.token}, for which no answer is made up")
 
 
-def run(program: Callable[[], Any]) -> Monitor:
+def run(program: Callable[[], Any], stack: str = "local") -> Monitor:
     """Run `program` to the end of all that it registers."""
     monitor = Monitor()
-    mocks.set_mocks(monitor.mocks, project="mlhub", stack="local", monitor=monitor)
+    mocks.set_mocks(monitor.mocks, project="mlhub", stack=stack, monitor=monitor)
     result = []
     pulumi.runtime.test(lambda: result.append(program()))()
     return monitor
@@ -166,7 +171,7 @@ def platform(stack: str) -> Monitor:
     """A whole stack as its file describes it, registered once for all tests."""
     secrets = given_secrets()
     pulumi.runtime.set_all_config(secrets, list(secrets))
-    return run(lambda: Platform(stack_file(stack)))
+    return run(lambda: Platform(stack_file(stack)), stack)
 
 
 def given_secrets() -> dict[str, str]:

@@ -133,13 +133,6 @@ def test_a_project_with_images_that_others_made_is_refused_and_left_alone(
     assert double.project("mlhub")["metadata"]["public"] == "false"
 
 
-def test_a_project_of_another_owner_is_refused(plug_in: Harbor, double: HarborDouble) -> None:
-    make(plug_in, "Project", PROJECT)
-    double.project("mlhub")["owner_name"] = "somebody"
-    with pytest.raises(PluginError, match="was not made by this stack"):
-        make(plug_in, "Project", PROJECT)
-
-
 def test_a_project_that_a_killed_run_made_is_taken_up_again(
     plug_in: Harbor, double: HarborDouble
 ) -> None:

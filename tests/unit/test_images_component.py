@@ -1,0 +1,182 @@
+"""Images built and images promoted: the same shape for whoever runs them."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pulumi
+import pytest
+from pulumi.runtime import mocks
+
+from components import names
+from components.config import Promote
+from components.images import PromotedImages, PromotedImagesArgs, docker_provider
+from components.registry import Login
+from tests.unit import recorder
+from tests.unit.recorder import is_secret
+
+IMAGE = "docker-build:index:Image"
+INDEX = "docker-build:index:Index"
+REFERENCE = re.compile(r"harbor\.example\.com/mlhub/([a-z-]+):2026\.11\.0@sha256:[0-9a-f]{64}")
+
+
+def by_name(stack: str, token: str) -> dict[str, Any]:
+    return {r.name: r for r in recorder.platform(stack).of_type(token)}
+
+
+def test_J7_a_cluster_stack_builds_both_architectures_into_one_index() -> None:
+    for image in by_name("dev", IMAGE).values():
+        assert image.plain["platforms"] == ["linux/amd64", "linux/arm64"]
+        assert image.plain["push"] is True
+        assert image.retain_on_delete
+
+
+def test_layers_are_kept_in_harbor_whole_and_a_cache_never_fails_a_build() -> None:
+    for name, image in by_name("dev", IMAGE).items():
+        ref = f"harbor.example.com/mlhub/cache:{name}"
+        assert image.plain["cacheFrom"] == [{"registry": {"ref": ref}}]
+        (to,) = image.plain["cacheTo"]
+        wanted = {"ref": ref, "mode": "max", "imageManifest": True, "ignoreError": True}
+        assert wanted.items() <= to["registry"].items()
+
+
+def test_a_push_has_its_own_account_and_a_secret_password() -> None:
+    for image in by_name("dev", IMAGE).values():
+        (registry,) = image.inputs["registries"]
+        assert registry["address"] == "harbor.example.com"
+        assert registry["username"] == "robot$dev-push"
+        assert is_secret(registry["password"])
+
+
+def test_the_embedded_registry_has_neither_accounts_nor_a_cache_nor_marks() -> None:
+    for name, image in by_name("local", IMAGE).items():
+        assert image.plain["tags"] == [f"localhost:5000/mlhub/{name}:local"]
+        assert not {"registries", "cacheFrom", "cacheTo"} & image.plain.keys()
+
+
+def test_what_is_built_is_marked_as_in_use() -> None:
+    for name, image in by_name("dev", IMAGE).items():
+        repository = f"harbor.example.com/mlhub/{name}"
+        assert image.plain["tags"] == [f"{repository}:2026.11.0", f"{repository}:in-use-dev"]
+
+
+@pytest.mark.parametrize("stack", ["staging", "prod"])
+def test_a_promotion_builds_nothing_and_runs_what_was_built(stack: str) -> None:
+    assert not by_name(stack, IMAGE)
+    outputs = recorder.platform(stack).outputs
+    (found,) = [value for urn, value in outputs.items() if urn.endswith("PromotedImages::images")]
+    references = found["references"]
+    assert {"hub", "proxy", "postgres", "ml-cpu", "ml-gpu"} <= set(references)
+    for name, reference in references.items():
+        match = REFERENCE.fullmatch(reference)
+        assert match
+        assert match[1] == name
+
+
+@pytest.mark.parametrize("stack", ["staging", "prod"])
+def test_what_is_promoted_is_marked_by_its_digest_and_the_mark_never_deletes(stack: str) -> None:
+    marks = by_name(stack, INDEX)
+    assert len(marks) == 7
+    for mark in marks.values():
+        image = mark.name.removesuffix("-in-use")
+        repository = f"harbor.example.com/mlhub/{image}"
+        assert mark.plain["tag"] == f"{repository}:{names.in_use_tag(stack)}"
+        (source,) = mark.plain["sources"]
+        assert re.fullmatch(rf"{repository}@sha256:[0-9a-f]{{64}}", source)
+        # pulumi-docker-build deletes an index by its digest, and so the image.
+        assert mark.retain_on_delete
+        assert is_secret(mark.inputs["registry"]["password"])
+
+
+@pytest.mark.parametrize("stack", ["staging", "prod"])
+def test_look_ups_need_no_daemon_and_their_password_is_secret(stack: str) -> None:
+    (provider,) = by_name(stack, "pulumi:providers:docker").values()
+    assert provider.plain["disableDockerDaemonCheck"] == "true"
+    assert provider.plain["host"] == "unix:///var/run/docker.sock"
+    assert is_secret(provider.inputs["registryAuth"])
+    assert '"https://harbor.example.com"' in provider.plain["registryAuth"]
+
+
+# Look-ups that fail
+
+
+class RefusedError(grpc.RpcError):
+    def __init__(self, said: str):
+        super().__init__(said)
+        self.said = said
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNKNOWN
+
+    def details(self) -> str:
+        return self.said
+
+
+class Registry(mocks.Mocks):
+    """Answers look-ups as `digest` does."""
+
+    def __init__(self, digest: Callable[[str], str]):
+        self.digest = digest
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        return args.name, args.inputs
+
+    def call(self, args: mocks.MockCallArgs) -> dict[str, Any]:
+        return {"sha256Digest": self.digest(args.args["name"]), **args.args}
+
+
+def promoted(digest: Callable[[str], str], *wanted: str) -> PromotedImages:
+    pulumi.runtime.set_mocks(Registry(digest))
+    made = []
+
+    @pulumi.runtime.test
+    def program() -> None:
+        config = Promote(repository="harbor.example.com/mlhub", tag="v1")
+        opts = pulumi.ResourceOptions(
+            providers=[docker_provider(config.repository, Login("a", "b"))]
+        )
+        made.append(PromotedImages("images", PromotedImagesArgs(config, wanted), opts))
+
+    program()
+    return made[0]
+
+
+def test_a_tag_that_moved_is_another_reference() -> None:
+    first = promoted(lambda name: "sha256:" + "a" * 64, "hub").built["hub"]
+    then = promoted(lambda name: "sha256:" + "b" * 64, "hub").built["hub"]
+    assert first.tag == f"v1@sha256:{'a' * 64}"
+    assert first.tag != then.tag
+
+
+def test_every_image_that_cannot_be_had_is_a_sentence_of_its_own() -> None:
+    def digest(name: str) -> str:
+        if "/hub:" in name:
+            return "sha256:" + "a" * 64
+        raise RefusedError(
+            "invocation of docker:index/getRegistryImage:getRegistryImage returned an error: "
+            f"{name} is not there"
+        )
+
+    with pytest.raises(pulumi.RunError) as refusal:
+        promoted(digest, "hub", "proxy", "ml-cpu")
+    assert str(refusal.value).splitlines() == [
+        f"harbor.example.com/mlhub/{image}:v1 cannot be promoted: harbor.example.com/mlhub/{image}"
+        ":v1 is not there; run `pulumi up` on the stack that builds it, or correct images.promote"
+        for image in ("ml-cpu", "proxy")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("repository", "address"),
+    [
+        ("localhost:5000/mlhub", "http://localhost:5000"),
+        ("127.0.0.1:5000/mlhub", "http://127.0.0.1:5000"),
+        ("harbor.example.com/mlhub", "https://harbor.example.com"),
+        ("localhost.example.com/mlhub", "https://localhost.example.com"),
+    ],
+)
+def test_only_the_loopback_is_asked_without_tls(repository: str, address: str) -> None:
+    monitor = recorder.run(lambda: docker_provider(repository, None))
+    (provider,) = monitor.of_type("pulumi:providers:docker")
+    assert f'"{address}"' in str(provider.plain["registryAuth"])
