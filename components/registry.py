@@ -183,7 +183,8 @@ class Registry(pulumi.ComponentResource):
         self, called: str, namespace: pulumi.Input[str], host: str
     ) -> k8s.core.v1.Secret:
         login = pulumi.Output.all(self.pull.username, self.pull.password)
-        config: pulumi.Output[str] = login.apply(lambda given: docker_config(host, *given))
+        config: pulumi.Input[str] = login.apply(lambda given: docker_config(host, *given))
+        hidden: pulumi.Output[str] = pulumi.Output.secret(config)
         return k8s.core.v1.Secret(
             f"{names.PULL_SECRET}-{called}",
             metadata={
@@ -192,7 +193,7 @@ class Registry(pulumi.ComponentResource):
                 "labels": names.labels(names.PULL_SECRET),
             },
             type="kubernetes.io/dockerconfigjson",
-            string_data={".dockerconfigjson": pulumi.Output.secret(config)},
+            string_data={".dockerconfigjson": hidden},
             opts=self._child,
         )
 
