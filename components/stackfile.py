@@ -139,9 +139,15 @@ def _about_volumes(stack: StackFile) -> Iterator[str]:
                 "homes and workspace- those of workspaces, so another is required"
             )
     mounts = [volume.mount for volume in storage.volumes]
-    mounts += [names.SCRATCH_MOUNT] if storage.scratch is not None else []
+    if storage.scratch is not None:
+        if names.SCRATCH_MOUNT in mounts:
+            yield (
+                f"storage.volumes[].mount is {names.SCRATCH_MOUNT}, where storage.scratch is; "
+                "another folder is required"
+            )
+        mounts.append(names.SCRATCH_MOUNT)
     for outer, inner in itertools.permutations(mounts, 2):
-        if inner.startswith(f"{outer}/") or inner == outer == names.SCRATCH_MOUNT:
+        if inner.startswith(f"{outer}/"):
             yield (
                 f"storage.volumes[].mount is {outer}, in which {inner} is mounted as well and "
                 "would hide what is there; two folders apart are required"

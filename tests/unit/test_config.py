@@ -268,7 +268,8 @@ def test_the_local_stack_is_right():
                 "storage__volumes": [volume(mount="/home/jovyan/scratch")],
                 "storage__scratch": "1Gi",
             },
-            "storage.volumes[].mount is /home/jovyan/scratch, in which /home/jovyan/scratch is",
+            "storage.volumes[].mount is /home/jovyan/scratch, where storage.scratch is; another "
+            "folder is required",
         ),
         (
             {"storage__volumes": [volume(twin={"namespace": "pipelines"})]},
@@ -279,7 +280,8 @@ def test_the_local_stack_is_right():
             (
                 {"workspaces": [{"slug": slug, "name": "A", "size": "1Gi"}]},
                 f"workspaces[0].slug is {slug}; 2 to 50 small letters, digits and single `-` are "
-                "required, other than MLflow's own ajax-api, api, default,",
+                "required, other than MLflow's own ajax-api, api, default, static-files, "
+                "workspaces",
             )
             for slug in ("a", "a--b", "default")
         ),
