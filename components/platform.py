@@ -36,6 +36,11 @@ def wanted_images(stack: StackFile) -> list[str]:
     return [*ours, *stack.user_images]
 
 
+IN_PLACE = {"enable_secret_mutable": True, "enable_config_map_mutable": True}
+"""Otherwise a change deletes the Secret and makes another: pods that start in between would fail,
+and after a kill in between there would be none."""
+
+
 def kubernetes_provider(cluster: Cluster) -> k8s.Provider:
     """The cluster by its context; the identifier says that a moved kubeconfig is still the same."""
     if cluster.context is None:
@@ -44,8 +49,11 @@ def kubernetes_provider(cluster: Cluster) -> k8s.Provider:
             kubeconfig=names.EMBEDDED_KUBECONFIG,
             context=names.EMBEDDED_CONTEXT,
             cluster_identifier=names.EMBEDDED_CONTEXT,
+            **IN_PLACE,
         )
-    return k8s.Provider("kubernetes", context=cluster.context, cluster_identifier=cluster.context)
+    return k8s.Provider(
+        "kubernetes", context=cluster.context, cluster_identifier=cluster.context, **IN_PLACE
+    )
 
 
 def keycloak_provider(stack: StackFile, foundation: Foundation) -> keycloak.Provider:
