@@ -112,7 +112,7 @@ async def test_M9_a_hundred_at_once_over_every_route_get_exactly_three(
     admitted = sum(count for (_, outcome), count in outcomes.items() if outcome == "admitted")
     assert admitted == 3, outcomes
     assert {event for event, _ in outcomes} == {"server.ask", "run.ask"}
-    held = hub.app.authenticator.desk.ledger.held()
+    held = hub.app.authenticator.office.desk.ledger.held()
     assert len(held) == 3
     servers = [holding for holding in held if "/run/" not in holding.name]
     await until(lambda: len(kubernetes.kept["pods"]) == len(servers))
@@ -157,7 +157,7 @@ async def test_a_start_that_fails_gives_its_share_back(hub, alice, kubernetes):
     kubernetes.refuse = lambda kind, item: "exceeded quota: x" if kind == "pods" else None
     for _ in range(4):
         assert (await by_api(alice, "one"))[0] == 503
-    assert not hub.app.authenticator.desk.ledger.held()
+    assert not hub.app.authenticator.office.desk.ledger.held()
 
 
 async def test_a_server_that_is_stopped_gives_its_share_back_at_once(hub, alice, kubernetes):
@@ -211,7 +211,7 @@ async def test_M9_the_pod_carries_what_it_holds(hub, alice, kubernetes):
     assert (notes["mlhub/name"], notes["mlhub/owner"]) == ("alice/one", "alice")
     assert json.loads(notes["mlhub/charges"]) == [["group", "/mlhub/users"], ["user", "alice"]]
     assert notes["mlhub/profile"] == "standard"
-    (held,) = hub.app.authenticator.desk.ledger.held()
+    (held,) = hub.app.authenticator.office.desk.ledger.held()
     assert held.size == Size(4, 2 * 2**30, 0)
 
 
@@ -242,7 +242,7 @@ async def test_a_profile_without_a_limit_is_refused_where_there_is_one(start_hub
 
 async def test_GPU_hours_that_are_used_up_refuse_GPU_servers_alone(hub, alice, kubernetes):
     kubernetes.put("pods", pod("alice/old", "server", **{"nvidia.com/gpu": "1"}))
-    desk = hub.app.authenticator.desk
+    desk = hub.app.authenticator.office.desk
     await until(lambda: desk.pods.items)
     desk.count_hours()
     status, text = await by_api(alice, "one", profile="gpu")
@@ -260,7 +260,7 @@ async def test_a_run_holds_its_share_from_the_promise_to_the_end_of_its_pod(hub,
     assert (status, body["admitted"], body["expires_in"]) == (200, True, 120)
     assert body["accounts"][0]["of"] == {"kind": "user", "name": "alice"}
     assert body["accounts"][0]["remains"]["servers"] == 3
-    ledger = hub.app.authenticator.desk.ledger
+    ledger = hub.app.authenticator.office.desk.ledger
     made = pod("alice/run/r1", "run", **{"nvidia.com/gpu": "1"})
     made["metadata"] |= body["pod"]
     kubernetes.put("pods", made)
@@ -277,7 +277,7 @@ async def test_a_run_holds_its_share_from_the_promise_to_the_end_of_its_pod(hub,
 async def test_a_run_that_does_not_come_gives_its_share_back(hub, alice):
     token = service("execution")
     _, body = await reserve(hub, token, run="r1", seconds=0.2)
-    ledger = hub.app.authenticator.desk.ledger
+    ledger = hub.app.authenticator.office.desk.ledger
     assert len(ledger.held()) == 1
     await asyncio.sleep(0.3)
     assert not ledger.held()

@@ -91,8 +91,8 @@ async def test_T3_a_removed_members_servers_stop_at_the_next_refresh(
     keycloak.people["alice"] = ["/mlhub/users"]
     await alice.get("/hub/oauth_login?next=/hub/home")
     await ready(hub, alice)
-    hub.app.authenticator.keeper._wake.set()
-    await until(lambda: not hub.app.authenticator.keeper._wake.is_set())
+    hub.app.authenticator.office.keeper._wake.set()
+    await until(lambda: not hub.app.authenticator.office.keeper._wake.is_set())
     assert hub.user("alice").spawner.ready, "who is a member again keeps what runs"
 
 
@@ -107,7 +107,7 @@ async def test_T3_servers_go_on_when_keycloak_is_silent_or_the_session_there_is_
         keycloak.sessions.clear()
     hub.user("alice")._auth_refreshed = None
     await alice.get("/hub/api/user", headers={"Referer": "/hub/home"})
-    keeper = hub.app.authenticator.keeper
+    keeper = hub.app.authenticator.office.keeper
     keeper._wake.set()
     await until(lambda: not keeper._wake.is_set())
     assert spawner.ready
@@ -116,7 +116,7 @@ async def test_T3_servers_go_on_when_keycloak_is_silent_or_the_session_there_is_
 
 async def test_V4_an_idle_server_is_culled_by_its_profiles_limit(hub, alice, kubernetes, audited):
     spawner = await ready(hub, alice)
-    keeper = hub.app.authenticator.keeper
+    keeper = hub.app.authenticator.office.keeper
     await keeper._stop_servers()
     assert spawner.ready
     spawner.orm_spawner.last_activity -= timedelta(seconds=601)

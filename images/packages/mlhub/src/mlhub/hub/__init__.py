@@ -15,6 +15,7 @@ from traitlets.config import Config
 from mlhub.hub import audit, settings
 from mlhub.hub.api import SCOPE
 from mlhub.hub.identity import KeycloakAuthenticator, hub_groups
+from mlhub.hub.offers import Profile
 from mlhub.hub.settings import SettingsError
 from mlhub.hub.spawner import MlhubSpawner
 
@@ -31,7 +32,7 @@ def configure(c: Config) -> None:
     for section, traits in {
         "JupyterHub": _hub(c),
         "KeycloakAuthenticator": _authenticator(given.identity) | {"mlhub": given},
-        "MlhubSpawner": _SPAWNER,
+        "MlhubSpawner": _SPAWNER | _profiles(c),
     }.items():
         c[section].update(traits)
 
@@ -80,6 +81,15 @@ def _authenticator(identity: settings.Identity) -> dict[str, Any]:
         "auth_refresh_strict": True,
         "refresh_pre_spawn": True,
     }
+
+
+def _profiles(c: Config) -> dict[str, Any]:
+    """The chart's profiles, as each person is offered them; without any there is no form."""
+    return {"profile_list": _offered} if c.KubeSpawner.get("profile_list") else {}
+
+
+async def _offered(spawner: MlhubSpawner) -> list[Profile]:
+    return await spawner.authenticator.office.offered(spawner)
 
 
 _SPAWNER: dict[str, Any] = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from kubernetes_asyncio.client.rest import ApiException
-from kubespawner.clients import load_config, shared_client  # type: ignore[import-untyped]
+from kubespawner.clients import shared_client  # type: ignore[import-untyped]
 
 from mlhub.admission import Answer, Ask, Charge, Hours, Ledger, Quotas
 from mlhub.admission.holdings import HOLDER, RESERVATION, Holding, holding_of
@@ -47,7 +47,6 @@ class Desk:
         self._book = HourBook(engine)
         self._hours: Hours = {}
         self._listed = 0.0
-        load_config()
         self.pods: Watch[Holding] = Watch(
             "pods",
             shared_client("CoreV1Api").list_namespaced_pod,

@@ -28,12 +28,10 @@ from tornado.httpclient import HTTPClientError
 from traitlets import Instance, Unicode
 
 from mlhub.hub import api, audit
-from mlhub.hub.desk import Desk
 from mlhub.hub.groups import hub_group_name
-from mlhub.hub.keeper import Keeper
+from mlhub.hub.office import Office
 from mlhub.hub.refusal import Refusal
 from mlhub.hub.settings import Settings
-from mlhub.hub.spawner import MlhubSpawner
 
 SILENT = (
     "Keycloak, which knows who may use this hub, does not answer: nobody can log in or start a "
@@ -124,8 +122,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
     logout_handler = LogoutHandler
 
     mlhub = Instance(Settings, config=True, help="custom.mlhub of the chart's values")
-    desk: Desk
-    keeper: Keeper
+    office: Office
 
     groups_claim = Unicode("groups", config=True, help="claim that holds the full group paths")
     discovery_url = Unicode(config=True, help="the realm's discovery document")
@@ -142,16 +139,12 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
     def get_handlers(self, app: Any) -> list[Any]:
         # The one call that the Hub makes when its database and users are there and it serves
         # nobody yet.
-        self.desk = Desk(self.mlhub.quotas, app.db.get_bind(), self.log)
-        self.keeper = Keeper(app, self.mlhub, self.desk)
-        # What KubeSpawner watches ends with the hub; so does this.
-        MlhubSpawner.reflectors |= {"desk": self.desk, "keeper": self.keeper}
-        self.desk.start()
-        self.keeper.start()
+        self.office = Office(app, self.mlhub)
+        self.office.start()
         return [
             *super().get_handlers(app),
             (r"/api/users/([^/]+)/activity", ActivityHandler),
-            *api.handlers(self.desk),
+            *api.handlers(self.office.desk),
         ]
 
     def end_session(self, id_token: str | None = None) -> str:
@@ -203,7 +196,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             audit.note("login", "", "refused", why=str(error.log_message))
             raise
         if model:
-            self.keeper.let_in(model["name"])
+            self.office.keeper.let_in(model["name"])
             audit.note("login", model["name"], "admitted", admin=bool(model["admin"]))
         return model
 
@@ -239,7 +232,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             audit.note("session", user.name, "ended", why=ended)
         if ended and auth_model:
             # Keycloak has said so. A session that is over there may only have been too long.
-            self.keeper.turn_out(user.name, ended)
+            self.office.keeper.turn_out(user.name, ended)
         return auth_model if auth_model and not ended else False
 
     def _why_it_ends(self, name: str, auth_model: dict[str, Any] | None) -> str | None:

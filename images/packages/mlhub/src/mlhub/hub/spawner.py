@@ -1,6 +1,7 @@
 """KubeSpawner, answering in sentences: to a wrong choice at once, to a failed start in seconds."""
 
 import asyncio
+import copy
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -8,15 +9,21 @@ from typing import Any
 
 from kubernetes_asyncio.client.rest import ApiException
 from kubespawner import KubeSpawner  # type: ignore[import-untyped]
+from traitlets import Unicode
 
 from mlhub.admission import Ask, Holding, Size
 from mlhub.admission.holdings import metadata
 from mlhub.admission.sizes import GPU
 from mlhub.hub import audit, trouble
+from mlhub.hub.nodes import placed
 from mlhub.hub.refusal import Refusal
 
 _UNLISTED = "--unlisted-choice"
 """KubeSpawner's suffix of an option whose value is free text."""
+
+NOTHING_OFFERED = (
+    "No profile of this hub is for a group of yours. Ask your administrator which group you need."
+)
 
 CULLERS = ("mlhub", "jupyterhub-idle-culler")
 """Who stops servers for their age or idleness: the hub itself and the charts' service."""
@@ -68,6 +75,10 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     """A user's server as a pod of its own."""
 
     user_options: dict[str, Any]
+
+    node = Unicode(help="the node that the server has to be on; empty for any")
+    gpu_type = Unicode(help="the product that its GPU has to be, by NVIDIA's label; empty for any")
+
     _held: Holding | None = None
     """What this start was admitted with."""
     ran = False
@@ -77,16 +88,22 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     """Who stops it, and why, where that is known."""
 
     async def load_user_options(self) -> None:
-        offered = self._sorted_dict_values(self.profile_list)
-        if callable(offered):
-            offered = await offered(self)
-        profiles = self._get_initialized_profile_list(offered)
+        # Not KubeSpawner's own method, which lists and copies all profiles once more.
+        profiles = await self.authenticator.office.offered(self)
+        if self.profile_list and not profiles:
+            raise Refusal(NOTHING_OFFERED, reason="choice", status=403)
+        self.node = self.gpu_type = ""
         try:
             self.user_options = checked_choice(self.user_options, profiles)
             try:
-                await super().load_user_options()
+                self._validate_user_options(profiles)
             except ValueError as error:
                 raise Refusal(str(error), reason="choice", status=400) from error
+            if profiles:
+                slug = self.user_options["profile"]
+                (chosen,) = (profile for profile in profiles if profile["slug"] == slug)
+                # Its values become the spawner's own, which change.
+                self._load_profile(slug, [copy.deepcopy(chosen)])
         except Refusal as refusal:
             # The Hub has kept the choice already, and would take it again where none is made.
             self.orm_spawner.user_options = None
@@ -108,7 +125,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         Here, for a pre-spawn hook comes before the profile is applied, and a hook on the pod after
         the volume is made. Every way to start a server leads through here.
         """
-        desk, groups = self.authenticator.desk, [group.name for group in self.user.groups]
+        desk, groups = self.authenticator.office.desk, [group.name for group in self.user.groups]
         gpus = self.extra_resource_limits.get(GPU) or 0
         ask = Ask(
             self.holder,
@@ -154,8 +171,17 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         # The hub starts anew beside a server that runs.
         self._serving = self.ran and self.orm_spawner.server is not None
 
+    async def _render_options_form_dynamically(self, current_spawner: Any) -> str:
+        page: str = await self.authenticator.office.form(current_spawner)
+        return page
+
     async def get_pod_manifest(self) -> Any:
-        pod = await super().get_pod_manifest()
+        stated = self.node_affinity_required
+        self.node_affinity_required = placed(stated, self.node, self.gpu_type)
+        try:
+            pod = await super().get_pod_manifest()
+        finally:
+            self.node_affinity_required = stated
         if self._held:
             for key, added in metadata(self._held, "server").items():
                 setattr(pod.metadata, key, {**getattr(pod.metadata, key), **added})
@@ -163,7 +189,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
 
     async def stop(self, now: bool = False) -> None:
         await super().stop(now)
-        self.authenticator.desk.forget(self.holder)
+        self.authenticator.office.desk.forget(self.holder)
 
     def run_post_stop_hook(self) -> Any:
         """Whatever ended the server comes by here, the pod's own end included."""
@@ -205,7 +231,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
             start.cancel()
             watch.cancel()
             if self._held and not started:
-                self.authenticator.desk.ledger.release(self._held.reservation)
+                self.authenticator.office.desk.ledger.release(self._held.reservation)
 
     async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
         # KubeSpawner logs a refused pod whole, the server's API token in its environment included.

@@ -40,6 +40,8 @@ class Watch(Generic[T]):
         self.items: dict[str, T] = {}
         self.loaded = asyncio.Event()
         """Set while `items` is what the API says."""
+        self.tried = asyncio.Event()
+        """Set once the API has answered, or failed."""
         self._call = call
         self._parse = parse
         self._log = log
@@ -70,6 +72,7 @@ class Watch(Generic[T]):
         items = {item["metadata"]["uid"]: self._parse(item) for item in body["items"]}
         self.items = {uid: item for uid, item in items.items() if item is not None}
         self.loaded.set()
+        self.tried.set()
         return str(body["metadata"]["resourceVersion"])
 
     async def _run(self) -> None:
@@ -94,6 +97,7 @@ class Watch(Generic[T]):
                 silent = True
                 self.items = {}
                 self.loaded.clear()
+                self.tried.set()
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow(self, version: str) -> None:
