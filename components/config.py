@@ -35,6 +35,15 @@ def in_bytes(size: str) -> int:
     return int(float(size[:-1]) * UNITS[size[-1]])
 
 
+GUARANTEED = 0.25
+"""What is set aside of a limit where the stack file does not say."""
+
+
+def guaranteed(memory: str) -> str:
+    """A quarter of an amount of memory, e.g. `1.25G` of `5G`."""
+    return f"{float(memory[:-1]) * GUARANTEED:g}{memory[-1]}"
+
+
 def cidr(text: str) -> str:
     ipaddress.ip_network(text)
     return text
@@ -334,7 +343,11 @@ class Hub(Section):
 
 class Cpu(Section):
     limit: float = Field(gt=0, description="a number of cores above 0")
-    guarantee: float = Field(gt=0, description="a number of cores above 0 and within the limit")
+    guarantee: float = Field(
+        default_factory=lambda given: given["limit"] * GUARANTEED,
+        gt=0,
+        description="a number of cores above 0 and within the limit (without it: a quarter of it)",
+    )
 
     @model_validator(mode="after")
     def _within(self) -> "Cpu":
@@ -348,7 +361,10 @@ class Cpu(Section):
 
 class MemoryRange(Section):
     limit: Memory = Field(description="an amount such as 5G (1G is 2^30 bytes)")
-    guarantee: Memory = Field(description="an amount such as 2.5G, within the limit")
+    guarantee: Memory = Field(
+        default_factory=lambda given: guaranteed(given["limit"]),
+        description="an amount such as 2.5G, within the limit (without it: a quarter of it)",
+    )
 
     @model_validator(mode="after")
     def _within(self) -> "MemoryRange":
@@ -358,6 +374,18 @@ class MemoryRange(Section):
                 "a guarantee within the limit is required"
             )
         return self
+
+
+class Options(Section):
+    """Sizes among which a person chooses for themselves; each list begins with its default."""
+
+    cpu: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(), description="a list of numbers of cores"
+    )
+    memory: tuple[Memory, ...] = Field(default=(), description="a list of amounts such as 8G")
+    gpu: tuple[Annotated[int, Field(ge=0, le=16)], ...] = Field(
+        default=(), description="a list of whole numbers of GPUs, 0 for none"
+    )
 
 
 class Profile(Section):
@@ -373,6 +401,46 @@ class Profile(Section):
     cpu: Cpu
     memory: MemoryRange
     gpu: int = Field(ge=0, le=16, description="a whole number of GPUs, 0 where there are none")
+    options: Options | None = Field(
+        default=None, description="sizes to choose from (without it: the profile's own alone)"
+    )
+    groups: tuple[GroupPath, ...] = Field(
+        default=(),
+        description="a list of groups out of identity.access_groups (without it: everybody)",
+    )
+    each_node: bool = Field(
+        default=False, description="true for a profile that is offered once for each GPU node"
+    )
+    idle_timeout: int | None = Field(
+        default=None,
+        ge=60,
+        description="a whole number of seconds of idleness, 60 to hub.idle_timeout",
+    )
+    max_age: int | None = Field(
+        default=None,
+        ge=60,
+        description="a whole number of seconds after which its servers stop, busy or not",
+    )
+
+    @property
+    def most(self) -> tuple[float, str, int]:
+        """The largest server of the profile: cores, memory, GPUs."""
+        options = self.options or Options()
+        return (
+            max((self.cpu.limit, *options.cpu)),
+            max((self.memory.limit, *options.memory), key=in_bytes),
+            max((self.gpu, *options.gpu)),
+        )
+
+
+class Gpu(Section):
+    """What holds for every server with a GPU."""
+
+    max_age: int | None = Field(
+        default=None,
+        ge=60,
+        description="a whole number of seconds after which they stop, busy or not",
+    )
 
 
 class NamespaceQuota(Section):
@@ -390,12 +458,33 @@ class NamespaceQuota(Section):
 
 
 class UserQuota(Section):
-    """What one person may hold at once, on every way to a pod."""
+    """What one person may hold, on every way to a pod: how many servers, and how large each."""
 
     servers: int = Field(gt=0, le=100, description="a whole number of servers at once, 1 to 100")
     cpu: int = Field(gt=0, description="a whole number of cores")
     memory: Quantity = Field(description="an amount of memory such as 64Gi")
     gpu: int = Field(ge=0, description="a whole number of GPUs, 0 where there are none")
+    gpu_hours: float | None = Field(
+        default=None, ge=0, description="a number of GPU-hours a week, from Monday 00:00 UTC"
+    )
+
+
+class SharedQuota(Section):
+    """What several people may hold at once together; what is left out has no limit."""
+
+    servers: int | None = Field(default=None, ge=0, description="a whole number of servers")
+    cpu: int | None = Field(default=None, ge=0, description="a whole number of cores")
+    memory: Quantity | None = Field(default=None, description="an amount of memory such as 64Gi")
+    gpu: int | None = Field(default=None, ge=0, description="a whole number of GPUs")
+    gpu_hours: float | None = Field(
+        default=None, ge=0, description="a number of GPU-hours a week, from Monday 00:00 UTC"
+    )
+
+
+class GroupQuota(SharedQuota):
+    """What the members of a Keycloak group may hold at once together."""
+
+    group: GroupPath = Field(description="a group out of identity.access_groups")
 
 
 class Quotas(Section):
@@ -403,6 +492,10 @@ class Quotas(Section):
 
     namespace: NamespaceQuota
     user: UserQuota
+    groups: tuple[GroupQuota, ...] = Field(default=(), description="a list of groups' limits")
+    workspace: SharedQuota | None = Field(
+        default=None, description="what the servers of one workspace may hold together"
+    )
 
 
 class Artifacts(Section):
@@ -499,6 +592,7 @@ class StackFile(Section):
     profiles: tuple[Profile, ...] = Field(
         min_length=1, description="a list of at least one profile"
     )
+    gpu: Gpu = Gpu()
     quotas: Quotas
     mlflow: Mlflow | None = Field(default=None, description="an MLflow")
     workspaces: tuple[Workspace, ...] = Field(default=(), description="a list of workspaces")
@@ -525,6 +619,11 @@ class StackFile(Section):
     @property
     def default_profile(self) -> Profile:
         return next(profile for profile in self.profiles if profile.default)
+
+    @property
+    def with_gpus(self) -> bool:
+        """Whether any profile has a use for a GPU node."""
+        return any(profile.most[2] for profile in self.profiles)
 
     @property
     def user_images(self) -> list[str]:

@@ -104,6 +104,11 @@ def in_use_tag(stack: str) -> str:
     return f"{IN_USE}{stack}"
 
 
+def hub_nodes(hub_namespace: str) -> str:
+    """The ClusterRole by which the hub looks for GPU nodes. Cluster roles have no namespace."""
+    return f"{hub_namespace}-hub-nodes"
+
+
 def image(repository: str, name: str) -> str:
     return f"{repository}/{name}"
 

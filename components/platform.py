@@ -22,6 +22,7 @@ from components.images import (
 from components.jupyterhub import JupyterHub, JupyterHubArgs
 from components.namespace import Namespace, NamespaceArgs
 from components.network import Network, NetworkArgs
+from components.nodes import Nodes, NodesArgs
 from components.quotas import Quotas, QuotasArgs
 from components.registry import Login, Registry, RegistryArgs, harbor_provider
 from components.storage import Storage, StorageArgs
@@ -201,6 +202,19 @@ class Platform:
             ),
             pulumi.ResourceOptions(providers=[kubernetes]),
         )
+        nodes = (
+            Nodes(
+                "nodes",
+                NodesArgs(
+                    role_name=names.hub_nodes(stack.hub.namespace),
+                    hub_namespace=hub_space,
+                    labels=names.labels("nodes"),
+                ),
+                pulumi.ResourceOptions(providers=[kubernetes]),
+            )
+            if stack.with_gpus
+            else None
+        )
         foundation = Foundation(
             "foundation",
             FoundationArgs(
@@ -243,6 +257,7 @@ class Platform:
                     quotas,
                     foundation,
                     identity,
+                    *([nodes] if nodes else []),
                 ],
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator]),

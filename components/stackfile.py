@@ -17,7 +17,16 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from components import names
-from components.config import SECRET_KEYS, Chart, Identity, Section, StackFile, in_bytes
+from components.config import (
+    SECRET_KEYS,
+    Chart,
+    Identity,
+    Profile,
+    Quotas,
+    Section,
+    StackFile,
+    in_bytes,
+)
 
 PREFIX = "mlhub:"
 """What Pulumi puts before a key of this project in the stack file."""
@@ -221,23 +230,52 @@ def _about_profiles(stack: StackFile) -> Iterator[str]:
         )
     yield from _doubles("profiles[].slug", [p.slug for p in stack.profiles])
     yield from _doubles("profiles[].name", [p.name for p in stack.profiles])
-    quota = stack.quotas.namespace
     for number, profile in enumerate(stack.profiles):
-        cpu, memory = profile.cpu.limit, profile.memory.limit
-        beyond = {
-            f"cpu.limit is {cpu:g} and quotas.namespace.cpu is {quota.cpu}": cpu > quota.cpu,
-            f"memory.limit is {memory} and quotas.namespace.memory is {quota.memory}": (
-                in_bytes(memory) > in_bytes(quota.memory)
-            ),
-            f"gpu is {profile.gpu} and quotas.namespace.gpu is {quota.gpu}": profile.gpu
-            > quota.gpu,
-        }
-        for both, wrong in beyond.items():
-            if wrong:
+        for both in _beyond(profile, stack.quotas):
+            yield (
+                f"profiles[{number}].{both}; a profile within the quota is required, "
+                "or its servers could never start"
+            )
+        for group in profile.groups:
+            if group not in stack.identity.access_groups:
                 yield (
-                    f"profiles[{number}].{both}; a profile within the quota is required, "
-                    "or its servers could never start"
+                    f"profiles[{number}].groups names {group}; one of identity.access_groups "
+                    f"({', '.join(stack.identity.access_groups)}) is required"
                 )
+        if profile.each_node and not profile.gpu:
+            yield (
+                f"profiles[{number}].each_node is true and gpu is 0; "
+                "a profile for each GPU node takes a GPU"
+            )
+        if profile.default and (profile.each_node or profile.groups or profile.gpu):
+            yield (
+                f"profiles[{number}] is the default and not for everybody on every node; "
+                "the default has no groups, no each_node and no GPU"
+            )
+        if profile.idle_timeout and profile.idle_timeout > stack.hub.idle_timeout:
+            yield (
+                f"profiles[{number}].idle_timeout is {profile.idle_timeout} and hub.idle_timeout "
+                f"is {stack.hub.idle_timeout}; at most that is required, since it holds for all"
+            )
+    for number, limits in enumerate(stack.quotas.groups):
+        if limits.group not in stack.identity.access_groups:
+            yield (
+                f"quotas.groups[{number}].group is {limits.group}; one of identity.access_groups "
+                f"({', '.join(stack.identity.access_groups)}) is required"
+            )
+    yield from _doubles("quotas.groups[].group", [limits.group for limits in stack.quotas.groups])
+
+
+def _beyond(profile: Profile, quotas: Quotas) -> Iterator[str]:
+    """Each limit that the largest server of a profile is beyond."""
+    cpu, memory, gpu = profile.most
+    for name, quota in (("namespace", quotas.namespace), ("user", quotas.user)):
+        if cpu > quota.cpu:
+            yield f"cpu.limit is {cpu:g} and quotas.{name}.cpu is {quota.cpu}"
+        if in_bytes(memory) > in_bytes(quota.memory):
+            yield f"memory.limit is {memory} and quotas.{name}.memory is {quota.memory}"
+        if gpu > quota.gpu:
+            yield f"gpu is {gpu} and quotas.{name}.gpu is {quota.gpu}"
 
 
 def _about_people(identity: Identity) -> Iterator[str]:
@@ -268,6 +306,8 @@ def _sentences(error: ValidationError) -> Iterator[str]:
     details = error.errors(include_url=False)
     places = [d["loc"] for d in details]
     for d in details:
+        if d["type"] == "default_factory_not_called":
+            continue  # what it would be made of is wrong, and named for itself
         # pydantic counts only the right items of a list, so one wrong item is a short list, too.
         inner = any(p[: len(d["loc"])] == d["loc"] and p != d["loc"] for p in places)
         if not (d["type"] == "too_short" and inner):

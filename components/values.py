@@ -14,7 +14,7 @@ import pulumi
 
 from components import names
 from components.config import Hub, KeycloakServer, StackFile
-from components.profiles import profile_list
+from components.profiles import hub_settings, profile_list
 
 ACTIVITY_SECONDS = 60
 """How often a server tells the hub that it is in use; well below any idle time-out."""
@@ -57,7 +57,7 @@ class BuiltImage:
 def hub_values(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, Any]:
     """Values for the Release; `images` by name: hub, proxy and those of the profiles."""
     return {
-        "custom": {"mlhub": {"identity": identity_settings(stack)}},
+        "custom": {"mlhub": {"identity": identity_settings(stack), **hub_settings(stack)}},
         "imagePullSecrets": pull_secrets(stack),
         "ingress": ingress(stack),
         "hub": {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlhub.admission import Holding, Size
-from mlhub.hub import watch
+from mlhub.hub import MlhubSpawner, watch
 from mlhub.hub.nodes import GpuNode, free_gpus, gpu_node, placed
 from mlhub.hub.offers import in_bytes
 from tests.services.hub import Hub, until
@@ -139,9 +139,7 @@ def _product(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("given", "number"), [("5G", 5 * GIB), ("0.5G", GIB // 2), (1024, 1024), ("512M", GIB // 2)]
 )
-def test_memory_is_read_as_KubeSpawner_reads_it(given, number):
-    from mlhub.hub import MlhubSpawner
-
+async def test_memory_is_read_as_KubeSpawner_reads_it(kubernetes, given, number):
     assert in_bytes(given) == number == MlhubSpawner(mem_limit=given, _mock=True).mem_limit
 
 

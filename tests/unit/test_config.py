@@ -128,9 +128,9 @@ def test_the_local_stack_is_right():
         ),
         (
             {"gpus": {}},
-            "gpus is not an option; the stack file knows cluster, domain, identity, registry, "
-            "images, storage, hub, profiles, quotas, mlflow, workspaces, execution, network, "
-            "foundation",
+            "gpus is not an option; did you mean gpu? the stack file knows cluster, domain, "
+            "identity, registry, images, storage, hub, profiles, gpu, quotas, mlflow, workspaces, "
+            "execution, network, foundation",
         ),
         (
             {"images__build": build(tag="latest")},
@@ -154,7 +154,7 @@ def test_the_local_stack_is_right():
         ),
         (
             {"profiles": [profile(cpu="4")]},
-            'profiles[0].cpu is "4"; it must be a section with limit, guarantee',
+            'profiles[0].cpu is "4"; it must be a section with limit',
         ),
         (
             {"profiles": [profile(gpu=True)]},

@@ -89,7 +89,8 @@ def _profiles(c: Config) -> dict[str, Any]:
 
 
 async def _offered(spawner: MlhubSpawner) -> list[Profile]:
-    return await spawner.authenticator.office.offered(spawner)
+    offered: list[Profile] = await spawner.authenticator.office.offered(spawner)
+    return offered
 
 
 _SPAWNER: dict[str, Any] = {

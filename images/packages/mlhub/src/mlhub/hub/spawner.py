@@ -79,6 +79,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     node = Unicode(help="the node that the server has to be on; empty for any")
     gpu_type = Unicode(help="the product that its GPU has to be, by NVIDIA's label; empty for any")
 
+    node_affinity_required: list[dict[str, Any]]
+
     _held: Holding | None = None
     """What this start was admitted with."""
     ran = False
