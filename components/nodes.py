@@ -28,7 +28,10 @@ class Nodes(pulumi.ComponentResource):
     def __init__(self, name: str, args: NodesArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:nodes:Nodes", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        metadata = {"name": args.role_name, "labels": dict(args.labels)}
+        metadata: k8s.meta.v1.ObjectMetaArgsDict = {
+            "name": args.role_name,
+            "labels": dict(args.labels),
+        }
 
         role = k8s.rbac.v1.ClusterRole(
             args.role_name,
