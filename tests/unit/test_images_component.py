@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -180,3 +181,15 @@ def test_only_the_loopback_is_asked_without_tls(repository: str, address: str) -
     monitor = recorder.run(lambda: docker_provider(repository, None))
     (provider,) = monitor.of_type("pulumi:providers:docker")
     assert f'"{address}"' in str(provider.plain["registryAuth"])
+
+
+@pytest.mark.parametrize(
+    "dockerfile",
+    sorted((recorder.ROOT / "images").glob("*/Dockerfile")),
+    ids=lambda p: p.parent.name,
+)
+def test_a_base_that_the_program_gives_is_no_build_warning(dockerfile: Path) -> None:
+    """BuildKit reads the directive on the first line alone (docs.docker.com/build/checks)."""
+    lines = dockerfile.read_text().splitlines()
+    skips = lines[0] == "# check=skip=InvalidDefaultArgInFrom"
+    assert skips == ("ARG BASE_IMAGE" in lines)
