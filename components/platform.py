@@ -37,23 +37,27 @@ def wanted_images(stack: StackFile) -> list[str]:
     return [*ours, *stack.user_images]
 
 
-IN_PLACE = {"enable_secret_mutable": True, "enable_config_map_mutable": True}
-"""Otherwise a change deletes the Secret and makes another: pods that start in between would fail,
-and after a kill in between there would be none."""
-
-
 def kubernetes_provider(cluster: Cluster) -> k8s.Provider:
-    """The cluster by its context; the identifier says that a moved kubeconfig is still the same."""
+    """The cluster by its context; the identifier says that a moved kubeconfig is still the same.
+
+    Secrets change in place. Otherwise one is deleted and another made: pods that start in between
+    would fail, and after a kill in between there would be none.
+    """
     if cluster.context is None:
         return k8s.Provider(
             "kubernetes",
             kubeconfig=names.EMBEDDED_KUBECONFIG,
             context=names.EMBEDDED_CONTEXT,
             cluster_identifier=names.EMBEDDED_CONTEXT,
-            **IN_PLACE,
+            enable_secret_mutable=True,
+            enable_config_map_mutable=True,
         )
     return k8s.Provider(
-        "kubernetes", context=cluster.context, cluster_identifier=cluster.context, **IN_PLACE
+        "kubernetes",
+        context=cluster.context,
+        cluster_identifier=cluster.context,
+        enable_secret_mutable=True,
+        enable_config_map_mutable=True,
     )
 
 

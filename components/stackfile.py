@@ -25,6 +25,7 @@ from components.config import (
     Quotas,
     Section,
     StackFile,
+    Storage,
     in_bytes,
 )
 
@@ -147,6 +148,11 @@ def _about_volumes(stack: StackFile) -> Iterator[str]:
                 f"storage.volumes[{number}].name is {volume.name}; claim- begins the names of "
                 "homes and workspace- those of workspaces, so another is required"
             )
+    yield from _about_mounts(storage)
+    yield from _about_workspaces(stack)
+
+
+def _about_mounts(storage: Storage) -> Iterator[str]:
     mounts = [volume.mount for volume in storage.volumes]
     if storage.scratch is not None:
         if names.SCRATCH_MOUNT in mounts:
@@ -161,6 +167,9 @@ def _about_volumes(stack: StackFile) -> Iterator[str]:
                 f"storage.volumes[].mount is {outer}, in which {inner} is mounted as well and "
                 "would hide what is there; two folders apart are required"
             )
+
+
+def _about_workspaces(stack: StackFile) -> Iterator[str]:
     yield from _doubles("workspaces[].slug", [workspace.slug for workspace in stack.workspaces])
     yield from _doubles("workspaces[].name", [workspace.name for workspace in stack.workspaces])
     for number, workspace in enumerate(stack.workspaces):

@@ -10,6 +10,7 @@ this again finds both.
 """
 
 import argparse
+import base64
 import json
 import subprocess
 import sys
@@ -102,13 +103,20 @@ def admin_passwords(stack: Stack) -> tuple[str, str, str]:
     resources = stack.resources(with_secrets=True)
     held = named(resources, "kubernetes:core/v1:Secret")[names.KEYCLOAK_ADMIN_SECRET]
     server = named(resources, "pulumi:providers:keycloak")["keycloak"]
-    data = plain(held["inputs"]["stringData"])
     made = named(resources, PASSWORD)[ADMIN]
     return (
-        str(plain(data["password"])),
+        value_in(held, "password"),
         str(plain(made["outputs"]["result"])),
         str(plain(server["inputs"]["url"])),
     )
+
+
+def value_in(held: dict[str, Any], key: str) -> str:
+    """A value of a Secret in the state, where a refresh turns `stringData` into `data`."""
+    inputs = held["inputs"]
+    if "stringData" in inputs:
+        return str(plain(plain(inputs["stringData"])[key]))
+    return base64.b64decode(plain(plain(inputs["data"])[key])).decode()
 
 
 def main() -> int:

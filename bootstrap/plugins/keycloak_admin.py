@@ -9,7 +9,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -26,6 +26,10 @@ STARTING = (
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 )
+FAULT_SECONDS = 60
+"""How long HTTP 500 may last: a Keycloak whose database was started anew first finds its
+connections dead, one after the other."""
+
 POLL_SECONDS = 2.0
 WORD_SECONDS = 10.0
 """How often a wait is mentioned: in a log each mention is a line."""
@@ -99,7 +103,9 @@ class Admin:
     def _send(
         self, verb: str, path: str, send: Callable[[KeycloakOpenIDConnection, str], Response]
     ) -> Response:
-        response = self._answer(send, f"admin{path}")
+        # A POST that failed may have made something all the same.
+        waited_for = STARTING if verb == "POST" else (*STARTING, HTTPStatus.INTERNAL_SERVER_ERROR)
+        response = self._answer(send, f"admin{path}", waited_for)
         if response.status_code == HTTPStatus.NOT_FOUND:
             raise NotFoundError(path)
         if response.status_code == HTTPStatus.CONFLICT:
@@ -117,11 +123,15 @@ class Admin:
         return response
 
     def _answer(
-        self, send: Callable[[KeycloakOpenIDConnection, str], Response], path: str
+        self,
+        send: Callable[[KeycloakOpenIDConnection, str], Response],
+        path: str,
+        waited_for: Collection[int],
     ) -> Response:
         """The server's answer. A server that is starting is waited for, by all requests together:
         once it has been away for `wait_seconds`, each further request is tried once."""
         fresh = False
+        trouble: int | str
         with self._lock:
             while True:
                 try:
@@ -129,28 +139,33 @@ class Admin:
                         fresh = True
                         self._connection = connection(self.login)
                     response = send(self._connection, path)
-                    trouble = f"HTTP {response.status_code}"
-                    if response.status_code not in STARTING:
+                    trouble = response.status_code
+                    if response.status_code not in waited_for:
                         self._down_since = None
                         return response
                 except KeycloakConnectionError as error:
                     trouble = root_cause(error)
                 except KeycloakError as error:
                     # Of a log-in. A token that is no longer good is worth one log-in anew.
-                    trouble = f"HTTP {error.response_code}"
-                    if error.response_code not in STARTING:
+                    trouble = error.response_code or HTTPStatus.BAD_GATEWAY
+                    if trouble not in (*STARTING, HTTPStatus.INTERNAL_SERVER_ERROR):
                         if fresh:
-                            raise self._login_refused(trouble) from None
+                            raise self._login_refused(f"HTTP {trouble}") from None
                         self._connection = None
                         continue
                 self._wait(trouble)
 
-    def _wait(self, trouble: str) -> None:
+    def _wait(self, status: int | str) -> None:
+        """Wait a moment; `status` is the answer's, or why there was none."""
         now = time.monotonic()
         self._down_since = self._down_since or now
-        if now - self._down_since >= self.login.wait_seconds:
+        trouble = f"HTTP {status}" if isinstance(status, int) else status
+        limit = self.login.wait_seconds
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            limit = min(limit, FAULT_SECONDS)
+        if now - self._down_since >= limit:
             raise PluginError(
-                f"Keycloak at {self.login.url} did not answer within {self.login.wait_seconds} s "
+                f"Keycloak at {self.login.url} did not answer within {limit} s "
                 f"({trouble}); check the provider's url and that the server is running and ready, "
                 "then run the same command again"
             )

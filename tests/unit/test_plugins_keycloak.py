@@ -372,6 +372,29 @@ def test_a_server_that_is_starting_is_waited_for(serve: Serve) -> None:
     assert told == [f"waiting for Keycloak at {url}/ (HTTP 503)"]
 
 
+def test_a_server_whose_database_was_started_anew_is_waited_for(serve: Serve) -> None:
+    url = serve(
+        {
+            TOKENS: [(500, {}), (200, TOKEN)],
+            "/admin/realms/mlhub": [(500, {}), (200, {"realm": "mlhub"})],
+        }
+    )
+    assert admin(url).get("/realms/mlhub") == {"realm": "mlhub"}
+
+
+def test_a_fault_that_stays_is_said(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keycloak_admin, "FAULT_SECONDS", 0.2)
+    url = serve({TOKENS: [(200, TOKEN)], "/admin/realms/mlhub": [(500, {})]})
+    with pytest.raises(PluginError, match=r"did not answer within 0.2 s \(HTTP 500\)"):
+        admin(url).get("/realms/mlhub")
+
+
+def test_what_may_have_been_made_is_not_asked_for_twice(serve: Serve) -> None:
+    url = serve({TOKENS: [(200, TOKEN)], "/admin/realms": [(500, {}), (201, {})]})
+    with pytest.raises(PluginError, match="refused POST /realms with HTTP 500"):
+        admin(url).post("/realms", {})
+
+
 def test_an_unreachable_server_is_one_sentence_with_the_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
