@@ -11,7 +11,7 @@ class Anything(p.Provider):
         return p.CheckResponse(inputs=request.new_inputs)
 
     async def diff(self, request):
-        return p.DiffResponse(changes=request.old_inputs != request.new_inputs)
+        return p.DiffResponse(changes=request.old_state != request.new_inputs)
 
     async def create(self, request):
         return p.CreateResponse(request.urn.rpartition("::")[2], request.properties)
