@@ -16,6 +16,7 @@ PROTECTED = frozenset(
         "kubernetes:core/v1:PersistentVolume",
         "keycloak:index/realm:Realm",
         "keycloak:index/group:Group",
+        "harbor:index/project:Project",
         RELEASE,
     }
 )

@@ -108,14 +108,17 @@ def idle_servers_stop(resource: Resource, limits: StackLimits) -> Iterator[Findi
         return
     cull = resource.values["cull"]
     enabled, timeout = cull["enabled"], cull["timeout"]
-    if enabled.unknown or timeout.unknown:
-        yield later(enabled if enabled.unknown else timeout)
-        return
-    if enabled.value is not True:
+    if enabled.unknown:
+        yield later(enabled)
+    elif enabled.value is not True:
         yield breach(enabled, "true is required")
     most = limits.idle_timeout
-    if not isinstance(timeout.value, int | float) or not 0 < timeout.value <= most:
-        yield breach(timeout, f"a number of seconds from 1 to {most} is required")
+    own = [p["idle_timeout"] for p in resource.values.at("custom", "mlhub", "profiles").parts()]
+    for node in (timeout, *(node for node in own if not node.absent)):
+        if node.unknown:
+            yield later(node)
+        elif not isinstance(node.value, int | float) or not 0 < node.value <= most:
+            yield breach(node, f"a number of seconds from 1 to {most} is required")
 
 
 def demo_users_stay_in_demonstrations(resource: Resource, limits: StackLimits) -> Iterator[Finding]:

@@ -69,6 +69,7 @@ class StackLimits(Section):
         default=None, description="the stack than which this one may not be less safe"
     )
     server: Server
+    user_servers: int = Field(gt=0, description="how many servers a person may run at once")
     namespace: Namespace
     registries: tuple[str, ...] = Field(
         min_length=1, description="a list of host[:port]/project that images may come from"

@@ -34,16 +34,22 @@ def quotas_are_within(resource: Resource, limits: StackLimits) -> Iterator[Findi
             if given is None or given > most:
                 yield breach(node, f"an amount of at most {shown} is required")
     elif resource.type == RANGE:
-        for part in resource.inputs.at("spec", "limits").parts():
+        held = resource.inputs.at("spec", "limits")
+        containers = [part for part in held.parts() if part["type"].value == "Container"]
+        if held.unknown:
+            yield later(held)
+        elif not containers:
+            yield breach(held, "a part of type Container with a max is required")
+        for part in containers:
             for name, (most, shown) in (
                 ("cpu", (limits.namespace.cpu, f"{limits.namespace.cpu} cores")),
                 ("memory", (amount(limits.namespace.memory), limits.namespace.memory)),
             ):
                 node = part.at("max", name)
-                if part["type"].value != "Container" or node.unknown:
-                    continue
                 given = kubernetes(node.value)
-                if given is None or given > most:
+                if node.unknown:
+                    yield later(node)
+                elif given is None or given > most:
                     yield breach(node, f"an amount of at most {shown} is required")
 
 

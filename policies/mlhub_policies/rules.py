@@ -22,6 +22,12 @@ RULES = (
         servers.sizes_are_stated,
     ),
     Rule(
+        "admission-limits",
+        "The hub's admission lets nobody have a larger server or more servers than the "
+        "organization.",
+        servers.admission_is_within,
+    ),
+    Rule(
         "listed-choices",
         "A profile offers listed choices only.",
         servers.choices_are_listed,

@@ -87,12 +87,13 @@ def _look(top: Node, wanted: str, *, even_marked: bool = False) -> Iterator[Find
         if node.unknown:
             if called_secret(node.key):
                 yield later(node)
+        elif node.secret:
+            if not any(node.parts()):
+                yield Finding(node.path, f"is a secret; {wanted}")
         elif text(node) and (what := formed(node)):
             yield Finding(node.path, f"holds {what}; {wanted}")
         elif text(node) and named and not node.path.endswith("]"):
             yield Finding(node.path, f"is readable; {wanted}")
-        elif node.secret and not any(node.parts()):
-            yield Finding(node.path, f"is a secret; {wanted}")
 
 
 def _variable(node: Node, wanted: str) -> Iterator[Finding]:

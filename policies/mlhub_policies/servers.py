@@ -5,7 +5,7 @@ another's. So what is not stated is refused like what is too much.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlhub_policies.limits import StackLimits, amount
 from mlhub_policies.quantities import gibibytes, kubernetes, kubespawner_bytes
@@ -106,6 +106,28 @@ def sizes_are_stated(resource: Resource, limits: StackLimits) -> Iterator[Findin
         yield from override(profile[OVERRIDE], limits, whole=True)
         for choice in choices(profile):
             yield from override(choice[OVERRIDE], limits, whole=False)
+
+
+def admission_is_within(resource: Resource, limits: StackLimits) -> Iterator[Finding]:
+    """What the hub's admission takes for the largest server, on whichever way it is asked."""
+    if resource.type != RELEASE:
+        return
+    quotas = resource.values.at("custom", "mlhub", "quotas")
+    server, most = quotas["server"], limits.server
+    for node, bound in (
+        (server["cpu"], cpu(limits)),
+        (server["memory"], replace(memory(limits), read=kubernetes)),
+        (server["gpu"], Bound(kubernetes, most.gpu, f"at most {most.gpu} GPUs are required")),
+        (
+            quotas.at("user", "servers"),
+            Bound(kubernetes, limits.user_servers, f"at most {limits.user_servers} is required"),
+        ),
+    ):
+        given = bound.read(node.value)
+        if node.unknown:
+            yield later(node)
+        elif given is None or given > bound.most:
+            yield breach(node, bound.wanted)
 
 
 def choices_are_listed(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:

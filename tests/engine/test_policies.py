@@ -119,7 +119,7 @@ def test_a_breach_is_refused_before_it_is_made_and_every_breach_is_told(policed:
     one(broken, "Release", "jupyterhub")["protect"] = False
     one(broken, "Secret", "mlhub-hub")["inputs"]["stringData"] = {"hub.db.password": "hush-hush"}
     preview = policed.of(broken).fails("preview")
-    assert f"Release jupyterhub: {CPU} is 32; a limit above 0 and at most 4 cores" in preview
+    assert f"Release jupyterhub: {CPU} is 32; a limit above 0 and at most 8 cores" in preview
     assert "Release jupyterhub: protect is false; true is required" in preview
     assert "Secret mlhub-hub: stringData.hub.db.password is readable" in preview
     assert preview.count("[mandatory]") == 3

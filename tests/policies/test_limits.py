@@ -12,6 +12,7 @@ from mlhub_policies.quantities import kubernetes, kubespawner_bytes
 
 STAGING: dict[str, Any] = {
     "server": {"cpu": 16, "memory": "64Gi", "gpu": 4},
+    "user_servers": 3,
     "namespace": {"cpu": 64, "memory": "256Gi", "gpu": 8, "storage": "2Ti", "pods": 200},
     "registries": ["harbor.example.org/mlhub"],
     "charts": [

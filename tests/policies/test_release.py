@@ -4,17 +4,28 @@ from typing import Any
 
 import pytest
 
-from tests.policies.stack import GONE, HUB, UNKNOWN, Place, changed, program, refusals, remarks
+from tests.policies.stack import (
+    GONE,
+    HUB,
+    UNKNOWN,
+    Place,
+    changed,
+    marked,
+    program,
+    refusals,
+    remarks,
+)
 
 V = "values"
 PROFILE = (V, "singleuser", "profileList", 1)
 OVERRIDE = (*PROFILE, "kubespawner_override")
 GPU = "nvidia.com/gpu"
+QUOTAS = (V, "custom", "mlhub", "quotas")
 DIGEST = "@sha256:" + 64 * "a"
 CHOICE = {
     "size": {
         "display_name": "Size",
-        "choices": {"big": {"display_name": "Big", "kubespawner_override": {"cpu_limit": 4}}},
+        "choices": {"big": {"display_name": "Big", "kubespawner_override": {"cpu_limit": 8}}},
     }
 }
 
@@ -28,24 +39,24 @@ def broken(*changes: tuple[Place, Any]) -> list[tuple[str, str]]:
 
 BREACHES: dict[str, tuple[Place, Any, str, str]] = {
     "more cores than allowed": (
-        (*OVERRIDE, "cpu_limit"), 4.5, "server-limits",
-        "singleuser.profileList[1].kubespawner_override.cpu_limit is 4.5; "
-        "a limit above 0 and at most 4 cores is required",
+        (*OVERRIDE, "cpu_limit"), 8.5, "server-limits",
+        "singleuser.profileList[1].kubespawner_override.cpu_limit is 8.5; "
+        "a limit above 0 and at most 8 cores is required",
     ),
     "no limit of cores": (
         (*OVERRIDE, "cpu_limit"), GONE, "server-limits",
         "singleuser.profileList[1].kubespawner_override.cpu_limit is not given; "
-        "a limit above 0 and at most 4 cores is required",
+        "a limit above 0 and at most 8 cores is required",
     ),
     "a limit of 0, which is none": (
         (*OVERRIDE, "cpu_limit"), 0, "server-limits",
         "singleuser.profileList[1].kubespawner_override.cpu_limit is 0; "
-        "a limit above 0 and at most 4 cores is required",
+        "a limit above 0 and at most 8 cores is required",
     ),
     "a limit that is no number": (
         (*OVERRIDE, "cpu_limit"), "lots", "server-limits",
         "singleuser.profileList[1].kubespawner_override.cpu_limit is lots; "
-        "a limit above 0 and at most 4 cores is required",
+        "a limit above 0 and at most 8 cores is required",
     ),
     "more memory than allowed": (
         (*OVERRIDE, "mem_limit"), "16.5G", "server-limits",
@@ -96,10 +107,10 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
     ),
     "a choice beyond the limit": (
         (*PROFILE, "profile_options"),
-        {"size": {"choices": {"big": {"kubespawner_override": {"cpu_limit": 5}}}}},
+        {"size": {"choices": {"big": {"kubespawner_override": {"cpu_limit": 9}}}}},
         "server-limits",
         "singleuser.profileList[1].profile_options.size.choices.big.kubespawner_override."
-        "cpu_limit is 5; a limit above 0 and at most 4 cores is required",
+        "cpu_limit is 9; a limit above 0 and at most 8 cores is required",
     ),
     "a choice that takes the limit away": (
         (*PROFILE, "profile_options"),
@@ -107,6 +118,28 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         "server-limits",
         "singleuser.profileList[1].profile_options.size.choices.all.kubespawner_override."
         "mem_limit is not given; a limit above 0 and at most 16 GiB is required",
+    ),
+    "an admission of larger servers": (
+        (*QUOTAS, "server", "cpu"), 9, "admission-limits",
+        "custom.mlhub.quotas.server.cpu is 9; a limit above 0 and at most 8 cores is required",
+    ),
+    "an admission of more memory": (
+        (*QUOTAS, "server", "memory"), "17Gi", "admission-limits",
+        "custom.mlhub.quotas.server.memory is 17Gi; "
+        "a limit above 0 and at most 16 GiB is required",
+    ),
+    "an admission without a bound": (
+        (*QUOTAS, "server", "gpu"), GONE, "admission-limits",
+        "custom.mlhub.quotas.server.gpu is not given; at most 0 GPUs are required",
+    ),
+    "too many servers for a person": (
+        (*QUOTAS, "user", "servers"), 4, "admission-limits",
+        "custom.mlhub.quotas.user.servers is 4; at most 3 is required",
+    ),
+    "a profile that idles too long": (
+        (V, "custom", "mlhub", "profiles"), {"small-cpu": {"idle_timeout": 7200}}, "idle-culling",
+        "custom.mlhub.profiles.small-cpu.idle_timeout is 7200; "
+        "a number of seconds from 1 to 3600 is required",
     ),
     "a choice that people type": (
         (*PROFILE, "profile_options"),
@@ -281,6 +314,17 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         "hub.config.KeycloakAuthenticator.client_secret is readable; "
         "a Secret is required with only its name here, for a chart's values are read by many",
     ),
+    "a secret in a value, even marked": (
+        (V, "hub", "config", "KeycloakAuthenticator"), {"client_id": marked("hush")},
+        "no-readable-secret",
+        "hub.config.KeycloakAuthenticator.client_id is a secret; "
+        "a Secret is required with only its name here, for a chart's values are read by many",
+    ),
+    "the hub's encryption keys": (
+        (V, "hub", "config", "CryptKeeper"), {"keys": "hush"}, "no-readable-secret",
+        "hub.config.CryptKeeper.keys is readable; "
+        "a Secret is required with only its name here, for a chart's values are read by many",
+    ),
     "a password in the environment": (
         (V, "hub", "extraEnv", "DB_PASSWORD"), "hush", "no-readable-secret",
         "hub.extraEnv.DB_PASSWORD is readable; "
@@ -361,8 +405,8 @@ def test_a_release_that_breaks_a_rule_is_refused_and_told_what_and_where(case: s
 
 
 EDGES: dict[str, tuple[Place, Any]] = {
-    "all the cores": ((*OVERRIDE, "cpu_limit"), 4),
-    "cores in thousandths": ((*OVERRIDE, "cpu_limit"), "4000m"),
+    "all the cores": ((*OVERRIDE, "cpu_limit"), 8),
+    "cores in thousandths": ((*OVERRIDE, "cpu_limit"), "8000m"),
     "all the memory": ((*OVERRIDE, "mem_limit"), "16G"),
     "all the memory in bytes": ((*OVERRIDE, "mem_limit"), 16 * 2**30),
     "no GPU as a number": ((*OVERRIDE, "extra_resource_limits", GPU), 0),
@@ -399,6 +443,10 @@ EDGES: dict[str, tuple[Place, Any]] = {
     ),
     "an address without a password": ((V, "hub", "db", "url"), "postgresql+psycopg2://hub@db/hub"),
     "an idle hour": ((V, "cull", "timeout"), 3600),
+    "the largest server that is admitted": ((*QUOTAS, "server", "memory"), "16Gi"),
+    "a profile that stops sooner": (
+        (V, "custom", "mlhub", "profiles"), {"small-cpu": {"idle_timeout": 3600}},
+    ),
     "no more files": (("valueYamlFiles",), []),
 }  # fmt: skip
 
@@ -441,6 +489,7 @@ UNKNOWNS: dict[str, tuple[Place, str]] = {
         (V, "singleuser", "networkPolicy", "enabled"), "network-policies",
     ),
     "hub.extraEnv.DB_PASSWORD": ((V, "hub", "extraEnv", "DB_PASSWORD"), "no-readable-secret"),
+    "custom.mlhub.quotas.server.cpu": ((*QUOTAS, "server", "cpu"), "admission-limits"),
     "cull.timeout": ((V, "cull", "timeout"), "idle-culling"),
     "chart": (("chart",), "pinned-chart"),
     "hub.extraConfig.mlhub": ((V, "hub", "extraConfig", "mlhub"), "values-in-sight"),

@@ -3,8 +3,12 @@
 import pytest
 
 from tests.policies.stack import program, refusals, remarks
+from tests.unit.recorder import ROOT
 
-STACKS = ["local"]
+STACKS = sorted(
+    path.name.removeprefix("Pulumi.").removesuffix(".yaml")
+    for path in (ROOT / "stacks").glob("Pulumi.*.yaml")
+)
 
 
 @pytest.mark.parametrize("stack", STACKS)
