@@ -1,6 +1,7 @@
 """The chart's own configuration file, executed, on the real classes it configures."""
 
 import asyncio
+import itertools
 import json
 import os
 from pathlib import Path
@@ -15,7 +16,6 @@ from jupyterhub_idle_culler import IdleCuller
 from kubernetes_asyncio.client import ApiClient
 from traitlets.config import Config
 
-from components.platform import Platform
 from mlhub.hub import KeycloakAuthenticator, MlhubSpawner
 from tests.services.hub import (
     CHART,
@@ -27,7 +27,8 @@ from tests.services.hub import (
     merged,
     mount,
 )
-from tests.unit.recorder import run, stack_file
+from tests.services.test_hub_profiles import node
+from tests.unit.recorder import platform
 
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -40,7 +41,7 @@ async def pod_of(app: Any, name: str = "alice", **user_options: str) -> tuple[An
     """The pod and the claim that `name` would get, as the API would be sent them."""
     user = SimpleNamespace(name=name, id=1, url=f"/user/{name}/", escaped_name=name, settings={})
     hub = app.hub
-    user.groups = []
+    user.groups = [SimpleNamespace(name=name) for name in ("mlhub--users", "mlhub--gpu")]
     spawner = MlhubSpawner(
         config=app.config, user=user, hub=hub, authenticator=app.authenticator, _mock=True
     )
@@ -138,30 +139,40 @@ async def test_V4_the_culler_understands_its_options(hub_pod, kubernetes):
     assert "admin:users" in role.scopes
 
 
-@pytest.fixture(scope="module")
-def local_values() -> Any:
-    """The values with which the program registers the local stack's Release."""
+@pytest.fixture(scope="module", params=["local", "dev"])
+def program_values(request: pytest.FixtureRequest) -> Any:
+    """The values with which the program registers a stack's Release."""
     # Pulumi's mocks want a loop in the thread; pytest-asyncio leaves none behind.
     asyncio.set_event_loop(loop := asyncio.new_event_loop())
-    monitor = run(lambda: Platform(stack_file("local")))
+    monitor = platform(request.param)
     loop.close()
     asyncio.set_event_loop(None)
     return monitor.one("kubernetes:helm.sh/v3:Release", "jupyterhub").plain["values"]
 
 
 async def test_the_programs_own_values_make_a_hub_and_the_pods_of_its_profiles(
-    hub_pod, kubernetes, local_values
+    hub_pod, kubernetes, program_values
 ):
-    given = local_values
+    given = program_values
+    kubernetes.put("nodes", node("node-a", 2))
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
     release = {"Chart": {"Name": "x", "Version": "1"}, "Release": {"Name": "jupyterhub"}}
     async with initialized(hub_pod, merged(defaults, given) | release) as app:
         for profile in given["singleuser"]["profileList"]:
-            pod, claim = await pod_of(app, profile=profile["slug"])
+            each_node = (
+                given["custom"]["mlhub"]["profiles"].get(profile["slug"], {}).get("each_node")
+            )
+            slug = f"{profile['slug']}--node-a" if each_node else profile["slug"]
+            pod, claim = await pod_of(app, profile=slug)
+            assert ("affinity" in pod["spec"]) == bool(each_node)
             container = pod["spec"]["containers"][0]
             override = profile["kubespawner_override"]
             assert container["image"] == override["image"]
-            assert container["resources"]["limits"]["cpu"] == override["cpu_limit"]
+            limits, requests = (container["resources"][key] for key in ("limits", "requests"))
+            assert limits["cpu"] == override["cpu_limit"]
+            assert limits["nvidia.com/gpu"] == override["extra_resource_limits"]["nvidia.com/gpu"]
+            assert 0 < requests["memory"] < limits["memory"]
+            assert 0 < requests["cpu"] < limits["cpu"]
             assert claim["metadata"]["name"] == "claim-alice"
             assert RESTRICTED.items() <= container["securityContext"].items()
 
@@ -208,6 +219,20 @@ async def test_M3_two_names_are_never_one_pod(app):
     pods = [(await pod_of(app, name))[0]["metadata"]["name"] for name in names]
     assert len(set(pods)) == len(names)
     assert pods[0] == "jupyter-alice"
+
+
+async def test_M3_two_servers_are_never_one_pod_and_two_people_never_one_home(app):
+    """Every short name of characters that slugs treat apart."""
+    names = ["".join(name) for n in (1, 2, 3) for name in itertools.product("a-.", repeat=n)]
+    pods, homes = {}, {}
+    for user, server in itertools.product(names, ["", "a", "a-a", "--a"]):
+        who = SimpleNamespace(name=user, id=1, escaped_name=user, settings={})
+        record = SimpleNamespace(name=server, state={}, server=None)
+        spawner = MlhubSpawner(config=app.config, user=who, orm_spawner=record, _mock=True)
+        pods[user, server] = spawner.pod_name
+        homes[user, server] = spawner.pvc_name
+    assert len(set(pods.values())) == len(pods)
+    assert len(set(homes.values())) == len(names)
 
 
 async def test_T11_the_network_policies_find_the_pods_by_these_labels(app):

@@ -251,6 +251,26 @@ async def test_GPU_hours_that_are_used_up_refuse_GPU_servers_alone(hub, alice, k
     assert (await by_api(alice, "one", profile="other"))[0] in STARTED
 
 
+async def test_a_server_of_a_workspace_counts_against_it_and_is_for_its_members(
+    start_hub, keycloak
+):
+    limits = {"workspaces": {"churn": {"servers": 1}}}
+    hub = await start_hub(VALUES, {"custom": {"mlhub": {"quotas": limits}}})
+    keycloak.at_the_browser = "alice"
+    hub.wait_for_refusals(30)
+    async with hub.browser() as alice:
+        await alice.get("/hub/oauth_login?next=/hub/home")
+        status, text = await by_api(alice, "a", workspace="churn")
+        assert (status, "no member of a workspace named" in text) == (403, True)
+        keycloak.people["alice"] = ["/mlhub/users", "/workspaces/churn/viewer"]
+        await alice.get("/hub/oauth_login?next=/hub/home")
+        hub.wait_for_refusals(1)
+        assert (await by_api(alice, "a", workspace="churn"))[0] in STARTED
+        status, text = await by_api(alice, "b", workspace="churn")
+        assert (status, "The workspace churn has 1 of 1 server running" in text) == (429, True)
+        assert (await by_api(alice, "b", workspace=""))[0] in STARTED
+
+
 # The API for what is started elsewhere
 
 

@@ -96,6 +96,26 @@ async def test_T3_a_removed_members_servers_stop_at_the_next_refresh(
     assert hub.user("alice").spawner.ready, "who is a member again keeps what runs"
 
 
+async def test_T3_a_server_that_reports_nothing_is_no_way_to_stay(
+    hub, alice, keycloak, kubernetes, audited
+):
+    await ready(hub, alice)
+    keeper = hub.app.authenticator.office.keeper
+    before = set(keycloak.sessions)
+    hub.user("alice")._auth_refreshed -= 2.1
+    keycloak.people["alice"] = ["/mlhub/users", "/mlhub/admins"]
+    await keeper._ask_about_members()
+    assert len(set(keycloak.sessions) - before) == 1, "Keycloak was asked once"
+    assert hub.user("alice").admin, "and its answer is kept"
+    await keeper._ask_about_members()
+    assert len(set(keycloak.sessions) - before) == 1, "which holds for a while"
+    hub.user("alice")._auth_refreshed -= 2.1
+    keycloak.people["alice"] = []
+    await keeper._ask_about_members()
+    await until(lambda: not kubernetes.kept["pods"])
+    await until(lambda: audited("server.stop"))
+
+
 @pytest.mark.parametrize("cause", ["silent", "over"])
 async def test_T3_servers_go_on_when_keycloak_is_silent_or_the_session_there_is_over(
     hub, alice, keycloak, kubernetes, cause

@@ -20,12 +20,10 @@ from mlhub.admission.limits import Memory
 from mlhub.admission.sizes import quantity
 from mlhub.hub import audit
 from mlhub.hub.desk import Desk
-from mlhub.hub.groups import hub_group_name
+from mlhub.hub.groups import member_of
 from mlhub.hub.refusal import Refusal
 
 SCOPE = "custom:mlhub:admission"
-
-ROLES = ("owner", "editor", "viewer")
 
 
 class RunAsk(BaseModel):
@@ -41,11 +39,6 @@ class RunAsk(BaseModel):
     workspace: str | None = None
     seconds: float = Field(default=120, gt=0, le=3600, description="until the run's pod is there")
     reservation: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
-
-
-def member_of(workspace: str, groups: list[str]) -> bool:
-    """Whether somebody with these Hub groups belongs to a workspace, in any role."""
-    return any(hub_group_name(f"/workspaces/{workspace}/{role}") in groups for role in ROLES)
 
 
 class AdmissionHandler(APIHandler):  # type: ignore[misc]

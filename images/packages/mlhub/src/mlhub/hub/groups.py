@@ -6,6 +6,7 @@ Two paths never meet in one name, since who may log in and who is an admin hangs
 
 import hashlib
 import re
+from collections.abc import Collection
 
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_.]+(-[A-Za-z0-9_.]+)*")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.]+")
@@ -13,6 +14,9 @@ _HASH_LENGTH = 16
 _LONGEST = 200
 """The Hub's column holds 255."""
 _READABLE_LENGTH = 64
+
+ROLES = ("owner", "editor", "viewer")
+"""Of a workspace; each is a group `/workspaces/<slug>/<role>`."""
 
 
 def hub_group_name(path: str) -> str:
@@ -29,3 +33,8 @@ def hub_group_name(path: str) -> str:
         return joined
     readable = _NOT_PLAIN.sub("-", path).strip("-")[:_READABLE_LENGTH].rstrip("-") or "group"
     return f"{readable}---{hashlib.sha256(path.encode()).hexdigest()[:_HASH_LENGTH]}"
+
+
+def member_of(workspace: str, groups: Collection[str]) -> bool:
+    """Whether somebody with these Hub groups belongs to a workspace, in any role."""
+    return any(hub_group_name(f"/workspaces/{workspace}/{role}") in groups for role in ROLES)

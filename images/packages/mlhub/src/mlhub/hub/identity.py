@@ -10,6 +10,7 @@ anew. Four answers are told apart, for a session must end on two of them only:
 - Keycloak does not answer: running servers stay usable, nothing new starts.
 """
 
+import time
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
@@ -234,6 +235,15 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             # Keycloak has said so. A session that is over there may only have been too long.
             self.office.keeper.turn_out(user.name, ended)
         return auth_model if auth_model and not ended else False
+
+    async def ask_about(self, user: User) -> None:
+        """Refresh somebody without a request of theirs, and keep what Keycloak says."""
+        model = await self.refresh_user(user)
+        user._auth_refreshed = time.monotonic()
+        if isinstance(model, dict):
+            user.admin = model["admin"]
+            user.sync_groups(model["groups"])
+            await user.save_auth_state(model["auth_state"])
 
     def _why_it_ends(self, name: str, auth_model: dict[str, Any] | None) -> str | None:
         if auth_model is None:

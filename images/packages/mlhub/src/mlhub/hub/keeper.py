@@ -6,6 +6,7 @@ own, and the age that a server with a GPU may have.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -67,7 +68,7 @@ class Keeper:
         """A chore that fails is tried again with the next round."""
         while True:
             self._wake.clear()
-            for chore in (self._hours, self._stop_servers):
+            for chore in (self._hours, self._ask_about_members, self._stop_servers):
                 try:
                     await chore()
                 except Exception:
@@ -77,6 +78,18 @@ class Keeper:
 
     async def _hours(self) -> None:
         self._desk.count_hours()
+
+    async def _ask_about_members(self) -> None:
+        """Whose server runs while nobody has asked Keycloak about them for two refresh ages.
+
+        A server reports its activity and is refreshed by that; one that does not must not keep its
+        owner's membership from being looked at.
+        """
+        oldest = time.monotonic() - 2 * self._settings.identity.refresh_seconds
+        for user in list(self._app.users.values()):
+            asked = user._auth_refreshed
+            if any(s.ready for s in user.spawners.values()) and not (asked and asked > oldest):
+                await self._app.authenticator.ask_about(user)
 
     async def _stop_servers(self) -> None:
         due = list(self._due(datetime.now(UTC).replace(tzinfo=None)))

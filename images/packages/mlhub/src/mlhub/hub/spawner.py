@@ -15,11 +15,15 @@ from mlhub.admission import Ask, Holding, Size
 from mlhub.admission.holdings import metadata
 from mlhub.admission.sizes import GPU
 from mlhub.hub import audit, trouble
+from mlhub.hub.groups import member_of
 from mlhub.hub.nodes import placed
 from mlhub.hub.refusal import Refusal
 
 _UNLISTED = "--unlisted-choice"
 """KubeSpawner's suffix of an option whose value is free text."""
+
+WORKSPACE = "workspace"
+"""User option: the slug of the workspace whose limits the server counts against, too."""
 
 NOTHING_OFFERED = (
     "No profile of this hub is for a group of yours. Ask your administrator which group you need."
@@ -56,6 +60,8 @@ def checked_choice(
     options: Mapping[str, Any] = by_slug[slug].get("profile_options", {})
     for name, given in chosen.items():
         option = name.removesuffix(_UNLISTED)
+        if name == WORKSPACE:
+            continue
         if name != "profile" and option not in options:
             raise _unknown(f"option of the profile {slug!r}", name, options)
         if option == name != "profile" and given:
@@ -128,12 +134,17 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         the volume is made. Every way to start a server leads through here.
         """
         desk, groups = self.authenticator.office.desk, [group.name for group in self.user.groups]
+        workspace = self.user_options.get(WORKSPACE, "")
+        if workspace and not member_of(workspace, groups):
+            sentence = f"You are no member of a workspace named {workspace!r}."
+            self._note("server.ask", "refused", why=sentence)
+            raise Refusal(sentence, reason="quota", status=403)
         gpus = self.extra_resource_limits.get(GPU) or 0
         ask = Ask(
             self.holder,
             self.user.name,
             Size(self.cpu_limit or 0.0, self.mem_limit or 0, int(gpus)),
-            desk.charges(self.user.name, groups),
+            desk.charges(self.user.name, groups, workspace),
             self.user_options.get("profile", ""),
         )
         for dimension in desk.quotas.server.amounts():
