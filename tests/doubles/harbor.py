@@ -18,7 +18,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import requests
+
 API = "/api/v2.0"
+HOP_BY_HOP = {"Host", "Connection", "Transfer-Encoding", "Content-Length", "Content-Encoding"}
 SECRET = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{8,128}")
 NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 
@@ -42,6 +45,8 @@ class HarborDouble:
         self.requests: list[str] = []
         self.late: dict[str, float] = {}
         """Seconds between having done something and saying so, by `VERB /path`."""
+        self.registry = ""
+        """Address of the registry that stands behind `/v2/`, where there is one."""
         self.url = ""
         self._lock = threading.Lock()
         self._next = 0
@@ -239,6 +244,9 @@ def handler(double: HarborDouble) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def handle_request(self) -> None:
+            if self.path.startswith("/v2/") and double.registry:
+                self.pass_on(double.registry)
+                return
             address = urlsplit(self.path)
             path = address.path.removeprefix(API)
             length = int(self.headers.get("Content-Length") or 0)
@@ -262,8 +270,27 @@ def handler(double: HarborDouble) -> type[BaseHTTPRequestHandler]:
             time.sleep(double.late.get(f"{self.command} {path}", 0))
             self.say(*answer)
 
+        def pass_on(self, registry: str) -> None:
+            """As Harbor's own proxy does: one host for images and for the API."""
+            sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            answer = requests.request(
+                self.command, f"{registry}{self.path}", data=sent, timeout=30,
+                headers={k: v for k, v in self.headers.items() if k not in HOP_BY_HOP},
+                allow_redirects=False,
+            )  # fmt: skip
+            self.send_response(answer.status_code)
+            for name, value in answer.headers.items():
+                if name not in HOP_BY_HOP:
+                    self.send_header(name, value.replace(registry, double.url))
+            if self.command != "HEAD":
+                self.send_header("Content-Length", str(len(answer.content)))
+            else:
+                self.send_header("Content-Length", answer.headers.get("Content-Length", "0"))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
         do_GET = do_POST = do_PUT = handle_request  # noqa: N815 - the base class names them
-        do_PATCH = do_DELETE = handle_request  # noqa: N815
+        do_PATCH = do_DELETE = do_HEAD = handle_request  # noqa: N815
 
         def say(self, code: int, body: Any, location: str = "") -> None:
             content = b"" if body is None else json.dumps(body).encode()

@@ -14,6 +14,7 @@ import bcrypt
 import pytest
 import requests
 
+from tests.doubles.harbor import serving
 from tests.engine.stack import Stack
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -185,3 +186,18 @@ def test_a_wrong_password_is_not_repeated(platform: Stack, registry: Registry) -
     refusal = platform.fails("preview")
     assert f"does not let {USERNAME} see" in refusal
     assert "not-the-password-9" not in refusal
+
+
+def test_images_and_api_of_one_harbor_have_one_address(platform: Stack, registry: Registry) -> None:
+    digest = registry.push("hub", "2026.11.0", "first")
+    registry.push("proxy", "2026.11.0", "first")
+    with serving("admin", PASSWORD) as harbor:
+        harbor.registry = f"http://{registry.host}"
+        host = harbor.url.removeprefix("http://")
+        platform.configure(repository=f"{host}/mlhub")
+        platform.up()
+        assert platform("stack", "output", "hub").strip() == f"{host}/mlhub/hub:2026.11.0@{digest}"
+        registry.host = host
+        moved = registry.push("hub", "2026.11.0", "second")
+        platform.up()
+        assert platform("stack", "output", "hub").strip().endswith(moved)

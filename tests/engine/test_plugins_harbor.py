@@ -1,4 +1,4 @@
-"""A Harbor project, its robots and its retention by the real CLI, against a small Harbor."""
+"""The registry component by the real CLI, against a small Harbor."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,42 +12,38 @@ from tests.engine.stack import Stack
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 PASSWORD = "correct-horse-9"
-PROGRAM = """
+CHECKOUT = Path(__file__).resolve().parents[2]
+PROGRAM = f"""
+    import sys
+    sys.path.insert(0, {str(CHECKOUT)!r})
     import pulumi
     import pulumi_random as random
-    import pulumiverse_harbor as harbor
+    from components.config import Harbor
+    from components.registry import Registry, RegistryArgs, harbor_provider
 
     config = pulumi.Config()
-    server = harbor.Provider(
-        "harbor", url=config.require("url"), username="admin", insecure=False,
-        password=config.require_secret("password"),
+    harbor = Harbor(url=config.require("url"), username="admin", keep_tags=5, storage="50Gi")
+    registry = Registry(
+        "registry",
+        RegistryArgs(
+            config=harbor,
+            repository="127.0.0.1/mlhub",
+            stack=config.require("of"),
+            builds=config.require("of") == "dev",
+            pullers={{}},
+        ),
+        pulumi.ResourceOptions(
+            providers=[
+                random.Provider("random"),
+                harbor_provider(harbor, config.require_secret("password")),
+            ]
+        ),
     )
-    opts = pulumi.ResourceOptions(provider=server)
-    project = harbor.Project(
-        "project", name="mlhub", public=False, vulnerability_scanning=True,
-        deployment_security="high", storage_quota=50,
-        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=True)),
-    )
-    secret = random.RandomPassword("pull", length=32, special=False, min_upper=1, min_lower=1,
-                                   min_numeric=1)
-    robot = harbor.RobotAccount(
-        "pull", name="pull", level="project", description="pulls", secret=secret.result,
-        permissions=[{
-            "kind": "project", "namespace": project.name,
-            "accesses": [{"resource": "repository", "action": "pull"}],
-        }],
-        opts=opts,
-    )
-    harbor.RetentionPolicy(
-        "retention", scope=project.id, schedule="Daily",
-        rules=[{"most_recently_pushed": 5, "repo_matching": "**", "tag_matching": "**"}],
-        opts=opts,
-    )
-    pulumi.export("robot", robot.full_name)
-    pulumi.export("pull", robot.secret)
+    pulumi.export("robot", registry.pull.username)
+    pulumi.export("pull", registry.pull.password)
 """
-RESOURCES = 4
-"""Of the program beside the stack and the provider: project, secret, robot, policy."""
+MADE = 10
+"""The stack, two providers, the component, project, policy, two robots and their secrets."""
 
 
 @pytest.fixture
@@ -58,13 +54,17 @@ def harbor() -> Iterator[HarborDouble]:
 
 @pytest.fixture
 def platform(stack: Callable[[str], Stack], harbor: HarborDouble) -> Stack:
+    return of("dev", stack, harbor)
+
+
+def of(name: str, stack: Callable[[str], Stack], harbor: HarborDouble) -> Stack:
     made = stack(PROGRAM)
-    made.configure(url=harbor.url, password=PASSWORD)
+    made.configure(url=harbor.url, password=PASSWORD, of=name)
     return made
 
 
 def test_a_preview_reaches_no_server(platform: Stack, harbor: HarborDouble) -> None:
-    assert platform.changes() == {"create": RESOURCES + 2}
+    assert platform.changes() == {"create": MADE}
     assert harbor.requests == []
 
 
@@ -74,15 +74,18 @@ def test_an_up_makes_all_of_it_once_and_no_secret_is_in_plain(
     printed = platform.up("--diff")
     said = "the official pulumi-resource-harbor is not installed" in printed
     assert said == (bin_dir / "pulumi-resource-harbor").is_file()
-    robot = harbor.robot("robot$mlhub+pull")
+    robot = harbor.robot("robot$mlhub+dev-pull")
     secret = platform.secret("pull")
     assert harbor.robot_secrets[robot["id"]] == secret
     (policy,) = harbor.retentions.values()
     assert policy["scope"]["ref"] == harbor.project("mlhub")["project_id"]
+    assert [rule["template"] for rule in policy["rules"]] == [
+        "latestPushedK", "always", "nDaysSinceLastPull", "always",
+    ]  # fmt: skip
     platform.up("--expect-no-changes")
     platform("refresh", "--yes", "--skip-preview", "--expect-no-changes")
     files = [f.read_text() for f in platform.folder.glob("state/**/*") if f.is_file()]
-    assert any("robot$mlhub+pull" in text for text in files), "the state lies elsewhere"
+    assert any("robot$mlhub+dev-pull" in text for text in files), "the state lies elsewhere"
     for word in (secret, PASSWORD):
         assert word not in platform.export()
         assert word not in printed
@@ -92,16 +95,16 @@ def test_an_up_makes_all_of_it_once_and_no_secret_is_in_plain(
 def test_drift_is_seen_and_put_right_by_the_next_up(platform: Stack, harbor: HarborDouble) -> None:
     platform.up()
     harbor.project("mlhub")["metadata"] |= {"public": "true", "prevent_vul": "false"}
-    harbor.robot("robot$mlhub+pull")["permissions"][0]["access"].append(
+    harbor.robot("robot$mlhub+dev-pull")["permissions"][0]["access"].append(
         {"resource": "repository", "action": "push", "effect": "allow"}
     )
     next(iter(harbor.retentions.values()))["rules"] = []
     printed = platform.up("--refresh", "--diff")
     metadata = harbor.project("mlhub")["metadata"]
     assert (metadata["public"], metadata["prevent_vul"]) == ("false", "true"), printed
-    (permission,) = harbor.robot("robot$mlhub+pull")["permissions"]
+    (permission,) = harbor.robot("robot$mlhub+dev-pull")["permissions"]
     assert [access["action"] for access in permission["access"]] == ["pull"]
-    assert len(next(iter(harbor.retentions.values()))["rules"]) == 1
+    assert len(next(iter(harbor.retentions.values()))["rules"]) == 4
     platform.up("--refresh", "--expect-no-changes")
 
 
@@ -109,7 +112,7 @@ def test_what_somebody_deleted_is_made_again(platform: Stack, harbor: HarborDoub
     platform.up()
     harbor.robots.clear()
     platform.up("--refresh")
-    robot = harbor.robot("robot$mlhub+pull")
+    robot = harbor.robot("robot$mlhub+dev-pull")
     assert harbor.robot_secrets[robot["id"]] == platform.secret("pull")
 
 
@@ -130,8 +133,8 @@ def test_an_up_killed_before_it_heard_the_answer_is_finished_by_the_next(
     platform("cancel", "--yes")
     platform.up()
     assert platform.changes() == {}
-    assert (len(harbor.projects), len(harbor.robots), len(harbor.retentions)) == (1, 1, 1)
-    robot = harbor.robot("robot$mlhub+pull")
+    assert (len(harbor.projects), len(harbor.robots), len(harbor.retentions)) == (1, 2, 1)
+    robot = harbor.robot("robot$mlhub+dev-pull")
     assert harbor.robot_secrets[robot["id"]] == platform.secret("pull")
 
 
@@ -141,6 +144,25 @@ def test_destroy_is_refused_by_the_projects_protection(
     platform.up()
     assert "protected" in platform.fails("destroy", "--yes", "--skip-preview")
     assert harbor.project("mlhub")
+
+
+def test_a_stack_that_promotes_shares_the_project_and_leaves_it_alone(
+    platform: Stack, harbor: HarborDouble, stack: Callable[[str], Stack]
+) -> None:
+    platform.up()
+    harbor.push("mlhub", "hub")
+    before = [harbor.project("mlhub")["metadata"].copy(), str(harbor.retentions)]
+    prod = of("prod", stack, harbor)
+    prod.up()
+    assert [harbor.project("mlhub")["metadata"], str(harbor.retentions)] == before
+    assert {robot["name"].partition("+")[2] for robot in harbor.robots.values()} == {
+        "dev-pull", "dev-push", "prod-pull", "prod-push",
+    }  # fmt: skip
+    prod("destroy", "--yes", "--skip-preview")
+    assert {robot["name"].partition("+")[2] for robot in harbor.robots.values()} == {
+        "dev-pull", "dev-push",
+    }  # fmt: skip
+    platform.up("--refresh", "--expect-no-changes")
 
 
 def test_a_wrong_password_is_one_sentence_that_does_not_repeat_it(platform: Stack) -> None:
