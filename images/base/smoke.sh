@@ -12,3 +12,6 @@ python3 -c 'import sys; assert sys.version_info[:2] == (3, 11), sys.version'
 python3 -m venv --help >/dev/null
 pip --version
 uv --version
+for named in pkg:pypi/uv@ pkg:deb/debian/tini@; do
+    grep --quiet "\"purl\": \"$named" /usr/local/share/sbom/mlhub.cdx.json
+done

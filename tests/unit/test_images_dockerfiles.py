@@ -139,7 +139,7 @@ def test_no_sudo_no_piped_installer_no_compiler(dockerfile):
     text = " ".join(f"{name} {argument}" for name, argument in instructions(dockerfile))
     if dockerfile.parent.name in COMPILES:
         text = text.replace("gcc libc6-dev libpython3.11-dev", "")
-    assert not re.search(r"\b(sudo|build-essential|gcc|g\+\+|\S+-dev)(?= |$)", text)
+    assert not re.search(r"\b(sudo|build-essential|gcc|g\+\+|(?:lib\S+|python3)-dev)(?= |$)", text)
     assert not re.search(r"\b(curl|wget)\b[^&|]*\|\s*(ba)?sh\b", text)
     assert "://" not in text.replace("debian:bookworm-slim", "")
 
@@ -193,6 +193,25 @@ def test_every_image_says_what_it_is(dockerfile):
     labels = " ".join(argument for name, argument in last_stage(dockerfile) if name == "LABEL")
     assert "org.opencontainers.image.title=" in labels
     assert "org.opencontainers.image.description=" in labels
+
+
+@each_image
+def test_T10_every_image_ends_by_writing_down_what_is_in_it(dockerfile):
+    made = [argument for name, argument in last_stage(dockerfile) if name in ("RUN", "COPY")]
+    write = f"python3 -s /usr/local/lib/mlhub/sbom.py {dockerfile.parent.name}"
+    assert made[-2] == write, (
+        f"`RUN {write}` must follow all that is installed, before the smoke test"
+    )
+
+
+@each_image
+def test_no_cache_of_an_installer_is_left_in_an_image(dockerfile):
+    for name, argument in instructions(dockerfile):
+        for command in re.split(r"&&|;", argument) if name == "RUN" else ():
+            if re.search(r"\buv pip install\b", command):
+                assert "--no-cache" in command, command
+            elif re.search(r"/?pip (--python \S+ )?install\b", command):
+                assert "--no-cache-dir" in command, command
 
 
 def test_user_images_keep_everything_out_of_the_home():
