@@ -19,6 +19,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import urllib.error
 import urllib.request
 import zipfile
 from importlib.metadata import packages_distributions
@@ -136,6 +137,14 @@ try:
         with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.read()
 
+    # The server says where it runs before it listens there (jupyter_server, `_bind_http_server`).
+    while True:
+        try:
+            get("api")
+            break
+        except urllib.error.URLError:
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
     assert b"JupyterLab" in get("lab")
     assert "python3" in json.loads(get("api/kernelspecs"))["kernelspecs"]
     examples = {entry["name"] for entry in json.loads(get("api/contents/examples"))["content"]}
