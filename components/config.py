@@ -188,6 +188,17 @@ class Registry(Section):
     )
 
 
+class Project(Section):
+    """An image for one project: a user image, and what the project's lock adds to it."""
+
+    name: Name = Field(description="the name that profiles call it by, such as financial-predictor")
+    base: Name = Field(description="the user image below it, a folder of images/ such as ml-cpu")
+    requirements: str = Field(
+        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)+requirements\.txt$",
+        description="a lock beside its requirements.in, such as images/mine/requirements.txt",
+    )
+
+
 class Build(Section):
     """Images built by this stack."""
 
@@ -202,6 +213,9 @@ class Build(Section):
     platforms: tuple[Literal["linux/amd64", "linux/arm64"], ...] = Field(
         default=(),
         description="a list of linux/amd64 and linux/arm64 (without it: the builder's own)",
+    )
+    projects: tuple[Project, ...] = Field(
+        default=(), description="a list of images for projects (leave it out for none)"
     )
 
 

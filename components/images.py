@@ -2,7 +2,8 @@
 
 Built ones come from `images/` by BuildKit. Each folder with a Dockerfile is an image: `base` stands
 on the stack's Debian, every other one on `base` by its digest, so that a change of the base goes
-through all of them. Promoted ones are what another stack built: looked up by tag, taken by digest.
+through all of them. A project's image is `images/project` on a user image, with the project's lock.
+Promoted ones are what another stack built: looked up by tag, taken by digest.
 """
 
 import os
@@ -16,12 +17,13 @@ import pulumi
 import pulumi_docker_build as docker_build
 
 from components import names
-from components.config import Build, Promote
+from components.config import Build, Project, Promote
 from components.registry import Login
 from components.values import BuiltImage
 
 CONTEXT = "images"
 BASE = "base"
+PROJECT = "project"
 
 LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1)(:[0-9]+)?")
 WRAPPED = re.compile(r".*(returned an error|getRegistryImage failed): ", re.DOTALL)
@@ -72,7 +74,7 @@ class ImagesArgs:
     """Where images go: host[:port]/project."""
     config: Build
     wanted: Iterable[str]
-    """The folders to build beside `base`."""
+    """The folders and projects to build beside `base`."""
     login: Login | None = None
     """Who pushes. Without it the registry has to take pushes from anyone."""
     cached: bool = False
@@ -85,7 +87,7 @@ class Images(pulumi.ComponentResource):
     """The images that this stack builds."""
 
     built: dict[str, BuiltImage]
-    """By folder."""
+    """By folder or project."""
 
     def __init__(self, name: str, args: ImagesArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:images:Images", name, {}, opts)
@@ -93,21 +95,35 @@ class Images(pulumi.ComponentResource):
         self._trust = machine_trust()
         base = self._build(BASE, {"DEBIAN_IMAGE": args.config.debian})
         on_base = {"BASE_IMAGE": base.reference}
+        projects = {p.name: p for p in args.config.projects if p.name in args.wanted}
+        folders = {*args.wanted, *(p.base for p in projects.values())} - projects.keys()
         self.built = {BASE: base} | {
-            image: self._build(image, on_base) for image in sorted(args.wanted)
+            image: self._build(image, on_base) for image in sorted(folders)
         }
+        for image, project in projects.items():
+            below = {"BASE_IMAGE": self.built[project.base].reference}
+            self.built[image] = self._build(image, below, project)
         self.register_outputs({"references": references(self.built)})
 
-    def _build(self, image: str, build_args: Mapping[str, pulumi.Input[str]]) -> BuiltImage:
+    def _build(
+        self,
+        image: str,
+        build_args: Mapping[str, pulumi.Input[str]],
+        project: Project | None = None,
+    ) -> BuiltImage:
         args, config = self._args, self._args.config
+        context: dict[str, Any] = {"location": CONTEXT}
+        if project is not None:
+            folder = project.requirements.rpartition("/")[0]
+            context["named"] = {"project": {"location": folder}}
         repository = names.image(args.repository, image)
         trust = {} if self._trust is None else {"ca": pulumi.Output.secret(self._trust)}
         tags = [config.tag, args.in_use_tag] if args.in_use_tag else [config.tag]
         made = docker_build.Image(
             image,
             builder={"name": config.builder},
-            context={"location": CONTEXT},
-            dockerfile={"location": f"{CONTEXT}/{image}/Dockerfile"},
+            context=context,
+            dockerfile={"location": f"{CONTEXT}/{PROJECT if project else image}/Dockerfile"},
             build_args=build_args,
             secrets=trust,
             # Another machine's authorities are no reason to build again.

@@ -69,12 +69,25 @@ def missing_files(stack: StackFile, root: Path) -> Iterator[str]:
         )
     if stack.images.build is None:
         return
-    known = sorted(dockerfile.parent.name for dockerfile in root.glob("images/*/Dockerfile"))
+    folders = sorted(dockerfile.parent.name for dockerfile in root.glob("images/*/Dockerfile"))
+    projects = stack.images.build.projects
+    known = [*folders, *(project.name for project in projects)]
+    for number, project in enumerate(projects):
+        if project.base not in folders:
+            yield (
+                f"images.build.projects[{number}].base is {project.base}; one of "
+                f"{', '.join(folders)} is required, the folders of images/ with a Dockerfile"
+            )
+        if not (root / project.requirements).is_file():
+            yield (
+                f"images.build.projects[{number}].requirements is {project.requirements}, which is "
+                "not there; write its requirements.in and run `make lock`"
+            )
     for number, profile in enumerate(stack.profiles):
         if profile.image not in known:
             yield (
                 f"profiles[{number}].image is {profile.image}; one of {', '.join(known)} is "
-                "required, the folders of images/ with a Dockerfile"
+                "required, the folders of images/ with a Dockerfile or images.build.projects"
             )
 
 

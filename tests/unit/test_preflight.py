@@ -210,7 +210,7 @@ def test_a_profile_whose_image_has_no_folder_is_said_with_those_there_are(local,
     (checkout / "images/ml-cpu/Dockerfile").unlink()
     assert preflight.problems("local", local, checkout)[0] == (
         f"{FILE}: profiles[0].image is ml-cpu; one of base is required, the folders of images/ "
-        "with a Dockerfile"
+        "with a Dockerfile or images.build.projects"
     )
 
 
