@@ -16,7 +16,7 @@ subprocess.run(["uv", "pip", "check", "--system", "--quiet", "--no-cache"], chec
 left_over = [tool for tool in ("gcc", "cc", "make", "node", "sudo") if shutil.which(tool)]
 assert not left_over, f"{left_over} in the mlflow image"
 
-DATABASE, ADDRESS = "sqlite:////tmp/mlflow.db", "http://127.0.0.1:5000"
+DATABASE, ADDRESS = "sqlite:////tmp/mlflow.db", "http://127.0.0.1:15000"
 with open("/tmp/basic_auth.ini", "w", encoding="utf-8") as config:
     config.write(
         f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = {DATABASE}\n"
@@ -48,9 +48,9 @@ def status(path: str, token: str | None = None) -> int:
 
 
 subprocess.run(["mlflow", "db", "upgrade", DATABASE], check=True, env=environment)
-command = ["mlflow", "server", "--host=127.0.0.1", "--port=5000", "--workers=1"]
+command = ["mlflow", "server", "--host=127.0.0.1", "--port=15000", "--workers=1"]
 command += ["--app-name=mlhub", "--enable-workspaces", f"--backend-store-uri={DATABASE}"]
-command += ["--artifacts-destination=/tmp/artifacts", "--allowed-hosts=127.0.0.1:5000"]
+command += ["--artifacts-destination=/tmp/artifacts", "--allowed-hosts=127.0.0.1:15000"]
 server = subprocess.Popen(command, env=environment, cwd="/tmp")
 try:
     deadline = time.monotonic() + 180
