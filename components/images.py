@@ -112,17 +112,17 @@ class Images(pulumi.ComponentResource):
         project: Project | None = None,
     ) -> BuiltImage:
         args, config = self._args, self._args.config
-        context: dict[str, Any] = {"location": CONTEXT}
+        named = None
         if project is not None:
             folder = project.requirements.rpartition("/")[0]
-            context["named"] = {"project": {"location": folder}}
+            named = {"project": docker_build.ContextArgs(location=folder)}
         repository = names.image(args.repository, image)
         trust = {} if self._trust is None else {"ca": pulumi.Output.secret(self._trust)}
         tags = [config.tag, args.in_use_tag] if args.in_use_tag else [config.tag]
         made = docker_build.Image(
             image,
             builder={"name": config.builder},
-            context=context,
+            context=docker_build.BuildContextArgs(location=CONTEXT, named=named),
             dockerfile={"location": f"{CONTEXT}/{PROJECT if project else image}/Dockerfile"},
             build_args=build_args,
             secrets=trust,
