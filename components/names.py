@@ -40,6 +40,14 @@ LOCAL_PATH = "rancher.io/local-path"
 HOME = "/home/jovyan"
 SCRATCH_MOUNT = f"{HOME}/scratch"
 
+EXECUTION = "execution"
+EXECUTION_PORT = 8002
+EXECUTION_SECRET = "mlhub-execution"  # noqa: S105
+EXECUTION_PATH = "/services/execution"
+"""Where the hub's proxy has the execution API."""
+EXECUTION_AUDIENCE = "mlhub-execution"
+"""What a Keycloak token for the execution API is for."""
+
 HUB_SERVICE = "hub"
 HUB_PORT = 8081
 """The hub's API, as both charts name it."""
@@ -51,6 +59,7 @@ HUB_DATABASE = "jupyterhub"
 
 KEYCLOAK_DATABASE = "keycloak"
 MLFLOW_DATABASE = "mlflow"
+EXECUTION_DATABASE = "execution"
 
 
 def labels(component: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ def notebook_path(given: str) -> str:
         raise ValueError("the name of a notebook is required")
     if not given.endswith(".ipynb"):
         parts = (*parts[:-1], f"{parts[-1]}.ipynb")
-    if parts[-1] == ".ipynb" or any(not part.strip() for part in parts):
+    if not parts[-1].removesuffix(".ipynb").strip() or any(not part.strip() for part in parts):
         raise ValueError("the name of a notebook is required")
     if any(len(part.encode()) > LONGEST_SEGMENT for part in parts):
         raise ValueError(f"each name in a path has at most {LONGEST_SEGMENT} bytes")

@@ -1,0 +1,145 @@
+"""The Job of a run: what it takes, who it is, and that no word of a person's becomes a command."""
+
+import json
+
+import pytest
+
+from mlhub.execution.jobs import listing_job, run_job
+from mlhub.execution.outcome import judge, progress
+from mlhub.execution.settings import Limits, SettingsError, load
+from mlhub.execution.store import Run, adopted
+from tests.services.execution import settings
+
+SETTINGS = settings("http://k", "http://h", "sqlite://")
+RUN = Run(
+    id="0123456789abcdef",
+    user="Älice@example.com",
+    caller="carol",
+    notebook="work/sum.ipynb",
+    output="work/sum_output_20261122_101500.ipynb",
+    replace=False,
+    parameters={"a": "$(HOME) $$ `id`"},
+    profile="small",
+    time_limit=600,
+    cell_timeout=None,
+    created=1000.0,
+)
+
+
+def job() -> dict:
+    return run_job(
+        SETTINGS, RUN, labels={"mlhub/holder": "run"}, annotations={"mlhub/owner": RUN.user}
+    )
+
+
+def test_P5_a_run_is_tried_once_has_deadlines_and_goes_away():
+    spec = job()["spec"]
+    assert spec["backoffLimit"] == 0
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    assert spec["activeDeadlineSeconds"] == 300 + 600 + 45
+    assert spec["ttlSecondsAfterFinished"] == 6 * 3600
+
+
+def test_P5_the_pod_is_restricted_and_knows_nothing_of_the_cluster():
+    pod = job()["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    security = container["securityContext"]
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+    assert "hostPath" not in json.dumps(pod)
+
+
+def test_P4_a_parameter_is_data_for_the_kubelet_and_the_shell():
+    container = job()["spec"]["template"]["spec"]["containers"][0]
+    given = next(e["value"] for e in container["env"] if e["name"] == "MLHUB_RUN")
+    assert "$" not in given
+    assert json.loads(given)["parameters"] == RUN.parameters
+    assert RUN.notebook not in " ".join(container["command"])
+
+
+def test_P8_a_job_says_enough_to_write_its_run_down_again():
+    request = json.loads(job()["metadata"]["annotations"]["mlhub.io/request"])
+    assert adopted(request) == RUN
+
+
+def test_M3_a_name_that_is_no_label_is_hashed_and_kept_whole_in_an_annotation():
+    made = job()
+    label = made["metadata"]["labels"]["hub.jupyter.org/username"]
+    assert label.startswith("lice-example-com---")
+    assert made["metadata"]["annotations"]["mlhub.io/user"] == RUN.user
+    template = made["spec"]["template"]["metadata"]
+    assert template["labels"]["mlhub/holder"] == "run"
+    assert template["annotations"]["mlhub/owner"] == RUN.user
+    assert template["labels"]["component"] == "singleuser-server"
+
+
+def test_P1_a_listing_is_small_and_short():
+    made = listing_job(SETTINGS, "alice", "list-1")
+    assert made["spec"]["activeDeadlineSeconds"] == 60
+    limits = made["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits == {"cpu": "0.5", "memory": str(256 * 2**20)}
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("", None),
+        ("[mlhub] cell 1 of 3\n", (0, 3)),
+        ("[mlhub] cell 1 of 3\nx\n[mlhub] cell 3 of 3\n", (2, 3)),
+        ("print: [mlhub] cell 9 of 9", None),
+        ("[mlhub] cell 9999999999 of 3\n", None),
+    ],
+)
+def test_P8_progress_is_the_last_cell_that_began(said, found):
+    assert progress(said) == found
+
+
+def test_P8_no_active_run_is_active_for_ever():
+    limits = Limits()
+    latest = RUN.created + limits.start_seconds + RUN.time_limit + 301
+    running = {"status": {"containerStatuses": [{"state": {"running": {}}}]}}
+    for pod in (None, {"status": {}}, running):
+        for there in (None, {"status": {}}):
+            change = judge(RUN, there, pod, latest, limits)
+            assert change
+            assert change.values["status"] in ("lost", "failed")
+
+
+def test_P8_a_cancelled_run_stays_until_its_job_is_gone():
+    from dataclasses import replace
+
+    cancelled = replace(RUN, cancel_requested=True)
+    change = judge(cancelled, {"status": {}}, None, 1001.0, Limits())
+    assert change
+    assert (change.delete_job, change.values) == (True, {})
+    gone = judge(cancelled, None, None, 1001.0, Limits())
+    assert gone
+    assert gone.values["status"] == "cancelled"
+
+
+def test_P4_a_pods_word_for_its_output_is_taken_within_what_was_planned():
+    state = {"terminated": {"exitCode": 0, "message": json.dumps({"output": "/etc/passwd"})}}
+    pod = {"status": {"containerStatuses": [{"state": state}]}}
+    change = judge(RUN, {"status": {}}, pod, 1001.0, Limits())
+    assert change
+    assert "output" not in change.values
+
+
+def test_a_deadline_of_the_job_is_a_time_limit():
+    condition = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+    change = judge(RUN, {"status": {"conditions": [condition]}}, None, 1001.0, Limits())
+    assert change
+    assert (change.values["status"], change.values["reason"]) == ("failed", "time-limit")
+
+
+def test_settings_name_the_key_that_is_wrong_and_repeat_no_value(tmp_path):
+    file = tmp_path / "execution.json"
+    file.write_text(json.dumps({"database_url": 1, "password": "hunter2"}))
+    with pytest.raises(SettingsError) as error:
+        load(file)
+    assert "pod: Field required" in str(error.value)
+    assert "hunter2" not in str(error.value)
