@@ -11,6 +11,9 @@ from mlhub.execution.problems import Problem, answer
 LARGEST_BODY = 64 * 1024
 """A run's parameters go into an environment variable and an annotation; both have limits."""
 
+DRAINED = 4 * 2**20
+"""How much more is read and thrown away, so that a client that is still writing gets its answer."""
+
 
 class BodyLimits:
     """Reads a request's body whole, within the limit, and looks at it before anything else does."""
@@ -44,13 +47,16 @@ class BodyLimits:
 
 
 async def _read(receive: Receive) -> bytes:
-    body: bytes = b""
+    body, seen = b"", 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return body
-        body += message.get("body", b"")
-        if len(body) > LARGEST_BODY:
+        part: bytes = message.get("body", b"")
+        seen += len(part)
+        if seen <= LARGEST_BODY:
+            body += part
+        if seen > DRAINED or (seen > LARGEST_BODY and not message.get("more_body")):
             raise Problem(
                 413,
                 "too-large",

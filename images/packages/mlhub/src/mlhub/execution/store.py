@@ -7,7 +7,7 @@ the same Job end write one end. Times are seconds since 1970, from the caller's 
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -277,16 +277,19 @@ class Store:
             )
 
     def _make_slots(self, user: str, count: int) -> None:
-        with self._begin() as connection:
-            have = set(
-                connection.scalars(sa.select(slots.c.slot).where(slots.c.user == user)).all()
-            )
-        for slot in sorted(set(range(count)) - have):
-            try:
-                with self._begin() as connection:
-                    connection.execute(slots.insert().values(user=user, slot=slot, taken=0))
-            except sa.exc.IntegrityError:  # another replica was faster
-                continue
+        while True:
+            with self._begin() as connection:
+                have = set(connection.scalars(sa.select(slots.c.slot).where(slots.c.user == user)))
+            missing = [
+                {"user": user, "slot": slot, "taken": 0}
+                for slot in range(count)
+                if slot not in have
+            ]
+            if not missing:
+                return
+            # Another replica may be making them; then they are there on the next look.
+            with suppress(sa.exc.IntegrityError), self._begin() as connection:
+                connection.execute(slots.insert(), missing)
 
     # Leases
 

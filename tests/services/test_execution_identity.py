@@ -1,0 +1,139 @@
+"""Tokens of services: Keycloak's, checked against the realm's keys."""
+
+import time
+from typing import Any
+
+import jwt
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from mlhub.execution.settings import Keycloak
+from tests.services.conftest import free_port
+from tests.services.execution import Jobs, Room, Tokens, serving, settings
+from tests.services.test_execution_api import RUN, problem
+
+ISSUER = "https://keycloak.example.com/realms/mlhub"
+
+
+class Realm:
+    """A realm's keys, and tokens that it signs."""
+
+    def __init__(self) -> None:
+        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.kid, self.asked, self.broken = "one", 0, False
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/certs", self._certs)
+        return app
+
+    async def _certs(self, _: web.Request) -> web.Response:
+        self.asked += 1
+        if self.broken:
+            return web.Response(status=502)
+        key = jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
+        encryption = {"kty": "unknown", "kid": "enc", "use": "enc"}
+        return web.json_response({"keys": [encryption, key | {"kid": self.kid, "alg": "RS256"}]})
+
+    def token(self, *, key: Any = None, algorithm: str = "RS256", **claims: Any) -> str:
+        now = int(time.time())
+        given = {
+            "iss": ISSUER,
+            "aud": ["account", "mlhub-execution"],
+            "exp": now + 60,
+            "iat": now,
+            "sub": "id-of-the-account",
+            "typ": "Bearer",
+            "azp": "pipeline",
+            "preferred_username": "service-account-pipeline",
+        } | claims
+        given = {name: value for name, value in given.items() if value is not None}
+        return jwt.encode(given, key or self.key, algorithm, headers={"kid": self.kid})
+
+
+@pytest.fixture
+def realm() -> Realm:
+    return Realm()
+
+
+@pytest.fixture
+async def service(serve: Any, realm: Realm, tmp_path: Any) -> Any:
+    keycloak = Keycloak(
+        issuer=ISSUER,
+        jwks_url=await serve(realm.application()) + "/certs",
+        audience="mlhub-execution",
+        clients={"pipeline": ["alice"]},
+    )
+    cluster = Jobs()
+    given = settings(
+        await serve(cluster.application()),
+        await serve(Tokens().application()) + "/hub/api",
+        f"sqlite:///{tmp_path}/execution.db",
+    ).model_copy(update={"keycloak": keycloak})
+    async with serving(given, free_port(), Room()) as running:
+        yield running
+    await cluster.close()
+
+
+async def test_P3_a_service_runs_for_the_people_that_it_is_listed_for_and_no_other(service, realm):
+    async with service.client(realm.token()) as client:
+        run = await client.post("/execute", json=RUN)
+        assert run.status_code == 202, run.text
+        assert (await client.get(f"/runs/{run.json()['run_id']}")).status_code == 200
+        problem(await client.post("/execute", json=RUN | {"username": "bob"}), 403, "not-yours")
+        assert (await client.get("/runs?username=alice")).status_code == 200
+    assert realm.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("claims", "status", "kind"),
+    [
+        ({"exp": 1}, 401, "token"),
+        ({"exp": None}, 401, "token"),
+        ({"aud": "account"}, 401, "token"),
+        ({"aud": None}, 401, "token"),
+        ({"iss": "https://keycloak.example.com/realms/other"}, 401, "token"),
+        ({"typ": "ID"}, 401, "token"),
+        ({"typ": "Refresh"}, 401, "token"),
+        ({"nbf": int(time.time()) + 3600}, 401, "token"),
+        ({"azp": "other", "preferred_username": "service-account-other"}, 403, "client"),
+        ({"preferred_username": "alice"}, 403, "not-a-service"),
+        ({"azp": "pipeline", "preferred_username": "service-account-other"}, 403, "not-a-service"),
+    ],
+)
+async def test_P3_a_token_that_is_not_for_this_is_refused(service, realm, claims, status, kind):
+    async with service.client(realm.token(**claims)) as client:
+        problem(await client.get("/runs?username=alice"), status, kind)
+
+
+async def test_P3_a_token_that_the_realm_did_not_sign_is_refused(service, realm):
+    another = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    forged = [
+        realm.token(key=another),
+        realm.token(key="a shared secret of thirty-two bytes", algorithm="HS256"),
+        realm.token()[:-4] + "AAAA",
+        jwt.encode({"iss": ISSUER}, "", "none"),
+        "a.b.c",
+    ]
+    for token in forged:
+        async with service.client(token) as client:
+            problem(await client.get("/runs?username=alice"), 401, "token")
+
+
+async def test_P3_made_up_keys_do_not_flood_keycloak(service, realm):
+    async with service.client(realm.token()) as client:
+        assert (await client.get("/runs?username=alice")).status_code == 200
+    realm_kid, realm.kid = realm.kid, "made up"
+    token = realm.token()
+    realm.kid = realm_kid
+    async with service.client(token) as client:
+        for _ in range(10):
+            problem(await client.get("/runs?username=alice"), 401, "token")
+    assert realm.asked <= 2
+
+
+async def test_P6_a_silent_keycloak_is_503_for_services(service, realm):
+    realm.broken = True
+    async with service.client(realm.token()) as client:
+        problem(await client.get("/runs?username=alice"), 503, "identity")
