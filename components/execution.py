@@ -13,8 +13,8 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components import names
-from components.foundation import container_security, from_secret, pod_security
 from components.network import HUB_PODS, dns, pods, tcp
+from components.pods import container_security, from_secret, pod_security
 from components.secrets import fingerprint, hex_key, secret
 
 SETTINGS_FILE = "execution.json"
