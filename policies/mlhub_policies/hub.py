@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from mlhub_policies.limits import Chart, StackLimits
 from mlhub_policies.rule import RELEASE, Finding, Resource, breach, later
+from mlhub_policies.servers import OVERRIDE, choices, profiles
 from mlhub_policies.tree import Node
 
 AUTHENTICATORS = ("mlhub.hub.KeycloakAuthenticator",)
@@ -17,6 +18,21 @@ CODE = ("from mlhub.hub import configure\nconfigure(c)\n",)
 
 OTHER_WAYS_IN = re.compile(r"^(allow_all|allow_.*|any_.*|allowed_users|.*password.*)$")
 """What would let in somebody who is in no group (OAuthenticator and JupyterHub's own)."""
+
+TRAITS = frozenset(
+    {
+        "image", "cpu_limit", "cpu_guarantee", "mem_limit", "mem_guarantee",
+        "extra_resource_limits", "extra_resource_guarantees", "environment", "default_url",
+        "node_selector", "node_affinity_required", "tolerations", "extra_labels", "privileged",
+        "allow_privilege_escalation", "container_security_context", "pod_security_context", "uid",
+        "gid", "fs_gid", "service_account", "automount_service_account_token", "volumes",
+        "volume_mounts", "init_containers", "extra_containers", "extra_pod_config",
+        "extra_container_config",
+    }
+)  # fmt: skip
+"""What a profile may override: what the rules read, or what can do no harm. KubeSpawner sets any
+attribute by its name, old names such as `image_spec` and `singleuser_privileged` among them, and
+`namespace`, where no quota would hold (kubespawner, `_apply_overrides`)."""
 
 PINNED = re.compile(r"^[0-9]+\.[0-9]+\.[0-9]+([-+.][0-9A-Za-z.+-]+)?$")
 
@@ -60,22 +76,41 @@ def everything_is_in_sight(resource: Resource, _limits: StackLimits) -> Iterator
         yield breach(files, "values are required in the program, where the rules see them")
     if resource.inputs["postrender"].value:
         yield breach(resource.inputs["postrender"], "none is allowed: it rewrites what was seen")
-    hub = resource.values["hub"]
-    for code in hub["extraConfig"].parts():
+    yield from _code(resource.values["hub"])
+    yield from _overrides(resource.values)
+    for node in resource.values.at("hub", "config").parts():
+        if node.key.endswith("Spawner"):
+            yield breach(node, "say it under singleuser, where the rules look")
+    spawner = resource.values.at("hub", "config", "JupyterHub", "spawner_class")
+    if not spawner.absent:
+        yield breach(spawner, "none is required: mlhub.hub sets the one that checks quotas")
+
+
+def _code(hub: Node) -> Iterator[Finding]:
+    codes = hub["extraConfig"]
+    parts = list(codes.parts()) or [codes]
+    for code in parts:
         if code.unknown:
             yield later(code)
         elif code.value not in CODE:
-            yield breach(code, "code belongs into the hub's image (mlhub.hub), where it is tested")
+            yield breach(code, f"{CODE[0]!r} is required, and nothing else: the rest is in images/")
     for name in ("command", "args", "extraFiles"):
         node = hub[name]
         if not node.absent and (node.unknown or node.value):
             yield breach(node, "what the hub runs is decided by its image")
-    for node in hub["config"].parts():
-        if node.key.endswith("Spawner"):
-            yield breach(node, "say it under singleuser, where the rules look")
-    spawner = hub.at("config", "JupyterHub", "spawner_class")
-    if not spawner.absent:
-        yield breach(spawner, "none is required: mlhub.hub sets the one that checks quotas")
+    for service in hub["services"].parts():
+        if not service["command"].absent:
+            yield breach(service["command"], "what runs in the hub's pod is decided by its image")
+
+
+def _overrides(values: Node) -> Iterator[Finding]:
+    for profile in profiles(values):
+        for part in (profile, *choices(profile)):
+            for node in part[OVERRIDE].parts():
+                if node.key not in TRAITS:
+                    yield breach(
+                        node, "no rule reads it; its name in KubeSpawner today is required"
+                    )
 
 
 def people_come_by_group(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:

@@ -39,8 +39,14 @@ def by_digest_from_ours(resource: Resource, limits: StackLimits) -> Iterator[Fin
         yield from _chart(resource.values)
     top = resource.values if resource.type == RELEASE else resource.inputs
     for node in top.walk(skip=TEXTS):
-        if node.key == "image" and not node.path.endswith("]"):
+        if _is_image(node):
             yield from _image(node, limits)
+
+
+def _is_image(node: Node) -> bool:
+    """By its name, or by its form: `prePuller.extraImages` has names of the user's."""
+    of_form = isinstance(node.value, dict) and {"name", "tag"} <= node.value.keys()
+    return of_form or (node.key == "image" and not node.path.endswith("]"))
 
 
 def _image(node: Node, limits: StackLimits) -> Iterator[Finding]:

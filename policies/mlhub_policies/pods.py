@@ -34,6 +34,7 @@ FORBIDDEN: dict[str, tuple[Callable[[Node], bool], str]] = {
     "hostpid": (truthy, "a pod with processes of its own is required"),
     "hostipc": (truthy, "a pod with memory of its own is required"),
     "hostpath": (given, "a volume that is no folder of the node is required"),
+    "hostprocess": (truthy, "a pod of its own is required"),
     "hostport": (given, "a Service is required where a port has to be reached"),
     "runasuser": (root, "a user other than root is required"),
     "runasgroup": (root, "a group other than root's is required"),

@@ -253,6 +253,12 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         "scheduling.userScheduler.image is not given; a name and a tag are required, or "
         "scheduling.userScheduler.enabled: false, for the chart's own image is unseen",
     ),
+    "an image to pull ahead": (
+        (V, "prePuller", "extraImages"), {"x": {"name": "localhost:5000/mlhub/x", "tag": "1"}},
+        "images-by-digest",
+        "prePuller.extraImages.x is localhost:5000/mlhub/x:1; "
+        "an image by its digest (…@sha256:…) is required: a tag can move",
+    ),
     "another authenticator": (
         (V, "hub", "config", "JupyterHub", "authenticator_class"), "dummy", "access-by-group",
         "hub.config.JupyterHub.authenticator_class is dummy; "
@@ -378,7 +384,37 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
     "code in the values": (
         (V, "hub", "extraConfig", "more"), "c.KubeSpawner.privileged = True", "values-in-sight",
         "hub.extraConfig.more is c.KubeSpawner.privileged = True; "
-        "code belongs into the hub's image (mlhub.hub), where it is tested",
+        "'from mlhub.hub import configure\\nconfigure(c)\\n' is required, "
+        "and nothing else: the rest is in images/",
+    ),
+    "code that is no mapping": (
+        (V, "hub", "extraConfig"), "c.JupyterHub.authenticator_class = 'dummy'", "values-in-sight",
+        "is required, and nothing else: the rest is in images/",
+    ),
+    "a hub without ours": (
+        (V, "hub", "extraConfig"), {}, "values-in-sight",
+        "hub.extraConfig is {}; 'from mlhub.hub import configure\\nconfigure(c)\\n' is required, "
+        "and nothing else: the rest is in images/",
+    ),
+    "a service that the hub runs": (
+        (V, "hub", "services"), {"x": {"command": ["sh"]}}, "values-in-sight",
+        "hub.services.x.command is ['sh']; what runs in the hub's pod is decided by its image",
+    ),
+    "an image by KubeSpawner's old name for it": (
+        (*OVERRIDE, "image_spec"), "busybox", "values-in-sight",
+        "singleuser.profileList[1].kubespawner_override.image_spec is busybox; "
+        "no rule reads it; its name in KubeSpawner today is required",
+    ),
+    "privilege by its old name": (
+        (*OVERRIDE, "singleuser_privileged"), True, "values-in-sight",
+        "no rule reads it; its name in KubeSpawner today is required",
+    ),
+    "a namespace without a quota": (
+        (*PROFILE, "profile_options"),
+        {"where": {"choices": {"x": {"kubespawner_override": {"namespace": "kube-system"}}}}},
+        "values-in-sight",
+        "singleuser.profileList[1].profile_options.where.choices.x.kubespawner_override."
+        "namespace is kube-system; no rule reads it; its name in KubeSpawner today is required",
     ),
     "another command": (
         (V, "hub", "command"), ["sh"], "values-in-sight",
