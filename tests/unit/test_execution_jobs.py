@@ -1,6 +1,7 @@
 """The Job of a run: what it takes, who it is, and that no word of a person's becomes a command."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -143,3 +144,9 @@ def test_settings_name_the_key_that_is_wrong_and_repeat_no_value(tmp_path):
         load(file)
     assert "pod: Field required" in str(error.value)
     assert "hunter2" not in str(error.value)
+
+
+def test_P1_the_moment_of_a_run_is_the_same_told_and_given_back():
+    for seconds in (1795367841.1234567, 1795367841.9999999, 0.1):
+        told = datetime.fromtimestamp(seconds, UTC)
+        assert datetime.fromisoformat(told.isoformat()).timestamp() == told.timestamp()
