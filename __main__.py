@@ -41,7 +41,11 @@ def stack_file(stack: str) -> StackFile:
     return found
 
 
-platform = Platform(stack_file(pulumi.get_stack()))
+try:
+    platform = Platform(stack_file(pulumi.get_stack()))
+except pulumi.RunError as error:
+    pulumi.log.error(str(error))
+    sys.exit(SAID)
 pulumi.export("hub_url", platform.hub_url)
 pulumi.export("keycloak_url", platform.keycloak_url)
 pulumi.export("hub_namespace", platform.hub_namespace)

@@ -6,6 +6,7 @@ through all of them. A project's image is `images/project` on a user image, with
 Promoted ones are what another stack built: looked up by tag, taken by digest.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -146,6 +147,7 @@ class Images(pulumi.ComponentResource):
 class PromotedImagesArgs:
     config: Promote
     wanted: Iterable[str]
+    """Beside `base`, as with `ImagesArgs`."""
     in_use_tag: str | None = None
     """As with `ImagesArgs`; needs `login`, and a registry that speaks HTTPS."""
     login: Login | None = None
@@ -156,7 +158,7 @@ class PromotedImages(pulumi.ComponentResource):
 
     Among the providers it needs docker (`docker_provider`). Looked up in previews too, so that a
     tag which names another digest now is seen before it is applied. Raises `pulumi.RunError` with a
-    sentence for each image that cannot be had.
+    sentence for each reason why images cannot be had.
     """
 
     built: dict[str, BuiltImage]
@@ -166,20 +168,21 @@ class PromotedImages(pulumi.ComponentResource):
         self, name: str, args: PromotedImagesArgs, opts: pulumi.ResourceOptions | None = None
     ):
         super().__init__("mlhub:images:PromotedImages", name, {}, opts)
-        self._args = args
-        self.built, sentences = {}, []
-        for image in sorted(args.wanted):
+        self.built = {}
+        missing: dict[str, list[str]] = {}
+        for image in sorted({BASE, *args.wanted}):
             repository = names.image(args.config.repository, image)
+            reference = f"{repository}:{args.config.tag}"
             try:
-                digest = self._digest(f"{repository}:{args.config.tag}")
+                digest = self._digest(reference)
             except LookUpError as error:
-                sentences.append(str(error))
+                missing.setdefault(str(error), []).append(reference)
                 continue
             self.built[image] = BuiltImage(repository, f"{args.config.tag}@{digest}")
             if args.in_use_tag is not None and args.login is not None:
                 self._hold(image, repository, digest, args.in_use_tag, args.login)
-        if sentences:
-            raise pulumi.RunError("\n".join(sentences))
+        if missing:
+            raise pulumi.RunError("\n".join(itertools.starmap(sentence, missing.items())))
         self.register_outputs({"references": references(self.built)})
 
     def _digest(self, reference: str) -> str:
@@ -190,11 +193,7 @@ class PromotedImages(pulumi.ComponentResource):
                 name=reference, opts=pulumi.InvokeOptions(parent=self)
             )
         except Exception as error:
-            why = WRAPPED.sub("", str(error)).strip().rstrip(".")
-            raise LookUpError(
-                f"{reference} cannot be promoted: {why}; run `pulumi up` on the stack that builds "
-                "it, or correct images.promote"
-            ) from None
+            raise LookUpError(WRAPPED.sub("", str(error)).strip().rstrip(".")) from None
         digest: str = found.sha256_digest
         return digest
 
@@ -212,7 +211,15 @@ class PromotedImages(pulumi.ComponentResource):
 
 
 class LookUpError(Exception):
-    """An image that is not where it should be; the message is for a person."""
+    """Why a tag names no digest, in the words of the plug-in."""
+
+
+def sentence(why: str, references: list[str]) -> str:
+    """What a person reads of images that cannot be had for one and the same reason."""
+    return (
+        f"{', '.join(references)} cannot be promoted: {why}; see that the registry answers and "
+        "that the stack which builds has been applied, or correct images.promote"
+    )
 
 
 def references(built: Mapping[str, BuiltImage]) -> dict[str, pulumi.Output[str]]:

@@ -135,7 +135,9 @@ def platform(stack: Callable[[str], Stack], registry: Registry) -> Stack:
 def test_a_promotion_takes_the_digest_of_the_index_and_a_preview_says_which(
     platform: Stack, registry: Registry, bin_dir: Path
 ) -> None:
-    digests = {image: registry.push(image, "2026.11.0", "first") for image in ("hub", "proxy")}
+    digests = {
+        image: registry.push(image, "2026.11.0", "first") for image in ("base", "hub", "proxy")
+    }
     preview = platform("preview", "--diff")
     for image, digest in digests.items():
         reference = f"{registry.host}/mlhub/{image}:2026.11.0@{digest}"
@@ -151,7 +153,8 @@ def test_a_promotion_takes_the_digest_of_the_index_and_a_preview_says_which(
 
 
 def test_a_tag_that_moved_is_a_change(platform: Stack, registry: Registry) -> None:
-    registry.push("proxy", "2026.11.0", "first")
+    for image in ("base", "proxy"):
+        registry.push(image, "2026.11.0", "first")
     before = registry.push("hub", "2026.11.0", "first")
     platform.up()
     after = registry.push("hub", "2026.11.0", "second")
@@ -167,8 +170,9 @@ def test_every_missing_image_is_one_sentence(platform: Stack, registry: Registry
     for image in ("hub", "proxy"):
         name = f"{registry.host}/mlhub/{image}:2026.11.0"
         assert (
-            f"{name} cannot be promoted: {name} is not in the registry http://{registry.host}; run "
-            "`pulumi up` on the stack that builds it, or correct images.promote" in refusal
+            f"{name} cannot be promoted: {name} is not in the registry http://{registry.host}; see "
+            "that the registry answers and that the stack which builds has been applied, or "
+            "correct images.promote" in refusal
         )
     assert "Traceback" not in refusal
 
@@ -190,7 +194,8 @@ def test_a_wrong_password_is_not_repeated(platform: Stack, registry: Registry) -
 
 def test_images_and_api_of_one_harbor_have_one_address(platform: Stack, registry: Registry) -> None:
     digest = registry.push("hub", "2026.11.0", "first")
-    registry.push("proxy", "2026.11.0", "first")
+    for image in ("base", "proxy"):
+        registry.push(image, "2026.11.0", "first")
     with serving("admin", PASSWORD) as harbor:
         harbor.registry = f"http://{registry.host}"
         host = harbor.url.removeprefix("http://")
