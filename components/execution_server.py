@@ -56,7 +56,7 @@ def hub_values(namespace: str) -> dict[str, Any]:
                 "scopes": ["users:activity!user", "access:servers!server", SCOPE],
             },
         },
-        "config": {"ConfigurableHTTPProxy": {"extra_routes": {f"{names.EXECUTION_PATH}/": target}}},
+        "config": {"Proxy": {"extra_routes": {f"{names.EXECUTION_PATH}/": target}}},
     }
 
 

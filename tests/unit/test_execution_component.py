@@ -188,7 +188,7 @@ def test_a_profile_that_a_run_could_not_follow_is_refused_by_name():
 def test_the_hub_is_told_of_a_service_that_it_never_waits_for():
     told = execution_server.hub_values("jupyterhub")
     assert "url" not in told["services"]["execution"]
-    routes = told["config"]["ConfigurableHTTPProxy"]["extra_routes"]
+    routes = told["config"]["Proxy"]["extra_routes"]
     assert routes == {"/services/execution/": "http://execution.jupyterhub.svc.cluster.local:8002"}
     assert told["loadRoles"]["execution"]["scopes"] == ["custom:mlhub:admission"]
     json.dumps(told)

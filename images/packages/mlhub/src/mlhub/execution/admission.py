@@ -61,8 +61,8 @@ class HubAdmission:
     """`POST /hub/api/mlhub/admission`, with the service's own Hub token."""
 
     def __init__(self, api_url: str, token: str):
+        self._url = f"{api_url}/mlhub/admission"
         self._client = httpx.AsyncClient(
-            base_url=f"{api_url}/mlhub/admission",
             headers={"Authorization": f"token {token}"},
             timeout=10,
             trust_env=False,
@@ -81,7 +81,7 @@ class HubAdmission:
             "seconds": RESERVED_SECONDS,
         }
         try:
-            answer = await self._client.post("", json=asked)
+            answer = await self._client.post(self._url, json=asked)
             body = answer.json()
             if answer.status_code in (403, 429) and body.get("admitted") is False:
                 return Decision(False, body["sentence"], answer.status_code, body)
@@ -98,6 +98,6 @@ class HubAdmission:
 
     async def release(self, reservation: str) -> None:
         try:
-            await self._client.delete(f"/{reservation}")
+            await self._client.delete(f"{self._url}/{reservation}")
         except httpx.HTTPError:
             return
