@@ -64,7 +64,7 @@ config:
       memory: {{limit: 8G, guarantee: 2G}}
       gpu: 0
   mlhub:quotas:
-    # All servers together, and those of one person.
+    # All servers together; how many one person has at once, and how large each may be.
     namespace: {{cpu: 64, memory: 256Gi, gpu: 0, storage: 2Ti, pods: 100}}
     user: {{servers: 3, cpu: 16, memory: 64Gi, gpu: 0}}
   mlhub:network:

@@ -177,7 +177,7 @@ def _places(nodes: Sequence[GpuNode], free: Mapping[str, int]) -> dict[str, Prof
     }
     found = {"node": ("Node", "Any node", "node", places)}
     if kinds:
-        found["gpu_type"] = ("GPU", "Any GPU", "gpu_type", kinds)
+        found["gpu_type"] = ("Kind of GPU", "Any GPU", "gpu_type", kinds)
     return {
         key: {
             "display_name": title,
