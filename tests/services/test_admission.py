@@ -1,5 +1,6 @@
 """One decision for every route: the arithmetic, the sentences, the promises, the hours."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -170,6 +171,25 @@ def test_a_promise_that_nobody_uses_ends():
     assert not book.admit(ask(), 60).admitted
     now[0] = 60
     assert book.admit(ask(), 60).admitted
+
+
+def test_one_name_is_promised_once_and_a_run_never_instead_of_one_that_runs():
+    book, pods, _ = ledger()
+    run = replace(ask("alice/run/r"), again=False)
+    first = book.admit(run, 60).reservation
+    assert book.admit(run, 60).reservation != first
+    assert len(book.held()) == 1
+    for n in range(3):
+        pods[f"u{n}"] = replace(holding("alice/run/r"), uid=f"u{n}")
+    assert not book.admit(run, 60).admitted, "three pods of its name run already"
+    assert book.admit(ask("alice/run/r"), 60).admitted, "a server's pod would end for it"
+
+
+def test_a_promise_is_not_lost_when_it_cannot_be_renewed():
+    book, *_ = ledger()
+    key = book.admit(ask("alice/0"), 60).reservation
+    assert not book.admit(ask("alice/0", cpu=17), 60, key).admitted
+    assert [h.name for h in book.held()] == ["alice/0"]
 
 
 def test_a_promise_is_renewed_by_its_id_and_released():

@@ -241,7 +241,14 @@ async def test_a_profile_without_a_limit_is_refused_where_there_is_one(start_hub
 
 
 async def test_GPU_hours_that_are_used_up_refuse_GPU_servers_alone(hub, alice, kubernetes):
+    labels = {"nvidia.com/gpu.present": "true"}
+    status = {
+        "allocatable": {"nvidia.com/gpu": "4"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+    kubernetes.put("nodes", {"metadata": {"name": "node-a", "labels": labels}, "status": status})
     kubernetes.put("pods", pod("alice/old", "server", **{"nvidia.com/gpu": "1"}))
+    await until(lambda: hub.app.authenticator.office.nodes.items)
     desk = hub.app.authenticator.office.desk
     await until(lambda: desk.pods.items)
     desk.count_hours()

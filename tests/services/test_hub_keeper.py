@@ -116,6 +116,16 @@ async def test_T3_a_server_that_reports_nothing_is_no_way_to_stay(
     await until(lambda: audited("server.stop"))
 
 
+async def test_nobody_else_is_asked_about_while_keycloak_is_silent(hub, alice, keycloak):
+    await ready(hub, alice)
+    user = hub.user("alice")
+    user._auth_refreshed -= 2.1
+    keycloak.silent = 500
+    assert not await hub.app.authenticator.ask_about(user)
+    keycloak.silent = 0
+    assert await hub.app.authenticator.ask_about(user)
+
+
 @pytest.mark.parametrize("cause", ["silent", "over"])
 async def test_T3_servers_go_on_when_keycloak_is_silent_or_the_session_there_is_over(
     hub, alice, keycloak, kubernetes, cause
@@ -148,12 +158,16 @@ async def test_V4_an_idle_server_is_culled_by_its_profiles_limit(hub, alice, kub
 
 
 async def test_the_trail_tells_who_logged_in_asked_started_and_stopped(
-    hub, audited, alice, keycloak
+    hub, audited, alice, keycloak, kubernetes
 ):
     async with hub.browser() as stranger:
         keycloak.at_the_browser = "mallory"
         await stranger.get("/hub/oauth_login")
     await start(alice, profile="huge")
+    kubernetes.refuse = lambda kind, item: "exceeded quota: x" if kind == "pods" else None
+    hub.wait_for_refusals(30)
+    await start(alice)
+    kubernetes.refuse = lambda kind, item: None
     await ready(hub, alice)
     xsrf = next(cookie for cookie in alice.cookie_jar if cookie.key == "_xsrf").value
     await alice.delete("/hub/api/users/alice/server", headers={"X-XSRFToken": xsrf})
@@ -165,10 +179,13 @@ async def test_the_trail_tells_who_logged_in_asked_started_and_stopped(
         ("login", "mallory", "refused"),
         ("server.ask", "alice", "refused"),
         ("server.ask", "alice", "admitted"),
+        ("server.start", "alice", "failed"),
+        ("server.ask", "alice", "admitted"),
         ("server.start", "alice", "started"),
         ("server.stop", "alice", "stopped"),
         ("logout", "alice", "done"),
     ]
+    assert "exceeded quota" in audited("server.start")[0]["why"]
     assert audited("server.stop")[0]["by"] == "alice"
     assert "no profile named 'huge'" in audited("server.ask")[0]["why"]
 

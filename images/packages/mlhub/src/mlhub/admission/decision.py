@@ -17,13 +17,15 @@ ADMITTED, TOO_LARGE, NO_ROOM = 200, 403, 429
 
 @dataclass(frozen=True)
 class Ask:
-    """Somebody wants a server or a run. `name` replaces a holding of the same name."""
+    """Somebody wants a server or a run."""
 
     name: str
     owner: str
     size: Size
     charges: frozenset[Charge]
     profile: str = ""
+    again: bool = True
+    """Whether a pod of the same name ends for it, as a server's does when it starts again."""
 
     def amounts(self) -> dict[str, float]:
         return {"servers": 1, **self.size.plain()}
@@ -82,11 +84,8 @@ class Answer:
 
 
 def decide(ask: Ask, held: Collection[Holding], quotas: Quotas, hours: Hours) -> Answer:
-    """The answer to `ask` while `held` is held; it changes nothing.
-
-    What a server of the asked name already holds does not count against it.
-    """
-    others = [holding for holding in held if holding.name != ask.name]
+    """The answer to `ask` while `held` is held; it changes nothing."""
+    others = [holding for holding in held if not (ask.again and holding.name == ask.name)]
     return judge(ask, tuple(accounts(ask.charges, others, quotas, hours)), quotas)
 
 

@@ -52,18 +52,22 @@ class Ledger:
         return [*pods, *(kept.holding for kept in self._reserved.values())]
 
     def ask(self, ask: Ask) -> Answer:
-        """The answer as things are, without a promise."""
-        return decide(ask, self.held(), self.quotas, self.hours())
+        """The answer as things are, without a promise; an earlier one to its name does not count."""
+        held = [holding for holding in self.held() if holding.uid or holding.name != ask.name]
+        return decide(ask, held, self.quotas, self.hours())
 
     def admit(self, ask: Ask, seconds: float, reservation: str = "") -> Answer:
-        """The answer, and with a yes a promise for `seconds`; an own `reservation` is renewed."""
-        if reservation in self._reserved:
-            kept = self._reserved.pop(reservation)
-            ask = replace(ask, name=kept.holding.name)
+        """The answer, and with a yes a promise for `seconds`.
+
+        It replaces an earlier promise to the same name, and has the id of an earlier `reservation`
+        where one is given, even of the time before the hub's restart.
+        """
         answer = self.ask(ask)
         if not answer.admitted:
             return answer
-        # Of what a label takes; kept for the run that renews after the hub's restart.
+        for key, kept in list(self._reserved.items()):
+            if kept.holding.name == ask.name:
+                del self._reserved[key]
         key = reservation or secrets.token_hex(8)
         holding = Holding(
             ask.name, ask.owner, ask.size, ask.charges, reservation=key, profile=ask.profile

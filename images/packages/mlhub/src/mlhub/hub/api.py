@@ -86,6 +86,7 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
             given.user,
             Size(given.cpu, int(quantity(given.memory)), given.gpu),
             self.desk.charges(given.user, groups, given.workspace or ""),
+            again=False,
         )
         try:
             answer = await self.desk.admit(

@@ -236,14 +236,15 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             self.office.keeper.turn_out(user.name, ended)
         return auth_model if auth_model and not ended else False
 
-    async def ask_about(self, user: User) -> None:
-        """Refresh somebody without a request of theirs, and keep what Keycloak says."""
+    async def ask_about(self, user: User) -> bool:
+        """Refresh somebody without a request of theirs; False when Keycloak does not answer."""
         model = await self.refresh_user(user)
         user._auth_refreshed = time.monotonic()
         if isinstance(model, dict):
             user.admin = model["admin"]
             user.sync_groups(model["groups"])
             await user.save_auth_state(model["auth_state"])
+        return user.name not in self._unconfirmed
 
     def _why_it_ends(self, name: str, auth_model: dict[str, Any] | None) -> str | None:
         if auth_model is None:

@@ -88,8 +88,12 @@ class Keeper:
         oldest = time.monotonic() - 2 * self._settings.identity.refresh_seconds
         for user in list(self._app.users.values()):
             asked = user._auth_refreshed
-            if any(s.ready for s in user.spawners.values()) and not (asked and asked > oldest):
-                await self._app.authenticator.ask_about(user)
+            if not any(spawner.ready for spawner in user.spawners.values()):
+                continue
+            if asked and asked > oldest:
+                continue
+            if not await self._app.authenticator.ask_about(user):
+                return
 
     async def _stop_servers(self) -> None:
         due = list(self._due(datetime.now(UTC).replace(tzinfo=None)))

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -244,6 +245,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
             start.cancel()
             watch.cancel()
             if self._held and not started:
+                why = getattr(sys.exception(), "jupyterhub_message", "It did not start in time.")
+                self._note("server.start", "failed", why=why)
                 self.authenticator.office.desk.ledger.release(self._held.reservation)
 
     async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:

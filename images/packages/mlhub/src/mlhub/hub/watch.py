@@ -83,13 +83,7 @@ class Watch(Generic[T]):
                 if silent:
                     self._log.info("Kubernetes tells about %s again", self.what)
                 silent = False
-                await self._follow(version)
-            except asyncio.CancelledError:
-                raise
             except Exception as error:
-                gone = isinstance(error, client.ApiException) and error.status == 410
-                if gone or isinstance(error, TimeoutError):
-                    continue
                 if not silent:
                     # Without the headers and the body that the client's own text has.
                     said = getattr(error, "reason", None) or error
@@ -99,6 +93,13 @@ class Watch(Generic[T]):
                 self.loaded.clear()
                 self.tried.set()
                 await asyncio.sleep(RETRY_SECONDS)
+                continue
+            try:
+                await self._follow(version)
+            except Exception as error:
+                # A connection that was cut, a version too old to follow: listed anew, all is well.
+                self._log.debug("The watch of %s ended: %r", self.what, error)
+                await asyncio.sleep(1)
 
     async def _follow(self, version: str) -> None:
         """Apply changes until the watch ends."""
