@@ -52,7 +52,7 @@ class Ledger:
         return [*pods, *(kept.holding for kept in self._reserved.values())]
 
     def ask(self, ask: Ask) -> Answer:
-        """The answer as things are, without a promise; an earlier one to its name does not count."""
+        """The answer as things are; an earlier promise to its name does not count."""
         held = [holding for holding in self.held() if holding.uid or holding.name != ask.name]
         return decide(ask, held, self.quotas, self.hours())
 
