@@ -41,19 +41,20 @@ class Identity(pulumi.ComponentResource):
 
     client_secret: pulumi.Output[str] | None
     """None where the stack names a Secret of its own, for a client that others manage."""
+    realm_id: pulumi.Output[str]
 
     def __init__(self, name: str, args: IdentityArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:identity:Identity", name, {}, opts)
         self._child = pulumi.ResourceOptions(parent=self)
 
-        realm_id = self._realm(args.config)
+        self.realm_id = realm_id = self._realm(args.config)
         groups = self._groups(realm_id, args.config.access_groups)
         self.client_secret = None
         if args.config.existing_secret is None:
             self.client_secret = self._client(realm_id, args.hub_url)
         if args.config.demo_users:
             self._demo_users(realm_id, args, groups)
-        self.register_outputs({"client_secret": self.client_secret})
+        self.register_outputs({"client_secret": self.client_secret, "realm_id": realm_id})
 
     def _realm(self, config: IdentityConfig) -> pulumi.Output[str]:
         """The realm, whose id for Keycloak's API is its name; that of others is left as it is."""
