@@ -3,6 +3,8 @@
 Here and nowhere else: a name that two components spell for themselves is one that some day differs.
 """
 
+from urllib.parse import urlsplit
+
 EMBEDDED_KUBECONFIG = ".mlhub/cluster/kubeconfig"
 EMBEDDED_CONTEXT = "mlhub-local"
 """The node that `make up` brings up, where a stack names no context."""
@@ -84,6 +86,12 @@ def address(host: str, port: int) -> str:
 def in_cluster(service: str, namespace: str) -> str:
     """The Service's name as every pod of the cluster resolves it."""
     return f"{service}.{namespace}.svc.cluster.local"
+
+
+def namespace_of(url: str) -> str | None:
+    """The namespace of a Service's address, such as `http://s3.seaweedfs.svc:8333`."""
+    parts = (urlsplit(url).hostname or "").split(".")
+    return parts[1] if parts[2:3] == ["svc"] else None
 
 
 def callback_url(hub_url: str) -> str:

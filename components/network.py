@@ -1,11 +1,12 @@
-"""Who may talk to whom in the foundation.
+"""Who may talk to whom in the foundation, and with MLflow.
 
 Policies name pods and their ports, never Services. The hub's chart brings those of the hub, the
 proxy and the user pods.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -37,22 +38,51 @@ def dns() -> k8s.networking.v1.NetworkPolicyEgressRuleArgsDict:
     return {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
 
 
+def object_storage(
+    endpoint: str, cidrs: Sequence[str]
+) -> k8s.networking.v1.NetworkPolicyEgressRuleArgsDict:
+    """To an S3 service by its addresses or, where none are given, to its namespace."""
+    address = urlsplit(endpoint)
+    port = address.port or {"http": 80, "https": 443}[address.scheme]
+    peers: list[k8s.networking.v1.NetworkPolicyPeerArgsDict] = [
+        {"ip_block": {"cidr": cidr}} for cidr in cidrs
+    ]
+    space = names.namespace_of(endpoint)
+    if not peers and space is not None:
+        peers = [{"namespace_selector": {"match_labels": {"kubernetes.io/metadata.name": space}}}]
+    if not peers:
+        raise ValueError(f"{endpoint} is outside the cluster and none of its addresses are given")
+    return {"to": peers, "ports": [tcp(port)]}
+
+
+@dataclass(frozen=True)
+class MlflowNetwork:
+    namespace: pulumi.Input[str]
+    s3_endpoint: str
+    s3_cidrs: Sequence[str]
+    """Empty for an endpoint in the cluster."""
+
+
 @dataclass(frozen=True)
 class NetworkArgs:
     hub_namespace: pulumi.Input[str]
     foundation_namespace: pulumi.Input[str]
     keycloak: bool
     """Whether it is in the foundation."""
+    mlflow: MlflowNetwork | None = None
 
 
 class Network(pulumi.ComponentResource):
-    """The policies of Postgres, and of Keycloak where it is ours."""
+    """The policies of Postgres, of Keycloak where it is ours, and of MLflow."""
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:network:Network", name, {}, opts)
         self._child = pulumi.ResourceOptions(parent=self)
 
         keycloak, postgres = names.selector(names.KEYCLOAK), names.selector(names.POSTGRES)
+        clients = [pods(keycloak), pods(HUB_PODS, args.hub_namespace)]
+        if args.mlflow is not None:
+            clients.append(pods(names.selector(names.MLFLOW), args.mlflow.namespace))
         self._policy(
             names.POSTGRES,
             args.foundation_namespace,
@@ -61,7 +91,7 @@ class Network(pulumi.ComponentResource):
                 "policy_types": ["Ingress", "Egress"],
                 "ingress": [
                     {
-                        "from_": [pods(keycloak), pods(HUB_PODS, args.hub_namespace)],
+                        "from_": clients,
                         "ports": [tcp(names.POSTGRES_PORT)],
                     }
                 ],
@@ -69,6 +99,8 @@ class Network(pulumi.ComponentResource):
         )
         if args.keycloak:
             self._keycloak(args.foundation_namespace, keycloak, postgres)
+        if args.mlflow is not None:
+            self._mlflow(args, args.mlflow)
         self.register_outputs({})
 
     def _keycloak(
@@ -87,6 +119,27 @@ class Network(pulumi.ComponentResource):
                 "ingress": [{"ports": [tcp(names.KEYCLOAK_PORT)]}],
                 "egress": [
                     {"to": [pods(postgres)], "ports": [tcp(names.POSTGRES_PORT)]},
+                    dns(),
+                ],
+            },
+        )
+
+    def _mlflow(self, args: NetworkArgs, mlflow: MlflowNetwork) -> None:
+        postgres = pods(names.selector(names.POSTGRES), args.foundation_namespace)
+        self._policy(
+            names.MLFLOW,
+            mlflow.namespace,
+            {
+                "pod_selector": {"match_labels": names.selector(names.MLFLOW)},
+                "policy_types": ["Ingress", "Egress"],
+                # Servers, jobs and the hub; who they are is for their tokens to say.
+                "ingress": [
+                    {"from_": [pods({}, args.hub_namespace)], "ports": [tcp(names.MLFLOW_PORT)]}
+                ],
+                "egress": [
+                    {"to": [postgres], "ports": [tcp(names.POSTGRES_PORT)]},
+                    {"to": [pods(HUB_PODS, args.hub_namespace)], "ports": [tcp(names.HUB_PORT)]},
+                    object_storage(mlflow.s3_endpoint, mlflow.s3_cidrs),
                     dns(),
                 ],
             },

@@ -10,6 +10,7 @@ import pulumi_random as random
 
 from components import names
 from components.config import Cluster, Harbor, StackFile
+from components.discovery import Discovery, DiscoveryArgs
 from components.foundation import Foundation, FoundationArgs
 from components.identity import Identity, IdentityArgs
 from components.images import (
@@ -20,13 +21,17 @@ from components.images import (
     docker_provider,
 )
 from components.jupyterhub import JupyterHub, JupyterHubArgs
+from components.mlflow import Mlflow, MlflowArgs
+from components.mlflow_server import Artifacts, tracking_uri
 from components.namespace import Namespace, NamespaceArgs
-from components.network import Network, NetworkArgs
+from components.network import MlflowNetwork, Network, NetworkArgs
 from components.nodes import Nodes, NodesArgs
 from components.quotas import Quotas, QuotasArgs
 from components.registry import Login, Registry, RegistryArgs, harbor_provider
 from components.storage import Storage, StorageArgs
-from components.values import hub_values
+from components.values import BuiltImage, hub_values, pull_secrets
+from components.volumes import Volumes, VolumesArgs
+from components.workspaces import Workspaces, WorkspacesArgs
 
 
 def wanted_images(stack: StackFile) -> list[str]:
@@ -34,6 +39,8 @@ def wanted_images(stack: StackFile) -> list[str]:
     ours = ["hub", "proxy", names.POSTGRES]
     if stack.foundation.keycloak is not None:
         ours.append(names.KEYCLOAK)
+    if stack.mlflow is not None:
+        ours.append(names.MLFLOW)
     return [*ours, *stack.user_images]
 
 
@@ -147,6 +154,98 @@ def images_of(stack: StackFile, registry: Registry | None) -> Images | PromotedI
     )
 
 
+def mlflow_network(stack: StackFile) -> MlflowNetwork | None:
+    if stack.mlflow is None:
+        return None
+    return MlflowNetwork(
+        namespace=stack.mlflow.namespace,
+        s3_endpoint=stack.mlflow.artifacts.endpoint,
+        s3_cidrs=stack.network.s3,
+    )
+
+
+def mlflow_of(
+    stack: StackFile,
+    spaces: Mapping[str, Namespace],
+    foundation: Foundation,
+    built: Mapping[str, BuiltImage],
+    providers: list[pulumi.ProviderResource],
+) -> list[Mlflow]:
+    """MLflow, where the stack has one."""
+    if stack.mlflow is None:
+        return []
+    artifacts = stack.mlflow.artifacts
+    args = MlflowArgs(
+        namespace=stack.mlflow.namespace,
+        hub_namespace=stack.hub.namespace,
+        postgres_namespace=stack.foundation.namespace,
+        artifacts=Artifacts(endpoint=artifacts.endpoint, bucket=artifacts.bucket),
+        s3_access_key=artifacts.access_key,
+        s3_secret_key=pulumi.Config().require_secret("s3_secret_key"),
+        database_password=foundation.database_passwords[names.MLFLOW_DATABASE],
+        image=built[names.MLFLOW].reference,
+        pull_secrets=pull_secrets(stack),
+        after=[spaces["mlflow"], foundation],
+    )
+    return [Mlflow("mlflow", args, pulumi.ResourceOptions(providers=providers))]
+
+
+def volumes_of(
+    stack: StackFile,
+    hub_space: Namespace,
+    storage: Storage,
+    built: Mapping[str, BuiltImage],
+    providers: list[pulumi.ProviderResource],
+) -> list[Volumes]:
+    """What every server mounts, where there is any."""
+    if not stack.storage.volumes:
+        return []
+    args = VolumesArgs(
+        namespace=stack.hub.namespace,
+        volumes=stack.storage.volumes,
+        provisioner=stack.storage.provisioner,
+        parameters=stack.storage.parameters,
+        class_name=storage.class_name,
+        image=built["hub"].reference,
+        pull_secrets=pull_secrets(stack),
+        after=[hub_space],
+    )
+    return [Volumes("volumes", args, pulumi.ResourceOptions(providers=providers))]
+
+
+def workspaces_of(
+    stack: StackFile,
+    hub_space: Namespace,
+    storage: Storage,
+    identity: Identity,
+    providers: list[pulumi.ProviderResource],
+) -> list[Workspaces]:
+    """The teams' workspaces, where there are any."""
+    if not stack.workspaces:
+        return []
+    args = WorkspacesArgs(
+        workspaces=stack.workspaces,
+        realm_id=identity.realm_id,
+        namespace=hub_space.name,
+        class_name=storage.class_name,
+        provisioner=stack.storage.provisioner,
+    )
+    return [Workspaces("workspaces", args, pulumi.ResourceOptions(providers=providers))]
+
+
+def discovery_of(
+    stack: StackFile, hub_space: Namespace, providers: list[pulumi.ProviderResource]
+) -> Discovery:
+    mlflow = stack.mlflow
+    args = DiscoveryArgs(
+        namespace=stack.hub.namespace,
+        hub_url=stack.hub_url,
+        mlflow_uri=tracking_uri(mlflow.namespace) if mlflow is not None else None,
+        after=(hub_space,),
+    )
+    return Discovery("discovery", args, pulumi.ResourceOptions(providers=providers))
+
+
 class Platform:
     """Every component of a stack, wired."""
 
@@ -171,16 +270,19 @@ class Platform:
             ),
             pulumi.ResourceOptions(providers=[kubernetes]),
         )
+        wanted_spaces = {
+            "jupyterhub": stack.hub.namespace,
+            "foundation": stack.foundation.namespace,
+        }
+        if stack.mlflow is not None:
+            wanted_spaces["mlflow"] = stack.mlflow.namespace
         spaces = {
             name: Namespace(
                 name,
                 NamespaceArgs(namespace=namespace, labels=names.labels(name)),
                 pulumi.ResourceOptions(providers=[kubernetes]),
             )
-            for name, namespace in [
-                ("jupyterhub", stack.hub.namespace),
-                ("foundation", stack.foundation.namespace),
-            ]
+            for name, namespace in wanted_spaces.items()
         }
         registry = None
         if (harbor := stack.registry.harbor) is not None:
@@ -194,6 +296,7 @@ class Platform:
                 hub_namespace=hub_space,
                 foundation_namespace=foundation_space,
                 keycloak=stack.foundation.keycloak is not None,
+                mlflow=mlflow_network(stack),
             ),
             pulumi.ResourceOptions(providers=[kubernetes]),
         )
@@ -224,7 +327,10 @@ class Platform:
             FoundationArgs(
                 config=stack.foundation,
                 namespace=foundation_space,
-                databases=[names.HUB_DATABASE],
+                databases=[
+                    names.HUB_DATABASE,
+                    *([names.MLFLOW_DATABASE] if stack.mlflow is not None else []),
+                ],
                 keycloak_url=self.keycloak_url,
                 storage_class=storage.class_name,
                 postgres_image=built[names.POSTGRES].reference,
@@ -244,6 +350,13 @@ class Platform:
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator, realms]),
         )
+        place = spaces["jupyterhub"]
+        rooms = [
+            *volumes_of(stack, place, storage, built, [kubernetes]),
+            *workspaces_of(stack, place, storage, identity, [kubernetes, realms]),
+            *mlflow_of(stack, spaces, foundation, built, [kubernetes, generator]),
+            discovery_of(stack, place, [kubernetes]),
+        ]
         hub = JupyterHub(
             "jupyterhub",
             JupyterHubArgs(
@@ -262,6 +375,7 @@ class Platform:
                     foundation,
                     identity,
                     *([nodes] if nodes else []),
+                    *rooms,
                 ],
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator]),

@@ -1,6 +1,6 @@
 """What the pods that the program makes have in common: no privilege, no view of the cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pulumi_kubernetes as k8s
 
@@ -37,12 +37,15 @@ def from_secret(name: str, secret_name: str, key: str) -> k8s.core.v1.EnvVarArgs
 
 
 def pod(
-    container: k8s.core.v1.ContainerArgsDict, volumes: list[k8s.core.v1.VolumeArgsDict]
+    container: k8s.core.v1.ContainerArgsDict,
+    volumes: list[k8s.core.v1.VolumeArgsDict],
+    pull_secrets: Sequence[str] = (),
 ) -> k8s.core.v1.PodSpecArgsDict:
     """A pod of one container that knows nothing of the cluster it is in."""
     return {
         "automount_service_account_token": False,
         "enable_service_links": False,
+        "image_pull_secrets": [{"name": name} for name in pull_secrets],
         "security_context": pod_security(),
         "termination_grace_period_seconds": 60,
         "containers": [container],

@@ -14,7 +14,9 @@ import pulumi
 
 from components import names
 from components.config import Hub, KeycloakServer, StackFile
+from components.mlflow_server import tracking_uri
 from components.profiles import hub_settings, profile_list
+from components.volume_specs import user_volumes
 
 ACTIVITY_SECONDS = 60
 """How often a server tells the hub that it is in use; well below any idle time-out."""
@@ -70,6 +72,7 @@ def hub_values(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
             "resources": resources(cpu=("100m", "1"), memory=("256Mi", "1Gi")),
             "networkPolicy": {
                 "enabled": True,
+                "ingress": hub_ingress(stack),
                 "egress": hub_egress(stack),
                 "egressAllowRules": DNS_ONLY,
             },
@@ -160,7 +163,7 @@ def singleuser(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
         "uid": 1000,
         "fsGid": 100,
         "allowPrivilegeEscalation": False,
-        "extraEnv": {"JUPYTERHUB_ACTIVITY_INTERVAL": str(ACTIVITY_SECONDS)},
+        "extraEnv": user_environment(stack),
         "storage": {
             "type": "dynamic",
             "capacity": stack.storage.home,
@@ -170,12 +173,14 @@ def singleuser(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
                 "pvcNameTemplate": "claim-{username}",
                 "volumeNameTemplate": "home",
             },
+            **user_volumes(stack.storage.volumes, stack.storage.scratch),
         },
         # The privileged container that this would add is what Pod Security refuses; the network
         # policy keeps the metadata address away from pods instead.
         "cloudMetadata": {"blockWithIptables": False, "ip": "169.254.169.254"},
         "networkPolicy": {
             "enabled": True,
+            "egress": user_egress(stack),
             "egressAllowRules": {**DNS_ONLY, "nonPrivateIPs": True},
         },
         "profileList": profile_list(
@@ -216,6 +221,33 @@ def hub_egress(stack: StackFile) -> list[dict[str, Any]]:
         keycloak = to_addresses(stack.network.keycloak, ports)
     postgres = to_pods(space, names.POSTGRES, names.POSTGRES_PORT)
     return [keycloak, postgres, to_addresses(stack.network.kubernetes_api, [443, 6443])]
+
+
+def hub_ingress(stack: StackFile) -> list[dict[str, Any]]:
+    """Who asks the Hub from other namespaces: MLflow, whose token a request bears."""
+    if stack.mlflow is None:
+        return []
+    peers = to_pods(stack.mlflow.namespace, names.MLFLOW, names.HUB_PORT)
+    return [{"from": peers["to"], "ports": peers["ports"]}]
+
+
+def user_egress(stack: StackFile) -> list[dict[str, Any]]:
+    """What servers talk to beyond the internet and the hub."""
+    if stack.mlflow is None:
+        return []
+    return [to_pods(stack.mlflow.namespace, names.MLFLOW, names.MLFLOW_PORT)]
+
+
+def user_environment(stack: StackFile) -> dict[str, str]:
+    """Variables of every server. An MLflow that is down costs a cell seconds, not minutes."""
+    environment = {"JUPYTERHUB_ACTIVITY_INTERVAL": str(ACTIVITY_SECONDS)}
+    if stack.mlflow is not None:
+        environment |= {
+            "MLFLOW_TRACKING_URI": tracking_uri(stack.mlflow.namespace),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+        }
+    return environment
 
 
 def to_pods(namespace: str, component: str, port: int) -> dict[str, Any]:

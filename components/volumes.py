@@ -29,8 +29,9 @@ class VolumesArgs:
     provisioner: str
     parameters: Mapping[str, str]
     class_name: pulumi.Input[str]
-    base_image: pulumi.Input[str]
-    """Of the job that makes folders; it needs no more than Python."""
+    image: pulumi.Input[str]
+    """Of the job that makes folders: any of ours, for all have Python."""
+    pull_secrets: Sequence[str] = ()
     after: Sequence[pulumi.Resource] = ()
 
 
@@ -135,7 +136,7 @@ class Volumes(pulumi.ComponentResource):
                     "spec": pod(
                         {
                             "name": "folders",
-                            "image": args.base_image,
+                            "image": args.image,
                             "command": [
                                 "python3",
                                 "-I",
@@ -160,6 +161,7 @@ class Volumes(pulumi.ComponentResource):
                             }
                             for number, v in enumerate(with_folders)
                         ],
+                        args.pull_secrets,
                     )
                     | {"restart_policy": "Never"},
                 },

@@ -84,7 +84,7 @@ def test_every_resource_belongs_to_a_component(local: Monitor):
 
 def test_every_component_has_a_token_of_ours_and_registers_its_outputs(local: Monitor):
     components = [r for r in local.registrations if not r.custom]
-    assert len(components) == 9
+    assert len(components) == 10
     for component in components:
         module, name = re.fullmatch(r"mlhub:(\w+):(\w+)", component.type).groups()
         assert module == name.lower()

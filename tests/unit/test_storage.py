@@ -14,7 +14,7 @@ from components import names, volume_specs
 from components.config import SharedVolume, Twin
 from components.storage import Storage, StorageArgs
 from components.volumes import Volumes, VolumesArgs
-from tests.unit.recorder import ROOT, Monitor, run
+from tests.unit.recorder import ROOT, Monitor, platform, run
 
 CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
 VOLUME = "kubernetes:core/v1:PersistentVolume"
@@ -49,7 +49,7 @@ def shared(*volumes: SharedVolume, provisioner: str = names.SEAWEEDFS_CSI, **par
                 provisioner=provisioner,
                 parameters=parameters,
                 class_name="jupyterhub-homes",
-                base_image="registry.example.com/mlhub/base@sha256:0",
+                image="registry.example.com/mlhub/base@sha256:0",
             ),
         )
     )
@@ -299,3 +299,24 @@ def test_T4_the_chart_takes_them_where_they_are():
 def test_folder_names_with_a_slash_are_folders_in_folders(folder):
     volume = DATASETS.model_copy(update={"folders": (folder,)})
     assert volume_specs.folder_paths([volume]) == [f"/volumes/datasets/{folder}"]
+
+
+# In the stacks
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
+def test_J4_the_stacks_mount_what_they_make_and_wait_for_it(stack: str):
+    monitor = platform(stack)
+    release = monitor.one("kubernetes:helm.sh/v3:Release", "jupyterhub")
+    storage = release.plain["values"]["singleuser"]["storage"]
+    mounted = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in storage["extraVolumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    here = [r for r in monitor.of_type(CLAIM) if r.plain["metadata"]["namespace"] == "jupyterhub"]
+    assert mounted == {
+        r.plain["metadata"]["name"] for r in here if r.name.startswith("jupyterhub.")
+    }
+    (job,) = monitor.of_type(JOB)
+    assert {job.urn, *(r.urn for r in here)} <= release.dependencies
