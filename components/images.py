@@ -17,11 +17,12 @@ from typing import Any
 import pulumi
 import pulumi_docker_build as docker_build
 
-from components import names
+from components import names, provenance
 from components.config import Build, Project, Promote
 from components.registry import Login
 from components.values import BuiltImage
 
+ROOT = Path(__file__).resolve().parent.parent
 CONTEXT = "images"
 BASE = "base"
 PROJECT = "project"
@@ -113,10 +114,12 @@ class Images(pulumi.ComponentResource):
         project: Project | None = None,
     ) -> BuiltImage:
         args, config = self._args, self._args.config
-        named = None
+        folder, named, labels, beside = image, None, {}, []
         if project is not None:
-            folder = project.requirements.rpartition("/")[0]
-            named = {"project": docker_build.ContextArgs(location=folder)}
+            lock = project.requirements.rpartition("/")[0]
+            folder, named = PROJECT, {"project": docker_build.ContextArgs(location=lock)}
+            labels, beside = {provenance.TITLE: f"mlhub {image}"}, [ROOT / lock]
+        labels |= provenance.labels(ROOT / CONTEXT / folder, config.tag, beside)
         repository = names.image(args.repository, image)
         trust = {} if self._trust is None else {"ca": pulumi.Output.secret(self._trust)}
         tags = [config.tag, args.in_use_tag] if args.in_use_tag else [config.tag]
@@ -124,7 +127,8 @@ class Images(pulumi.ComponentResource):
             image,
             builder={"name": config.builder},
             context=docker_build.BuildContextArgs(location=CONTEXT, named=named),
-            dockerfile={"location": f"{CONTEXT}/{PROJECT if project else image}/Dockerfile"},
+            dockerfile={"location": f"{CONTEXT}/{folder}/Dockerfile"},
+            labels=labels,
             build_args=build_args,
             secrets=trust,
             # Another machine's authorities are no reason to build again.
