@@ -205,7 +205,7 @@ def _about_places(stack: StackFile) -> Iterator[str]:
         )
     harbor = stack.registry.harbor
     host, _, project = stack.registry.repository.partition("/")
-    if harbor is not None and (host != harbor.url.partition("://")[2] or "/" in project):
+    if harbor is not None and (hostname(host) != hostname(harbor.url) or "/" in project):
         yield (
             f"registry.repository is {stack.registry.repository} and registry.harbor.url is "
             f"{harbor.url}; the same host and one project are required"
@@ -303,6 +303,11 @@ def _about_people(identity: Identity) -> Iterator[str]:
                     f"identity.demo_users[{number}].groups names {group}; "
                     f"one of identity.access_groups ({access}) is required"
                 )
+
+
+def hostname(address: str) -> str:
+    """The host of an address, without scheme and port."""
+    return address.rpartition("://")[2].partition(":")[0]
 
 
 def _doubles(key: str, values: Iterable[str]) -> Iterator[str]:

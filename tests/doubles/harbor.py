@@ -247,6 +247,9 @@ def handler(double: HarborDouble) -> type[BaseHTTPRequestHandler]:
             if self.path.startswith("/v2/") and double.registry:
                 self.pass_on(double.registry)
                 return
+            if self.path == f"{API}/ping":
+                self.say(200, "Pong")
+                return
             address = urlsplit(self.path)
             path = address.path.removeprefix(API)
             length = int(self.headers.get("Content-Length") or 0)
