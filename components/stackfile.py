@@ -216,6 +216,13 @@ def _about_places(stack: StackFile) -> Iterator[str]:
             f"images.promote.repository is {promote.repository} and registry.repository is "
             f"{stack.registry.repository}; the same registry is required"
         )
+    if stack.mlflow is not None and not stack.network.s3:
+        endpoint = stack.mlflow.artifacts.endpoint
+        if names.namespace_of(endpoint) is None:
+            yield (
+                f"network.s3 is empty and mlflow.artifacts.endpoint is {endpoint}, outside the "
+                "cluster; a list of its address ranges is required, or MLflow could not reach it"
+            )
     places = {
         "hub.namespace": stack.hub.namespace,
         "foundation.namespace": stack.foundation.namespace,

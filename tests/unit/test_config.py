@@ -304,6 +304,11 @@ def test_the_local_stack_is_right():
         ),
         (
             {"mlflow": mlflow()},
+            "network.s3 is empty and mlflow.artifacts.endpoint is https://s3.example.com, outside "
+            "the cluster; a list of its address ranges is required, or MLflow could not reach it",
+        ),
+        (
+            {"mlflow": mlflow()},
             "mlhub:s3_secret_key is missing, the secret of the S3 key mlflow; `pulumi config set "
             "--secret mlhub:s3_secret_key --stack local` asks for it",
         ),
