@@ -64,7 +64,7 @@ try:
         time.sleep(0.5)
     assert status("/docs") == 200
     assert status("/runs") == 401, "the service answers somebody without a token"
-    assert status("/runs", "a token") == 503, "the service does not ask the Hub"
+    assert status("/runs", "a-token") == 503, "the service does not ask the Hub"
 finally:
     service.terminate()
     service.wait(30)
