@@ -281,6 +281,16 @@ async def test_T5_neither_a_GPU_nor_a_node_leaks_to_the_next_start(hub, alice, k
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "0"
 
 
+async def test_T5_a_spawner_that_is_used_again_forgets_the_node(hub, alice, kubernetes):
+    kubernetes.put("nodes", node("node-a", 4))
+    await nodes_are(hub, 1)
+    spawner = hub.user("alice").spawner
+    for slug, name in (("node--node-a", "node-a"), ("standard", "")):
+        spawner.user_options = {"profile": slug}
+        await spawner.load_user_options()
+        assert spawner.node == name
+
+
 async def test_the_form_shows_what_is_out_of_reach_and_why_and_what_is_free(hub, alice, kubernetes):
     for name in ("node-a", "node-b"):
         kubernetes.put("nodes", node(name, 8))

@@ -30,6 +30,8 @@ NOTHING_OFFERED = (
     "No profile of this hub is for a group of yours. Ask your administrator which group you need."
 )
 
+CUT_SHORT = "It took too long, or was stopped before it ran."
+
 CULLERS = ("mlhub", "jupyterhub-idle-culler")
 """Who stops servers for their age or idleness: the hub itself and the charts' service."""
 
@@ -245,7 +247,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
             start.cancel()
             watch.cancel()
             if self._held and not started:
-                why = getattr(sys.exception(), "jupyterhub_message", "It did not start in time.")
+                why = getattr(sys.exception(), "jupyterhub_message", CUT_SHORT)
                 self._note("server.start", "failed", why=why)
                 self.authenticator.office.desk.ledger.release(self._held.reservation)
 
