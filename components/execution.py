@@ -33,7 +33,9 @@ RULES: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
 ]
 
 
-def service_pod(image: pulumi.Input[str]) -> k8s.core.v1.PodSpecArgsDict:
+def service_pod(
+    image: pulumi.Input[str], pull_secrets: Sequence[str] = ()
+) -> k8s.core.v1.PodSpecArgsDict:
     """The service's own pod; unlike any other of ours it has a token of the cluster's."""
     probe: k8s.core.v1.ProbeArgsDict = {
         "http_get": {"path": "/health", "port": names.EXECUTION_PORT},
@@ -43,6 +45,7 @@ def service_pod(image: pulumi.Input[str]) -> k8s.core.v1.PodSpecArgsDict:
         "service_account_name": names.EXECUTION,
         "automount_service_account_token": True,
         "enable_service_links": False,
+        "image_pull_secrets": [{"name": name} for name in pull_secrets],
         "security_context": pod_security(),
         "termination_grace_period_seconds": 30,
         "containers": [
@@ -88,6 +91,7 @@ class ExecutionArgs:
     settings: dict[str, Any]
     """`components.execution_server.settings`; the images in it may be outputs."""
     image: pulumi.Input[str]
+    pull_secrets: Sequence[str]
     database_password: pulumi.Input[str]
     kubernetes_api: Sequence[str]
     """Address ranges of the API server behind its Service."""
@@ -128,7 +132,7 @@ class Execution(pulumi.ComponentResource):
             "mlhub/settings": settings.apply(
                 lambda text: hashlib.sha256(text.encode()).hexdigest()
             ),
-            "mlhub/secrets": fingerprint(self.hub_token, password),
+            names.FINGERPRINT: fingerprint(self.hub_token, password),
         }
         k8s.core.v1.Service(
             names.EXECUTION,
@@ -150,7 +154,7 @@ class Execution(pulumi.ComponentResource):
                         "labels": {**names.labels(names.EXECUTION), **HUB_ACCESS},
                         "annotations": marks,
                     },
-                    "spec": service_pod(args.image),
+                    "spec": service_pod(args.image, args.pull_secrets),
                 },
             },
             opts=pulumi.ResourceOptions(

@@ -38,7 +38,9 @@ def keycloak_environment(namespace: str, public_url: str) -> list[k8s.core.v1.En
     ]
 
 
-def postgres_pod(image: pulumi.Input[str]) -> k8s.core.v1.PodSpecArgsDict:
+def postgres_pod(
+    image: pulumi.Input[str], pull_secrets: Sequence[str]
+) -> k8s.core.v1.PodSpecArgsDict:
     return pod(
         {
             "name": "postgres",
@@ -69,11 +71,14 @@ def postgres_pod(image: pulumi.Input[str]) -> k8s.core.v1.PodSpecArgsDict:
             {"name": "run", "empty_dir": {}},
             {"name": "tmp", "empty_dir": {}},
         ],
+        pull_secrets,
     )
 
 
 def keycloak_pod(
-    image: pulumi.Input[str], environment: list[k8s.core.v1.EnvVarArgsDict]
+    image: pulumi.Input[str],
+    environment: list[k8s.core.v1.EnvVarArgsDict],
+    pull_secrets: Sequence[str],
 ) -> k8s.core.v1.PodSpecArgsDict:
     def health(path: str) -> k8s.core.v1.HTTPGetActionArgsDict:
         return {"path": f"/health/{path}", "port": KEYCLOAK_MANAGEMENT_PORT}
@@ -115,6 +120,7 @@ def keycloak_pod(
             ],
         },
         [{"name": "data", "empty_dir": {}}, {"name": "tmp", "empty_dir": {}}],
+        pull_secrets,
     )
 
 
@@ -124,6 +130,7 @@ class FoundationArgs:
     namespace: pulumi.Input[str]
     databases: Sequence[str]
     """To be there beside Keycloak's; each is owned by a role of its name."""
+    pull_secrets: Sequence[str]
     storage_class: pulumi.Input[str]
     postgres_image: pulumi.Input[str]
     keycloak_image: pulumi.Input[str] | None
@@ -216,7 +223,7 @@ class Foundation(pulumi.ComponentResource):
                 "template": {
                     # It makes databases and sets passwords when it starts.
                     "metadata": _pod_metadata(names.POSTGRES, fingerprint(*words.values())),
-                    "spec": postgres_pod(args.postgres_image),
+                    "spec": postgres_pod(args.postgres_image, args.pull_secrets),
                 },
             },
             opts=_after(child, passwords, data),
@@ -258,7 +265,7 @@ class Foundation(pulumi.ComponentResource):
                 "selector": {"match_labels": names.selector(names.KEYCLOAK)},
                 "template": {
                     "metadata": _pod_metadata(names.KEYCLOAK, known),
-                    "spec": keycloak_pod(image, environment),
+                    "spec": keycloak_pod(image, environment, args.pull_secrets),
                 },
             },
             opts=opts,

@@ -84,6 +84,8 @@ class JupyterHubArgs:
     client_secret: pulumi.Output[str] | None
     """Of the hub's client in Keycloak; None where the Secret is there already."""
     database_password: pulumi.Output[str]
+    service_tokens: Mapping[str, pulumi.Output[str]]
+    """Of the Hub's services, by name."""
     after: Sequence[pulumi.Resource] = ()
     """Everything else of the stack: the hub starts when it is there, and is the first to go."""
 
@@ -138,4 +140,7 @@ class JupyterHub(pulumi.ComponentResource):
             PROXY_TOKEN: hex_key("hub-proxy-token", child),
             "hub.services.jupyterhub-idle-culler.apiToken": hex_key("hub-culler", child),
             "hub.db.password": args.database_password,
+        } | {
+            f"hub.services.{service}.apiToken": token
+            for service, token in args.service_tokens.items()
         }

@@ -1,16 +1,17 @@
 """Who is wired to whom. The one place where components meet."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pulumi
 import pulumi_docker_build as docker_build
-import pulumi_keycloak as keycloak
 import pulumi_kubernetes as k8s
 import pulumi_random as random
 
-from components import names
-from components.config import Cluster, Harbor, StackFile
+from components import execution_server, names
+from components.config import Harbor, StackFile
 from components.discovery import Discovery, DiscoveryArgs
+from components.execution import Execution, ExecutionArgs
 from components.foundation import Foundation, FoundationArgs
 from components.identity import Identity, IdentityArgs
 from components.images import (
@@ -24,12 +25,13 @@ from components.jupyterhub import JupyterHub, JupyterHubArgs
 from components.mlflow import Mlflow, MlflowArgs
 from components.mlflow_server import Artifacts, tracking_uri
 from components.namespace import Namespace, NamespaceArgs
-from components.network import MlflowNetwork, Network, NetworkArgs
+from components.network import MlflowNetwork, Network, NetworkArgs, pods, tcp
 from components.nodes import Nodes, NodesArgs
+from components.providers import keycloak_provider, kubernetes_provider
 from components.quotas import Quotas, QuotasArgs
 from components.registry import Login, Registry, RegistryArgs, harbor_provider
 from components.storage import Storage, StorageArgs
-from components.values import BuiltImage, hub_values, pull_secrets
+from components.values import BuiltImage, hub_values, port_of, pull_secrets, server_urls
 from components.volumes import Volumes, VolumesArgs
 from components.workspaces import Workspaces, WorkspacesArgs
 
@@ -41,56 +43,9 @@ def wanted_images(stack: StackFile) -> list[str]:
         ours.append(names.KEYCLOAK)
     if stack.mlflow is not None:
         ours.append(names.MLFLOW)
+    if stack.execution is not None:
+        ours.append(names.EXECUTION)
     return [*ours, *stack.user_images]
-
-
-def kubernetes_provider(cluster: Cluster) -> k8s.Provider:
-    """The cluster by its context; the identifier says that a moved kubeconfig is still the same.
-
-    Secrets change in place. Otherwise one is deleted and another made: pods that start in between
-    would fail, and after a kill in between there would be none.
-    """
-    if cluster.context is None:
-        return k8s.Provider(
-            "kubernetes",
-            kubeconfig=names.EMBEDDED_KUBECONFIG,
-            context=names.EMBEDDED_CONTEXT,
-            cluster_identifier=names.EMBEDDED_CONTEXT,
-            enable_secret_mutable=True,
-            enable_config_map_mutable=True,
-        )
-    return k8s.Provider(
-        "kubernetes",
-        context=cluster.context,
-        cluster_identifier=cluster.context,
-        enable_secret_mutable=True,
-        enable_config_map_mutable=True,
-    )
-
-
-def keycloak_provider(stack: StackFile, foundation: Foundation) -> keycloak.Provider:
-    """Keycloak by a client of the realm, or our own by its administrator."""
-    server = stack.identity.keycloak
-    if server is not None:
-        return keycloak.Provider(
-            "keycloak",
-            url=server.url,
-            realm=stack.identity.realm,
-            client_id=server.client_id,
-            client_secret=pulumi.Config().require_secret("keycloak_client_secret"),
-            initial_login=False,
-        )
-    return keycloak.Provider(
-        "keycloak",
-        url=stack.keycloak_url,
-        realm="master",
-        client_id="admin-cli",
-        username=foundation.admin_username,
-        password=foundation.admin_password,
-        # Nothing is asked of Keycloak before there is a Keycloak.
-        initial_login=False,
-        opts=pulumi.ResourceOptions(depends_on=[foundation]),
-    )
 
 
 def registry_of(
@@ -188,6 +143,60 @@ def mlflow_of(
         after=[spaces["mlflow"], foundation],
     )
     return [Mlflow("mlflow", args, pulumi.ResourceOptions(providers=providers))]
+
+
+def databases_of(stack: StackFile) -> list[str]:
+    """What the stack keeps in its Postgres, beside Keycloak's."""
+    mlflow = [names.MLFLOW_DATABASE] if stack.mlflow is not None else []
+    execution = [names.EXECUTION_DATABASE] if stack.execution is not None else []
+    return [names.HUB_DATABASE, *mlflow, *execution]
+
+
+def execution_of(
+    stack: StackFile,
+    spaces: Mapping[str, Namespace],
+    foundation: Foundation,
+    built: Mapping[str, BuiltImage],
+    *,
+    values: Mapping[str, Any],
+    providers: list[pulumi.ProviderResource],
+) -> Execution | None:
+    """The execution API, where the stack has one; `values` are the Release's."""
+    if stack.execution is None:
+        return None
+    args = ExecutionArgs(
+        namespace=spaces["jupyterhub"].name,
+        foundation_namespace=spaces["foundation"].name,
+        settings=execution_server.settings(stack, values),
+        image=built[names.EXECUTION].reference,
+        pull_secrets=pull_secrets(stack),
+        database_password=foundation.database_passwords[names.EXECUTION_DATABASE],
+        kubernetes_api=stack.network.kubernetes_api,
+        keycloak=keycloak_egress(stack),
+    )
+    opts = pulumi.ResourceOptions(providers=providers, depends_on=[foundation])
+    return Execution("execution", args, opts)
+
+
+def with_services(values: dict[str, Any], stack: StackFile) -> dict[str, Any]:
+    """The Release's values with what the hub is told of its services."""
+    if stack.execution is None:
+        return values
+    told = execution_server.hub_values(stack.hub.namespace)
+    hub = values["hub"]
+    return values | {"hub": hub | told | {"config": hub["config"] | told["config"]}}
+
+
+def keycloak_egress(stack: StackFile) -> k8s.networking.v1.NetworkPolicyEgressRuleArgsDict:
+    """The way to the realm's keys."""
+    server = stack.identity.keycloak
+    if server is None:
+        to = [pods(names.selector(names.KEYCLOAK), stack.foundation.namespace)]
+        return {"to": to, "ports": [tcp(names.KEYCLOAK_PORT)]}
+    return {
+        "to": [{"ip_block": {"cidr": cidr}} for cidr in stack.network.keycloak],
+        "ports": [tcp(port) for port in sorted({port_of(url) for url in server_urls(server)})],
+    }
 
 
 def volumes_of(
@@ -327,10 +336,8 @@ class Platform:
             FoundationArgs(
                 config=stack.foundation,
                 namespace=foundation_space,
-                databases=[
-                    names.HUB_DATABASE,
-                    *([names.MLFLOW_DATABASE] if stack.mlflow is not None else []),
-                ],
+                databases=databases_of(stack),
+                pull_secrets=pull_secrets(stack),
                 keycloak_url=self.keycloak_url,
                 storage_class=storage.class_name,
                 postgres_image=built[names.POSTGRES].reference,
@@ -338,7 +345,9 @@ class Platform:
                     built[names.KEYCLOAK].reference if names.KEYCLOAK in built else None
                 ),
             ),
-            pulumi.ResourceOptions(providers=[kubernetes, generator]),
+            pulumi.ResourceOptions(
+                providers=[kubernetes, generator], depends_on=[registry] if registry else []
+            ),
         )
         realms = keycloak_provider(stack, foundation)
         identity = Identity(
@@ -350,19 +359,25 @@ class Platform:
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator, realms]),
         )
+        values = with_services(hub_values(stack, built), stack)
+        execution = execution_of(
+            stack, spaces, foundation, built, values=values, providers=[kubernetes, generator]
+        )
         place = spaces["jupyterhub"]
         rooms = [
             *volumes_of(stack, place, storage, built, [kubernetes]),
             *workspaces_of(stack, place, storage, identity, [kubernetes, realms]),
             *mlflow_of(stack, spaces, foundation, built, [kubernetes, generator]),
             discovery_of(stack, place, [kubernetes]),
+            *([execution] if execution else []),
         ]
         hub = JupyterHub(
             "jupyterhub",
             JupyterHubArgs(
                 config=stack.hub,
                 namespace=hub_space,
-                values=hub_values(stack, built),
+                values=values,
+                service_tokens={names.EXECUTION: execution.hub_token} if execution else {},
                 client_secret=identity.client_secret,
                 database_password=foundation.database_passwords[names.HUB_DATABASE],
                 after=[

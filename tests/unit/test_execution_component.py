@@ -37,6 +37,7 @@ def deployed(stack: str) -> Monitor:
                 foundation_namespace=config.foundation.namespace,
                 settings=execution_server.settings(config, values(config)),
                 image="registry/execution:1@sha256:0",
+                pull_secrets=[],
                 database_password=pulumi.Output.secret("the-database-password"),
                 kubernetes_api=list(config.network.kubernetes_api),
                 keycloak={"to": [{"ip_block": {"cidr": "10.0.8.10/32"}}]},
