@@ -23,10 +23,13 @@ doctor: .venv/run.stamp ## what is missing on this machine, and what to do
 password: .venv/run.stamp ## print a demo user's password: make password USER=alice
 	@$(PYTHON) -m bootstrap password $(USER)
 
-preview: $(ENGINE) ## what `up` would change: make preview STACK=local
-	@mkdir -p .mlhub/stacks && cp stacks/Pulumi.$(STACK).yaml .mlhub/stacks/ # docs/engine.md says why
-	@eval "$$($(PYTHON) -m bootstrap env)" && pulumi preview --stack $(STACK) --diff --policy-pack policies \
-	  --config-file .mlhub/stacks/Pulumi.$(STACK).yaml
+# The local stack brings its own state and cluster; of another one they are yours.
+LOCAL_ENV = eval "$$($(PYTHON) -m bootstrap env)"
+THEIR_ENV = export PATH="$(CURDIR)/.mlhub/bin:$$PATH"
+
+preview: $(ENGINE) ## what would change, dangers first: make preview STACK=prod BASE=main
+	@$(if $(filter local,$(STACK)),$(LOCAL_ENV),$(THEIR_ENV)) && $(PYTHON) -m tools.report preview \
+	  --stack $(STACK) --policy-pack policies $(if $(BASE),--base $(BASE)) $(ARGS)
 
 rotate: $(ENGINE) ## make one generated secret anew: make rotate STACK=local SECRET=hub-cookie
 	@mkdir -p .mlhub/stacks && cp stacks/Pulumi.$(STACK).yaml .mlhub/stacks/

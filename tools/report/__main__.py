@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--base", help="against this commit's program, instead of what is deployed")
     one.add_argument("--policy-pack", action="append", default=[], metavar="FOLDER")
     one.add_argument("--keep", type=Path, metavar="FILE", help="write the preview, without secrets")
-    one.add_argument("--comment", action="store_true", help="as for a pull request, folded and cut")
+    one.add_argument("--whole", action="store_true", help="Markdown for a job's summary, uncut")
     many = verbs.add_parser("comment", help="one comment from files that `preview --keep` wrote")
     many.add_argument("previews", nargs="+", type=Path, metavar="STACK.jsonl")
     many.add_argument("--whole", action="store_true", help="uncut, for a job's summary")
@@ -39,8 +39,7 @@ def preview(given: argparse.Namespace) -> int:
         if given.keep:
             given.keep.write_text(reduced(events) + charts.kept(changed), encoding="utf-8")
     stack = Stack(given.stack, found, changed, given.base or "what is deployed")
-    limit = GITHUB_LIMIT if given.comment else None
-    print(comment([stack], limit, html=given.comment))
+    print(comment([stack], None, html=given.whole))
     return failed([found])
 
 

@@ -281,11 +281,23 @@ def hidden(thing: Any, other: Any, changed: str = redact.SECRET) -> Any:
     return shown
 
 
+class Readable(yaml.SafeDumper):
+    """Text of several lines as several lines."""
+
+
+Readable.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text.strip() else None
+    ),
+)
+
+
 def dumped(thing: Any) -> str:
     """YAML, with digests short enough to read."""
     if thing is None:
         return ""
-    said = yaml.safe_dump(thing, sort_keys=True, width=100)
+    said = yaml.dump(thing, Dumper=Readable, sort_keys=True, width=100)
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", said)
 
 

@@ -14,7 +14,7 @@ from tools.report.properties import Change, changes
 
 REPLACES = {
     "kubernetes:core/v1:PersistentVolumeClaim": r"spec\.(?!resources)",
-    "kubernetes:storage.k8s.io/v1:StorageClass": r"(?!metadata\.(labels|annotations))",
+    "kubernetes:storage.k8s.io/v1:StorageClass": r"provisioner|parameters|reclaim|volumeBinding",
     "kubernetes:apps/v1:Deployment": r"spec\.selector",
     "kubernetes:apps/v1:StatefulSet": r"spec\.(selector|serviceName|volumeClaimTemplates)",
     "kubernetes:batch/v1:Job": r"spec\.(selector|template)",

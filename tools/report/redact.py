@@ -37,7 +37,7 @@ IN_TEXT = [
     re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
     re.compile(
         r"(?i)(?<![\w/.-])((?:[\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api_?key|private_?key))"
-        r"[\"']?\s*[=:](?!:)\s*[\"']?)((?!\[secret\]|\$|\{|<|\s)[^\s\"',;}&]{4,})"
+        r"[\"']?\s*[=:](?!:)\s*[\"']?)((?!\[secret\]|\$|\{|<|\s|\w+\()[^\s\"',;}&]{4,})"
     ),
 ]
 """Private keys, JSON web tokens, well-known tokens, `user:password@`, `password=…`."""
