@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -74,6 +75,19 @@ def contents(path: Path) -> dict[str, bytes]:
 
 def from_nothing(checkout: Path, stack: str, packs: Sequence[str]) -> Preview:
     """The preview of a stack of which nothing is deployed, in a state that is thrown away."""
+    content = yaml.safe_load(stack_file(checkout, stack).read_text(encoding="utf-8")) or {}
+    with empty_stack(checkout, stack, content.get("config") or {}) as (file, env):
+        return previewed(checkout, stack, file, packs, env, "--refresh=false")[0]
+
+
+@contextmanager
+def empty_stack(
+    checkout: Path, stack: str, config: Mapping[str, Any]
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A stack file and the environment of a state with nothing in it; both go at the end.
+
+    Secrets are PLACE_HOLDER, for the keys to the real ones are not at hand and nobody asks.
+    """
     with tempfile.TemporaryDirectory(prefix="mlhub-preview-") as folder:
         root = Path(folder)
         for part in ("state", "project"):
@@ -90,13 +104,21 @@ def from_nothing(checkout: Path, stack: str, packs: Sequence[str]) -> Preview:
         (root / "project" / "Pulumi.yaml").write_text(yaml.safe_dump(bare))
         command(root / "project", env, "stack", "init", stack)
         file = root / f"Pulumi.{stack}.yaml"
-        content = yaml.safe_load(stack_file(checkout, stack).read_text(encoding="utf-8")) or {}
-        plain, secret = without_secrets(content.get("config") or {})
+        plain, secret = without_secrets(config)
         file.write_text(yaml.safe_dump({"config": plain}))
-        for key in secret:
+        needed = {f"{project['name']}:{key}" for key in asked_secrets(checkout)}
+        for key in sorted({*secret, *needed}):
             arguments = ("config", "set", "--secret", key, "--stack", stack)
             command(checkout, env, *arguments, "--config-file", str(file), given=PLACE_HOLDER)
-        return previewed(checkout, stack, file, packs, env, "--refresh=false")[0]
+        yield file, env
+
+
+def asked_secrets(checkout: Path) -> set[str]:
+    """`SECRET_KEYS` of the checkout's own model, which need not be the one that runs here."""
+    model = checkout / "components" / "config.py"
+    text = model.read_text(encoding="utf-8") if model.is_file() else ""
+    found = re.search(r"^SECRET_KEYS = \(([^)]*)\)", text, re.MULTILINE)
+    return set(re.findall(r'"(\w+)"', found[1])) if found else set()
 
 
 def without_secrets(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
