@@ -14,6 +14,8 @@ from mlhub_policies.tree import Node
 
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
+BY_DIGEST = "an image by its digest (…@sha256:…) is required: a tag can move"
+
 Place = tuple[str, ...]
 
 ALWAYS: tuple[Place, ...] = (("hub",), ("proxy", "chp"), ("singleuser",))
@@ -62,12 +64,16 @@ def _image(node: Node, limits: StackLimits) -> Iterator[Finding]:
         if name.absent and tag.absent:
             yield from _elsewhere(node)
             return
+        if tag.absent:
+            # So a Release's unknown value looks in a preview: the provider leaves it out.
+            yield Finding(tag.path, f"is not there; {BY_DIGEST}", unknown=True)
+            return
         text = f"{name.value}:{tag.value}"
     if not isinstance(text, str) or not text:
         return
     given = Node(path, text)
     if not DIGEST.search(text):
-        yield breach(given, "an image by its digest (…@sha256:…) is required: a tag can move")
+        yield breach(given, BY_DIGEST)
     allowed = limits.registries
     if not any(text.startswith(f"{registry}/") for registry in allowed):
         yield breach(given, f"an image from {' or '.join(allowed)} is required")

@@ -249,6 +249,9 @@ def environment(
         namespaces(hub),
     ):
         address = harbor.url.replace("127.0.0.1", "localhost")
+        if name != "dev":
+            # Made by `dev`, which is gone from the cluster by now.
+            harbor.make_project({}, {"project_name": "engine"})
         document = adapted(name, hub, address, keycloak_url, charts)
         realm, client_secret = realm_for(admin, hub)
         try:

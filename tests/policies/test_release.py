@@ -538,3 +538,10 @@ def test_what_is_not_known_yet_is_remarked_and_never_passed_over(path: str) -> N
     resources = changed(program("local"), HUB, {place: UNKNOWN})
     assert refusals(resources) == []
     assert (rule, path) in remarks(resources)
+
+
+def test_a_digest_that_a_preview_leaves_out_is_remarked_and_refused_in_the_update() -> None:
+    """The kubernetes plug-in takes unknown values out of a Release's inputs."""
+    resources = changed(program("local"), HUB, {(V, "hub", "image", "tag"): GONE})
+    assert refusals(resources) == []
+    assert remarks(resources) == [("images-by-digest", "hub.image.tag")]

@@ -4,6 +4,7 @@ Pulumi's own mocks hand over inputs alone: parent, protect, provider and secrecy
 second resource of one URN replaces the first without a word.
 """
 
+import asyncio
 import functools
 import hashlib
 import json
@@ -162,6 +163,8 @@ def run(program: Callable[[], Any], stack: str = "local") -> Monitor:
     monitor = Monitor()
     mocks.set_mocks(monitor.mocks, project="mlhub", stack=stack, monitor=monitor)
     result = []
+    # Pulumi takes the thread's event loop, which pytest-asyncio closes after its own tests.
+    asyncio.set_event_loop(asyncio.new_event_loop())
     pulumi.runtime.test(lambda: result.append(program()))()
     return monitor
 
