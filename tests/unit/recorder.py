@@ -32,6 +32,9 @@ SIGNATURE = "4dabf18193072939515e22adb298388d"
 SECRET = "1b47061264138c4ac30d75fd1eb44270"
 """How a secret looks on the wire: an object whose SIGNATURE key is SECRET."""
 
+LOOP = asyncio.new_event_loop()
+"""Pulumi takes the thread's event loop, and keeps to it; pytest-asyncio closes those it finds."""
+
 MADE_UP = "the-mock-made-this-secret"
 
 GIVEN = "a-person-gave-this-secret"
@@ -160,11 +163,10 @@ class _Outputs(mocks.Mocks):
 
 def run(program: Callable[[], Any], stack: str = "local") -> Monitor:
     """Run `program` to the end of all that it registers."""
+    asyncio.set_event_loop(LOOP)
     monitor = Monitor()
     mocks.set_mocks(monitor.mocks, project="mlhub", stack=stack, monitor=monitor)
     result = []
-    # Pulumi takes the thread's event loop, which pytest-asyncio closes after its own tests.
-    asyncio.set_event_loop(asyncio.new_event_loop())
     pulumi.runtime.test(lambda: result.append(program()))()
     return monitor
 
