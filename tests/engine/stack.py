@@ -1,5 +1,6 @@
 """One Pulumi stack in a folder of its own, driven by the real CLI."""
 
+import contextlib
 import json
 import os
 import signal
@@ -125,6 +126,15 @@ class Stack:
         """Command lines of everything that runs with this stack's environment."""
         mine = f"PULUMI_HOME={self.env['PULUMI_HOME']}".encode()
         return [line for env, line in environments() if mine in env.split(b"\0")]
+
+    def end_processes(self) -> None:
+        """Ends what a killed CLI left behind, each by its id."""
+        mine = f"PULUMI_HOME={self.env['PULUMI_HOME']}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mine in (folder / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(folder.name), signal.SIGKILL)
+        self.wait_for_no_process()
 
     def wait_for_no_process(self, seconds: float = 15) -> None:
         deadline = time.monotonic() + seconds

