@@ -128,7 +128,7 @@ def mount(etc: Path, values: Mapping[str, Any], secrets: Mapping[str, str] = SEC
         (etc / "existing-secret" / key).write_text(value)
 
 
-async def until(holds: Callable[[], Any], seconds: float = 60) -> None:
+async def until(holds: Callable[[], Any], seconds: float = 150) -> None:
     """Return once `holds` does; a busy machine may be slow."""
     async with asyncio.timeout(seconds):
         while not holds():

@@ -57,7 +57,7 @@ class Server:
         raise AssertionError("the server never became quiet")
 
     def wait_for(self, path: str, ready) -> dict:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         while not ready(state := self.call("GET", f"{path}?no_track_activity=1")):
             assert time.monotonic() < deadline, state
             time.sleep(0.1)
