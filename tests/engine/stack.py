@@ -22,7 +22,7 @@ FINISH_SECONDS = 180
 class Stack:
     """The CLI on one project; what it prints is kept whole, for the assertions read it."""
 
-    def __init__(self, folder: Path, bin_dir: Path, program: str):
+    def __init__(self, folder: Path, bin_dir: Path, program: str, **env: str):
         self.folder = folder
         self.project = folder / "project"
         self.project.mkdir(parents=True)
@@ -40,6 +40,7 @@ class Stack:
             "PULUMI_CONFIG_PASSPHRASE_FILE": str(folder / "passphrase"),
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+            **env,
         }
         for name in ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_OPTION_CONFIG_FILE"):
             self.env.pop(name, None)
@@ -99,7 +100,9 @@ class Stack:
         return {kind: count for kind, count in summary.items() if kind != "same" and count}
 
     def export(self) -> str:
-        return self("stack", "export")
+        """The state, after whatever warnings come first."""
+        text = self("stack", "export")
+        return text[text.index("{") :]
 
     def resources(self) -> list[dict[str, Any]]:
         return list(json.loads(self.export())["deployment"].get("resources", []))
