@@ -33,8 +33,8 @@ preview: $(ENGINE) ## what would change, dangers first: make preview STACK=prod 
 
 rotate: $(ENGINE) ## make one generated secret anew: make rotate STACK=local SECRET=hub-cookie
 	@mkdir -p .mlhub/stacks && cp stacks/Pulumi.$(STACK).yaml .mlhub/stacks/
-	@eval "$$($(PYTHON) -m bootstrap env)" && $(PYTHON) -m tools.rotate "$(SECRET)" --stack $(STACK) \
-	  --config-file .mlhub/stacks/Pulumi.$(STACK).yaml $(ARGS)
+	@$(if $(filter local,$(STACK)),$(LOCAL_ENV),$(THEIR_ENV)) && $(PYTHON) -m tools.rotate "$(SECRET)" \
+	  --stack $(STACK) --config-file .mlhub/stacks/Pulumi.$(STACK).yaml $(ARGS)
 
 new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack NAME=team-a
 	@$(PYTHON) -m tools.new_stack "$(NAME)"

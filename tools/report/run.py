@@ -22,6 +22,9 @@ from tools.report.previews import SHOWN, Preview, loses_protection, read
 PLACE_HOLDER = "a-secret-of-this-stack"
 """What a secret of the stack file is while a program is compared with another: nobody reads it."""
 
+NOT_LOGGED_IN = "PULUMI_ACCESS_TOKEN must be set"
+"""What the CLI says where nobody chose a backend, as if there were but one."""
+
 
 class PreviewError(Exception):
     """A preview cannot be had; says why and what to do."""
@@ -150,6 +153,11 @@ def previewed(
     env = {**env, "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true"}
     done = pulumi(checkout, env, *arguments)
     if not done.stdout.strip():
+        if NOT_LOGGED_IN in done.stderr:
+            raise PreviewError(
+                f"nobody has said where the state of {stack} is; `pulumi login <backend>` or set "
+                "PULUMI_BACKEND_URL, such as s3://mlhub-state?region=eu-west-1 (docs/previews.md)"
+            )
         said = redact.text(done.stderr.strip()) or f"it ended with {done.returncode}"
         raise PreviewError(f"`pulumi preview` of {stack} said nothing but: {said}")
     return read(done.stdout), done.stdout
