@@ -28,6 +28,9 @@ REPLACES = {
 what is deployed."""
 RENAMES = r"metadata\.(name|namespace)$|apiVersion$|realmId$|parentId$|clientId$|userId$"
 
+PROVENANCE = re.compile(r"org\.opencontainers\.image\.(revision|source)")
+"""Labels that say which commit an image is of: the base is unpacked without its history."""
+
 
 def compared(base: Preview, head: Preview, rebuilt: Collection[str] = ()) -> Preview:
     """What of `head` is not in `base`, as a preview of steps from the one to the other.
@@ -67,6 +70,8 @@ def changed(step: Step) -> bool:
 def differing(step: Step) -> list[Change]:
     old, new = step.old or Side({}, {}), step.new or Side({}, {})
     found = changes(old.inputs, new.inputs)
+    if step.kind == "Image":
+        found = [change for change in found if not PROVENANCE.search(change.path)]
     return [change for change in found if UNKNOWN not in (change.old, change.new)]
 
 
