@@ -69,7 +69,7 @@ def changed(step: Step) -> bool:
 
 def differing(step: Step) -> list[Change]:
     old, new = step.old or Side({}, {}), step.new or Side({}, {})
-    found = changes(old.inputs, new.inputs)
+    found = list(changes(old.inputs, new.inputs))
     if step.kind == "Image":
         found = [change for change in found if not PROVENANCE.search(change.path)]
     return [change for change in found if UNKNOWN not in (change.old, change.new)]
