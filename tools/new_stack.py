@@ -111,6 +111,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(f"wrote stacks/{file.name}; edit it, then:")
+    print(f"  give {name} its limits in policies/limits.yaml, or every preview is refused")
     print(f"  pulumi stack init {name}")
     for key in checked(name, file.read_text(encoding="utf-8")):
         print(f"  pulumi config set --secret {PREFIX}{key} --stack {name}")
