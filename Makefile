@@ -40,7 +40,7 @@ new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack N
 	@$(PYTHON) -m tools.new_stack "$(NAME)"
 
 test: .venv/dev.stamp ## the tests that need no cluster
-	@$(PYTHON) -m pytest --numprocesses auto --dist loadfile
+	@$(PYTHON) -m pytest
 
 e2e: .venv/dev.stamp policies/.venv/run.stamp ## the tests on the running local stack: real browser, real servers
 	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium
