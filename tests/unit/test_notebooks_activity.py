@@ -57,7 +57,7 @@ class Server:
         raise AssertionError("the server never became quiet")
 
     def wait_for(self, path: str, ready) -> dict:
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 60
         while not ready(state := self.call("GET", f"{path}?no_track_activity=1")):
             assert time.monotonic() < deadline, state
             time.sleep(0.1)
@@ -123,8 +123,13 @@ def kernel(server: Server) -> Iterator[tuple[str, BlockingKernelClient]]:
     client = BlockingKernelClient()
     client.load_connection_file(str(server.folder / f"runtime/kernel-{identity}.json"))
     client.start_channels(hb=False)
-    client.execute("", reply=True, timeout=60)
-    server.wait_for(f"api/kernels/{identity}", lambda k: k["execution_state"] == "idle")
+
+    def heard(state: dict) -> bool:
+        # What the kernel said before the server had begun to listen is lost: let it speak again.
+        client.execute("", reply=True, timeout=60)
+        return state["execution_state"] == "idle"
+
+    server.wait_for(f"api/kernels/{identity}", heard)
     try:
         yield identity, client
     finally:
