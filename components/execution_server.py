@@ -71,7 +71,7 @@ def settings(stack: StackFile, values: Mapping[str, Any]) -> dict[str, Any]:
     realm = f"realms/{stack.identity.realm}"
     hub = names.address(names.in_cluster(names.HUB_SERVICE, stack.hub.namespace), names.HUB_PORT)
     return {
-        "database_url": database_url(stack.foundation.namespace),
+        "database_url": names.database_url(names.EXECUTION_DATABASE, stack.foundation.namespace),
         "base_path": names.EXECUTION_PATH,
         "pod": pod_policy(stack.hub.namespace, values),
         "profiles": [profile(given) for given in singleuser["profileList"]],
@@ -89,16 +89,6 @@ def settings(stack: StackFile, values: Mapping[str, Any]) -> dict[str, Any]:
             "run_kept_days": stack.execution.keep_days,
         },
     }
-
-
-def database_url(namespace: str) -> str:
-    """Without the password, which libpq takes from the environment.
-
-    The driver is named since SQLAlchemy 2.1 reads a bare `postgresql://` as psycopg 3.
-    """
-    host = names.in_cluster(names.POSTGRES, namespace)
-    user = database = names.EXECUTION_DATABASE
-    return f"postgresql+psycopg2://{user}@{host}:{names.POSTGRES_PORT}/{database}"
 
 
 def pod_policy(namespace: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from components.mlflow_server import (
     Artifacts,
     allowed_hosts,
     auth_config,
-    database_url,
     environment,
     s3_environment,
     server_command,
@@ -166,7 +165,7 @@ class Mlflow(pulumi.ComponentResource):
         }
 
     def _config(self) -> k8s.core.v1.ConfigMap:
-        database = database_url(self._args.postgres_namespace)
+        database = names.database_url(names.MLFLOW_DATABASE, self._args.postgres_namespace)
         return k8s.core.v1.ConfigMap(
             names.MLFLOW,
             metadata=self._metadata(names.MLFLOW),
@@ -194,7 +193,7 @@ class Mlflow(pulumi.ComponentResource):
                     },
                     "spec": server_pod(
                         args.image,
-                        database=database_url(args.postgres_namespace),
+                        database=names.database_url(names.MLFLOW_DATABASE, args.postgres_namespace),
                         artifacts=args.artifacts,
                         hosts=allowed_hosts(args.namespace),
                         variables=variables,

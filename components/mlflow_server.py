@@ -30,16 +30,6 @@ class Artifacts:
         return f"s3://{self.bucket}/mlflow"
 
 
-def database_url(postgres_namespace: str) -> str:
-    """Without the password, which libpq takes from the environment.
-
-    The driver is named since SQLAlchemy 2.1 reads a bare `postgresql://` as psycopg 3.
-    """
-    host = names.in_cluster(names.POSTGRES, postgres_namespace)
-    user = database = names.MLFLOW_DATABASE
-    return f"postgresql+psycopg2://{user}@{host}:{names.POSTGRES_PORT}/{database}"
-
-
 def tracking_uri(namespace: str) -> str:
     """`MLFLOW_TRACKING_URI` of every user pod and job (row J3)."""
     return names.address(names.in_cluster(names.MLFLOW_SERVICE, namespace), names.MLFLOW_PORT)

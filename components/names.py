@@ -94,6 +94,15 @@ def namespace_of(url: str) -> str | None:
     return parts[1] if parts[2:3] == ["svc"] else None
 
 
+def database_url(database: str, namespace: str) -> str:
+    """A database of ours, as its owner, whose password libpq takes from the environment.
+
+    The driver is named since SQLAlchemy 2.1 reads a bare `postgresql://` as psycopg 3.
+    """
+    host = in_cluster(POSTGRES, namespace)
+    return f"postgresql+psycopg2://{database}@{host}:{POSTGRES_PORT}/{database}"
+
+
 def callback_url(hub_url: str) -> str:
     """Where Keycloak may send people back to, and nowhere else (row T1)."""
     return f"{hub_url}/hub/oauth_callback"

@@ -65,7 +65,11 @@ def hub_values(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
         "hub": {
             "image": images["hub"].values(),
             "existingSecret": names.HUB_SECRET,
-            "db": {"type": "postgres", "url": database_url(stack), "upgrade": True},
+            "db": {
+                "type": "postgres",
+                "url": names.database_url(names.HUB_DATABASE, stack.foundation.namespace),
+                "upgrade": True,
+            },
             "config": {"JupyterHub": {"authenticator_class": "mlhub.hub.KeycloakAuthenticator"}},
             "extraConfig": {"mlhub": "from mlhub.hub import configure\nconfigure(c)\n"},
             "extraEnv": oauth_environment(oidc_secret(stack)),
@@ -187,16 +191,6 @@ def singleuser(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
             stack.profiles, {name: image.reference for name, image in images.items()}
         ),
     }
-
-
-def database_url(stack: StackFile) -> str:
-    """Without the password, which libpq takes from the environment.
-
-    The driver is named since SQLAlchemy 2.1 reads a bare `postgresql://` as psycopg 3.
-    """
-    host = names.in_cluster(names.POSTGRES, stack.foundation.namespace)
-    user = database = names.HUB_DATABASE
-    return f"postgresql+psycopg2://{user}@{host}:{names.POSTGRES_PORT}/{database}"
 
 
 def oidc_secret(stack: StackFile) -> str:
