@@ -234,7 +234,10 @@ def user_egress(stack: StackFile) -> list[dict[str, Any]]:
 
 def user_environment(stack: StackFile) -> dict[str, str]:
     """Variables of every server. An MLflow that is down costs a cell seconds, not minutes."""
-    environment = {"JUPYTERHUB_ACTIVITY_INTERVAL": str(ACTIVITY_SECONDS)}
+    environment = {
+        "JUPYTERHUB_ACTIVITY_INTERVAL": str(ACTIVITY_SECONDS),
+        "MLHUB_URL": stack.hub_url,
+    }
     if stack.mlflow is not None:
         environment |= {
             "MLFLOW_TRACKING_URI": tracking_uri(stack.mlflow.namespace),

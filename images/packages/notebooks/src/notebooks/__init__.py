@@ -1,1 +1,29 @@
-"""What a person's notebook server has of mlhub: examples, activity reports, the start command."""
+"""Notebook servers of mlhub, from the inside and from a laptop.
+
+What is imported here comes when it is first used: each server's start imports this package.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "NotebookMetadata": "notebooks.models",
+    "NotebookSession": "notebooks.models",
+    "NotebookSnapshot": "notebooks.models",
+    "NotebookStatus": "notebooks.models",
+    "NotebookTemplate": "notebooks.models",
+    "ResourceConfig": "notebooks.models",
+}
+"""Where each name of the package is."""
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

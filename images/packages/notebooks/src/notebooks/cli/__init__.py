@@ -1,0 +1,40 @@
+"""`python -m notebooks.cli`: sessions, workspaces, templates and runs from a terminal.
+
+Exit codes: 0 done; 1 refused or failed, with the sentence on standard error; 2 wrong usage. With
+`--json`, wherever it stands, standard output is JSON alone, and an error's line is, too.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from notebooks.cli import output
+from notebooks.errors import NotebooksError
+
+app = typer.Typer(
+    name="python -m notebooks.cli",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.callback()
+def shared(json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """Notebook sessions, workspaces, templates and runs of your mlhub."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    output.as_json = "--json" in args
+    try:
+        app([each for each in args if each != "--json"])
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except (NotebooksError, ValueError) as error:
+        output.fail(error)
+        return 1
+    return 0

@@ -1,0 +1,166 @@
+"""The way to a person's hub: from inside one of their servers, or from a laptop that is logged in.
+
+In a server everything goes by the proxy's Service, which both charts name `proxy-public` and which
+network policies let servers reach: `hub_url` may be an address that only browsers reach.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import requests
+
+from notebooks.errors import NotLoggedIn, Refused, Unreachable
+
+PUBLIC_URL = "MLHUB_URL"
+"""In a server's environment: the hub as browsers reach it, without a slash at its end."""
+
+INSIDE = "http://proxy-public"
+
+NOBODY = "Missing or invalid credentials."
+"""The Hub's words for a token that it does not know, or no longer."""
+
+
+def login_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the log-in of a laptop is kept."""
+    base = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "mlhub" / "login.json"
+
+
+class _Bearer(requests.auth.AuthBase):
+    """As `auth`, for a header alone would give way to an entry of ~/.netrc."""
+
+    def __init__(self, token: str):
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A hub and who asks it; `reached_at` is `hub_url` where that is not given."""
+
+    hub_url: str
+    user: str
+    token: str = field(repr=False)
+    reached_at: str = ""
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """The server's own hub, else the one that the laptop is logged in to.
+
+        Raises NotLoggedIn.
+        """
+        if token := environ.get("JUPYTERHUB_API_TOKEN"):
+            base = environ.get("JUPYTERHUB_BASE_URL", "/").rstrip("/")
+            inside = INSIDE + base
+            public = environ.get(PUBLIC_URL, inside)
+            return cls(public, environ.get("JUPYTERHUB_USER", ""), token, inside)
+        return cls.of_file(login_file(environ))
+
+    @classmethod
+    def of_file(cls, file: Path) -> Self:
+        """The log-in that is kept in `file`; raises NotLoggedIn."""
+        how = "Run `python -m notebooks.cli login --hub URL` with your hub's address."
+        try:
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            return cls(kept["hub_url"], kept["user"], kept["token"])
+        except FileNotFoundError:
+            raise NotLoggedIn(f"You are not logged in to a hub. {how}") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise NotLoggedIn(f"{file} is no log-in ({type(error).__name__}). {how}") from None
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        params: Mapping[str, Any] | None = None,
+        timeout: float = 10,
+    ) -> Any:
+        """The answer's JSON, or None where it has no body; `path` is under `hub_url`.
+
+        Raises Refused or Unreachable; `timeout` is in seconds, for each silence of the other side.
+        """
+        with self._send(method, path, timeout, json=json, params=params) as answer:
+            if not answer.content:
+                return None
+            try:
+                return answer.json()
+            except ValueError:
+                raise self._no_hub() from None
+
+    def events(self, path: str, timeout: float) -> Iterator[dict[str, Any]]:
+        """The events of an event stream, as JSON, until the other side ends it.
+
+        `timeout` is in seconds, for each silence. Raises Refused or Unreachable.
+        """
+        with self._send("GET", path, timeout, stream=True) as answer:
+            try:
+                for line in answer.iter_lines(chunk_size=1):
+                    if line.startswith(b"data:"):
+                        yield json.loads(line.removeprefix(b"data:"))
+            except requests.RequestException as error:
+                raise self._unreachable(error) from None
+
+    @contextmanager
+    def _send(
+        self, method: str, path: str, timeout: float, **how: Any
+    ) -> Iterator[requests.Response]:
+        if not path.startswith("/"):
+            raise ValueError(f"{path!r} does not begin with a slash")
+        url = f"{self.reached_at or self.hub_url}{path}"
+        try:
+            # A token goes nowhere but to the address that was given with it.
+            answer = requests.request(
+                method,
+                url,
+                auth=_Bearer(self.token),
+                allow_redirects=False,
+                timeout=timeout,
+                **how,
+            )
+        except requests.RequestException as error:
+            raise self._unreachable(error) from None
+        with answer:
+            if answer.status_code >= 300:
+                raise self._refused(answer)
+            yield answer
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        what = "took too long" if isinstance(error, requests.Timeout) else "does not answer"
+        return Unreachable(
+            f"The hub at {self.hub_url} {what} ({type(error).__name__}). "
+            "Is the address right, and are you on the network that reaches it?"
+        )
+
+    def _no_hub(self) -> Unreachable:
+        return Unreachable(f"What answers at {self.hub_url} is no hub of mlhub; check the address.")
+
+    def _refused(self, answer: requests.Response) -> Refused | Unreachable:
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            if answer.status_code == 404 or answer.is_redirect:
+                return self._no_hub()
+            body = {}
+        said = next(
+            (body[key] for key in ("sentence", "detail", "message") if body.get(key)),
+            f"The hub at {self.hub_url} answers {answer.status_code} {answer.reason}.",
+        )
+        kind = str(body.get("type") or body.get("reason") or "refused")
+        if answer.status_code in (401, 403) and said == NOBODY:
+            kind = "login"
+            said = (
+                f"The hub at {self.hub_url} does not know your log-in, or no longer. Log in again: "
+                f"python -m notebooks.cli login --hub {self.hub_url}"
+            )
+        return Refused(answer.status_code, kind, str(said))

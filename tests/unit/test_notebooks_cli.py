@@ -1,0 +1,36 @@
+"""What the command line prints, and its exit codes."""
+
+import json
+
+import pytest
+
+from notebooks import cli
+from notebooks.errors import Refused
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    def refuse(argv):
+        raise Refused(429, "quota", "You have 3 of 3 servers running; stop one to [start] another.")
+
+    monkeypatch.setattr(cli, "app", refuse)
+
+
+def test_a_refusal_is_exit_code_1_and_its_sentence(refusing, capsys):
+    assert cli.main(["launch"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "You have 3 of 3 servers running; stop one to [start] another.\n"
+    assert said.out == ""
+
+
+def test_with_json_an_error_is_json_wherever_the_flag_stands(refusing, capsys):
+    for argv in (["--json", "launch"], ["launch", "--json"]):
+        assert cli.main(argv) == 1
+        said = json.loads(capsys.readouterr().err)
+        assert said["error"]["status"] == 429
+        assert said["error"]["type"] == "quota"
+
+
+def test_wrong_usage_is_exit_code_2(capsys):
+    assert cli.main(["no-such-command"]) == 2
+    assert "no-such-command" in capsys.readouterr().err
