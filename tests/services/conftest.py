@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from aiohttp import ClientSession
 from aiohttp.web import Application, AppRunner, TCPSite
 from kubernetes_asyncio.config import kube_config
 from kubespawner.clients import load_config
@@ -122,6 +123,15 @@ async def start_hub(
 async def hub(start_hub: Any) -> Hub:
     """A hub of the chart's defaults."""
     return await start_hub()
+
+
+@pytest.fixture
+async def alice(hub: Hub, keycloak: Keycloak) -> AsyncIterator[ClientSession]:
+    """Alice's browser, logged in."""
+    keycloak.at_the_browser = "alice"
+    async with hub.browser() as browser:
+        await browser.get("/hub/oauth_login?next=/hub/home")
+        yield browser
 
 
 @pytest.fixture

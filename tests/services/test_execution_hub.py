@@ -57,14 +57,6 @@ async def hub(start_hub: Any) -> Hub:
 
 
 @pytest.fixture
-async def alice(hub: Hub, keycloak: Any) -> Any:
-    keycloak.at_the_browser = "alice"
-    async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
-        yield browser
-
-
-@pytest.fixture
 async def service(hub: Hub, alice: Any, serve: Any, tmp_path: Any) -> Any:
     cluster = Jobs()
     api = f"{hub.url}/hub/api"

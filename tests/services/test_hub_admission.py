@@ -48,14 +48,6 @@ async def hub(start_hub: Any) -> Hub:
     return hub
 
 
-@pytest.fixture
-async def alice(hub: Hub, keycloak: Any) -> Any:
-    keycloak.at_the_browser = "alice"
-    async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
-        yield browser
-
-
 def service(name: str) -> dict[str, str]:
     return {"Authorization": f"token {SECRETS[f'hub.services.{name}.apiToken']}"}
 

@@ -58,14 +58,6 @@ async def hub(start_hub: Any, serve: Any, kubernetes: Any) -> Hub:
     )
 
 
-@pytest.fixture
-async def alice(hub: Hub, keycloak: Any) -> Any:
-    keycloak.at_the_browser = "alice"
-    async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
-        yield browser
-
-
 async def ready(hub: Hub, alice: Any) -> Any:
     """Alice's server, once it runs."""
     assert (await start(alice))[0] in (201, 202)

@@ -153,14 +153,6 @@ async def hub(start_hub: Any, kubernetes: Any) -> Hub:
     return hub
 
 
-@pytest.fixture
-async def alice(hub: Hub, keycloak: Any) -> Any:
-    keycloak.at_the_browser = "alice"
-    async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
-        yield browser
-
-
 async def form(browser: Any) -> str:
     async with browser.get("/hub/spawn") as page:
         assert page.status == 200

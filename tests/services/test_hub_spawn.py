@@ -30,15 +30,6 @@ async def hub(start_hub: Any) -> Hub:
     return await start_hub({"singleuser": {"profileList": PROFILES}})
 
 
-@pytest.fixture
-async def alice(hub: Hub, keycloak: Any) -> Any:
-    """Alice's browser, logged in."""
-    keycloak.at_the_browser = "alice"
-    async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
-        yield browser
-
-
 async def start(alice: Any, **user_options: Any) -> tuple[int, str]:
     """Ask for the server by the REST API; the status, and the message of a refusal."""
     xsrf = next(cookie for cookie in alice.cookie_jar if cookie.key == "_xsrf").value

@@ -6,7 +6,7 @@ each is atomic.
 """
 
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 
 from mlhub.admission.decision import Answer, Ask, Hours, decide
@@ -19,13 +19,15 @@ class Reservation:
     holding: Holding
     expires: float
     """On the clock of the ledger, in seconds."""
+    outlives: bool = False
+    """Whether its pod may still come when the hub that promised it has ended."""
 
 
 class Ledger:
     """Decides, and keeps what it promised.
 
-    `seen` gives what the pods hold by their uid, `hours` the GPU-hours of this week; `clock` is a
-    monotonic one, in seconds.
+    `seen` gives what the pods hold by their uid, `hours` the GPU-hours of this week; `clock` tells
+    seconds. `reserved` is where promises are kept, for this process alone where none is given.
     """
 
     def __init__(
@@ -34,12 +36,13 @@ class Ledger:
         seen: Callable[[], Mapping[str, Holding]],
         hours: Callable[[], Hours],
         clock: Callable[[], float],
+        reserved: MutableMapping[str, Reservation] | None = None,
     ):
         self.quotas = quotas
         self.hours = hours
         self._seen = seen
         self._clock = clock
-        self._reserved: dict[str, Reservation] = {}
+        self._reserved = {} if reserved is None else reserved
 
     def held(self) -> Collection[Holding]:
         """Everything that counts now, each server and run once."""
@@ -72,7 +75,7 @@ class Ledger:
         holding = Holding(
             ask.name, ask.owner, ask.size, ask.charges, reservation=key, profile=ask.profile
         )
-        self._reserved[key] = Reservation(holding, self._clock() + seconds)
+        self._reserved[key] = Reservation(holding, self._clock() + seconds, not ask.again)
         return replace(answer, reservation=key)
 
     def release(self, reservation: str) -> bool:

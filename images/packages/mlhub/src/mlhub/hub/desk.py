@@ -19,6 +19,7 @@ from kubespawner.clients import shared_client  # type: ignore[import-untyped]
 from mlhub.admission import Answer, Ask, Charge, Hours, Ledger, Quotas
 from mlhub.admission.holdings import HOLDER, RESERVATION, Holding, holding_of
 from mlhub.admission.hours import HourBook
+from mlhub.admission.promises import Promises
 from mlhub.hub import audit
 from mlhub.hub.groups import hub_group_name
 from mlhub.hub.refusal import Refusal
@@ -56,7 +57,10 @@ class Desk:
             namespace=os.environ["POD_NAMESPACE"],
             label_selector=HOLDER,
         )
-        self.ledger = Ledger(quotas, lambda: self.pods.items, lambda: self._hours, time.monotonic)
+        # By the wall's clock: a promise may be older than this process.
+        self.ledger = Ledger(
+            quotas, lambda: self.pods.items, lambda: self._hours, time.time, Promises(engine, log)
+        )
 
     def start(self) -> None:
         self.pods.start()

@@ -14,6 +14,7 @@ from typing import Any
 from jupyterhub.user import User  # type: ignore[import-untyped]
 
 from mlhub.admission import Holding
+from mlhub.hub.background import Background
 from mlhub.hub.desk import Desk
 from mlhub.hub.settings import Settings
 
@@ -36,7 +37,7 @@ def why_it_stops(held: Holding, idle: float, age: float, settings: Settings) -> 
     return ""
 
 
-class Keeper:
+class Keeper(Background):
     """The chores of one hub. `app` is its JupyterHub."""
 
     def __init__(self, app: Any, settings: Settings, desk: Desk):
@@ -46,15 +47,6 @@ class Keeper:
         self._out: dict[str, str] = {}
         """Who may not use the hub any more, and why."""
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.wait([self._task])
 
     def turn_out(self, name: str, why: str) -> None:
         """Stop what somebody runs, now and whatever else is found of theirs later."""

@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 from kubernetes_asyncio import client, watch
 
+from mlhub.hub.background import Background
+
 T = TypeVar("T")
 Parse = Callable[[Mapping[str, Any]], T | None]
 
@@ -20,7 +22,7 @@ RENEW_SECONDS = 300
 RETRY_SECONDS = 5.0
 
 
-class Watch(Generic[T]):
+class Watch(Background, Generic[T]):
     """What `parse` makes of each object, by uid; objects for which it gives None are left out.
 
     `call` is a list method of the Kubernetes client, `arguments` its namespace and selectors;
@@ -47,16 +49,7 @@ class Watch(Generic[T]):
         self._log = log
         self._gone = gone
         self._arguments = arguments
-        self._task: asyncio.Task[None] | None = None
         self._asked: asyncio.Task[str] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.wait([self._task])
 
     async def refresh(self) -> None:
         """List anew; requests that come meanwhile share the answer. Raises what the client does."""
