@@ -9,6 +9,7 @@ import hashlib
 import re
 
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+HASHED = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*--[0-9a-f]{20}")
 LONGEST = 50
 READABLE = 28
 RESERVED = frozenset({"ajax-api", "api", "default", "static-files", "workspaces"})
@@ -32,3 +33,8 @@ def personal_workspace(user: str) -> str:
     At most 56 characters, and different for each of the Hub's user names.
     """
     return f"{workspace_slug(user)}--home"
+
+
+def is_slug(text: str) -> bool:
+    """Whether it is the slug of some name, and so may be a workspace's."""
+    return len(text) <= LONGEST and (workspace_slug(text) == text or bool(HASHED.fullmatch(text)))

@@ -6,7 +6,9 @@ Two paths never meet in one name, since who may log in and who is an admin hangs
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+
+from mlhub.slugs import is_slug
 
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_.]+(-[A-Za-z0-9_.]+)*")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.]+")
@@ -14,9 +16,10 @@ _HASH_LENGTH = 16
 _LONGEST = 200
 """The Hub's column holds 255."""
 _READABLE_LENGTH = 64
+_HASHED_SLUG = re.compile(r"workspaces-([a-z0-9-]+)-([0-9a-f]{20})-[a-z]+---[0-9a-f]{16}")
 
 ROLES = ("owner", "editor", "viewer")
-"""Of a workspace; each is a group `/workspaces/<slug>/<role>`."""
+"""Of a workspace, the strongest first; each is a group `/workspaces/<slug>/<role>`."""
 
 
 def hub_group_name(path: str) -> str:
@@ -38,3 +41,27 @@ def hub_group_name(path: str) -> str:
 def member_of(workspace: str, groups: Collection[str]) -> bool:
     """Whether somebody with these Hub groups belongs to a workspace, in any role."""
     return any(hub_group_name(f"/workspaces/{workspace}/{role}") in groups for role in ROLES)
+
+
+def workspace_roles(groups: Iterable[str]) -> dict[str, str]:
+    """Of somebody with these Hub groups: the strongest role in each workspace, by slug."""
+    found: dict[str, str] = {}
+    for name in groups:
+        slug = _workspace_of(name)
+        for role in ROLES:
+            if slug and hub_group_name(f"/workspaces/{slug}/{role}") == name:
+                found[slug] = min(role, found.get(slug, role), key=ROLES.index)
+    return found
+
+
+def _workspace_of(name: str) -> str | None:
+    """The slug in a Hub group's name, or None; a slug that no workspace can have is none."""
+    parts = name.split("--")
+    if len(parts) == 3 and parts[0] == "workspaces":
+        slug = parts[1]
+    elif hashed := _HASHED_SLUG.fullmatch(name):
+        # A slug with a hash has a `--` inside, which a Hub group's name makes one dash.
+        slug = "--".join(hashed.groups())
+    else:
+        return None
+    return slug if is_slug(slug) else None

@@ -28,7 +28,7 @@ from tornado import web
 from tornado.httpclient import HTTPClientError
 from traitlets import Instance, Unicode
 
-from mlhub.hub import api, audit
+from mlhub.hub import api, audit, tokens
 from mlhub.hub.groups import hub_group_name
 from mlhub.hub.office import Office
 from mlhub.hub.refusal import Refusal
@@ -146,6 +146,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             *super().get_handlers(app),
             (r"/api/users/([^/]+)/activity", ActivityHandler),
             *api.handlers(self.office.desk),
+            *tokens.handlers(self.office),
         ]
 
     def end_session(self, id_token: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What the hub looks after by itself, once a minute: hours, removed members, idle and old servers.
+"""What the hub looks after by itself, once a minute: hours, members, idle and old servers, tokens.
 
 The charts' culler knows one time-out for all servers. Here are the limits that a profile has of its
 own, and the age that a server with a GPU may have.
@@ -17,6 +17,7 @@ from mlhub.admission import Holding
 from mlhub.hub.background import Background
 from mlhub.hub.desk import Desk
 from mlhub.hub.settings import Settings
+from mlhub.hub.tokens import Tokens
 
 TICK_SECONDS = 60.0
 
@@ -40,10 +41,11 @@ def why_it_stops(held: Holding, idle: float, age: float, settings: Settings) -> 
 class Keeper(Background):
     """The chores of one hub. `app` is its JupyterHub."""
 
-    def __init__(self, app: Any, settings: Settings, desk: Desk):
+    def __init__(self, app: Any, settings: Settings, desk: Desk, tokens: Tokens):
         self._app = app
         self._settings = settings
         self._desk = desk
+        self._tokens = tokens
         self._out: dict[str, str] = {}
         """Who may not use the hub any more, and why."""
         self._wake = asyncio.Event()
@@ -56,11 +58,15 @@ class Keeper(Background):
     def let_in(self, name: str) -> None:
         self._out.pop(name, None)
 
+    def has_turned_out(self, name: str) -> bool:
+        return name in self._out
+
     async def _run(self) -> None:
         """A chore that fails is tried again with the next round."""
         while True:
             self._wake.clear()
-            for chore in (self._hours, self._ask_about_members, self._stop_servers):
+            chores = (self._hours, self._ask_about_members, self._stop_servers, self._tend_tokens)
+            for chore in chores:
                 try:
                     await chore()
                 except Exception:
@@ -70,6 +76,9 @@ class Keeper(Background):
 
     async def _hours(self) -> None:
         self._desk.count_hours()
+
+    async def _tend_tokens(self) -> None:
+        self._tokens.tend()
 
     async def _ask_about_members(self) -> None:
         """Whose server runs while nobody has asked Keycloak about them for two refresh ages.

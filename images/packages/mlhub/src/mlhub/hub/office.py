@@ -14,6 +14,7 @@ from mlhub.hub.keeper import Keeper
 from mlhub.hub.nodes import PRESENT, GpuNode, free_gpus, gpu_node
 from mlhub.hub.offers import Offers, Profile, amounts, with_default
 from mlhub.hub.settings import Settings
+from mlhub.hub.tokens import Tokens
 from mlhub.hub.watch import Watch
 
 
@@ -23,7 +24,8 @@ class Office:
     def __init__(self, app: Any, settings: Settings):
         load_config()
         self.desk = Desk(settings.quotas, app.db.get_bind(), app.log)
-        self.keeper = Keeper(app, settings, self.desk)
+        self.tokens = Tokens(app)
+        self.keeper = Keeper(app, settings, self.desk, self.tokens)
         given = app.config.KubeSpawner
         self.offers = Offers(initialized(given.get("profile_list")), settings, amounts(given))
         self.nodes: Watch[GpuNode] = Watch(

@@ -19,6 +19,7 @@ from mlhub.hub import audit, trouble
 from mlhub.hub.groups import member_of
 from mlhub.hub.nodes import placed
 from mlhub.hub.refusal import Refusal
+from mlhub.hub.tokens import EXPERIMENT, NO_MLFLOW, experiment
 
 _UNLISTED = "--unlisted-choice"
 """KubeSpawner's suffix of an option whose value is free text."""
@@ -63,7 +64,7 @@ def checked_choice(
     options: Mapping[str, Any] = by_slug[slug].get("profile_options", {})
     for name, given in chosen.items():
         option = name.removesuffix(_UNLISTED)
-        if name == WORKSPACE:
+        if name in (WORKSPACE, EXPERIMENT):
             continue
         if name != "profile" and option not in options:
             raise _unknown(f"option of the profile {slug!r}", name, options)
@@ -106,6 +107,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         self.node = self.gpu_type = ""
         try:
             self.user_options = checked_choice(self.user_options, profiles)
+            if experiment(self.user_options) and not self.authenticator.office.tokens.wanted:
+                raise Refusal(NO_MLFLOW, reason="choice", status=400)
             try:
                 self._validate_user_options(profiles)
             except ValueError as error:
@@ -191,6 +194,11 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         page: str = await self.authenticator.office.form(current_spawner)
         return page
 
+    def get_env(self) -> dict[str, str]:
+        environment: dict[str, str] = super().get_env()
+        environment |= self.authenticator.office.tokens.environment(self)
+        return environment
+
     async def get_pod_manifest(self) -> Any:
         stated = self.node_affinity_required
         self.node_affinity_required = placed(stated, self.node, self.gpu_type)
@@ -212,6 +220,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         if self._serving:
             self._serving = False
             self._note_stop()
+        self.authenticator.office.tokens.revoke_server(self)
         return super().run_post_stop_hook()
 
     def _note_stop(self) -> None:
