@@ -13,15 +13,12 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components import names
-from components.network import HUB_PODS, dns, pods, tcp
+from components.network import HUB_PODS, PROXY_PODS, dns, pods, tcp
 from components.pods import container_security, from_secret, pod_security
 from components.secrets import fingerprint, hex_key, secret
 
 SETTINGS_FILE = "execution.json"
 SETTINGS_FOLDER = "/etc/mlhub"
-PROXY_PODS = {"app": "jupyterhub", "component": "proxy"}
-"""How both charts label the proxy's pod."""
-
 HUB_ACCESS = {"hub.jupyter.org/network-access-hub": "true"}
 """Both charts let pods with this label reach the hub."""
 

@@ -33,6 +33,7 @@ SECRET_VARIABLES = {
     "PGPASSWORD": (names.MLFLOW_SECRET, "database-password"),
     "MLFLOW_AUTH_ADMIN_PASSWORD": (names.MLFLOW_SECRET, "admin-password"),
     "MLFLOW_FLASK_SERVER_SECRET_KEY": (names.MLFLOW_SECRET, "flask-secret-key"),
+    "JUPYTERHUB_API_TOKEN": (names.MLFLOW_SECRET, "hub-token"),
     "AWS_ACCESS_KEY_ID": (names.MLFLOW_S3_SECRET, "access_key_id"),
     "AWS_SECRET_ACCESS_KEY": (names.MLFLOW_S3_SECRET, "secret_access_key"),
 }
@@ -51,6 +52,7 @@ def server_pod(
     database: str,
     artifacts: Artifacts,
     hosts: Sequence[str],
+    hub_url: str,
     variables: dict[str, str],
     pull_secrets: Sequence[str] = (),
 ) -> k8s.core.v1.PodSpecArgsDict:
@@ -76,7 +78,9 @@ def server_pod(
     }
     server: k8s.core.v1.ContainerArgsDict = {
         **common,
-        "args": server_command(database=database, destination=artifacts.destination, hosts=hosts),
+        "args": server_command(
+            database=database, destination=artifacts.destination, hosts=hosts, hub_url=hub_url
+        ),
         "ports": [{"name": "http", "container_port": names.MLFLOW_PORT}],
         "startup_probe": {"http_get": health, "period_seconds": 3, "failure_threshold": 100},
         "readiness_probe": {"http_get": health, "period_seconds": 10, "timeout_seconds": 5},
@@ -108,6 +112,8 @@ class MlflowArgs:
     namespace: str
     """A text, since its documented address holds it; `after` waits for it."""
     hub_namespace: str
+    hub_url: str
+    """As browsers reach it."""
     postgres_namespace: str
     artifacts: Artifacts
     s3_access_key: pulumi.Input[str]
@@ -124,16 +130,20 @@ class Mlflow(pulumi.ComponentResource):
     """The tracking server and registry, with its Secrets and its Service."""
 
     tracking_uri: pulumi.Output[str]
+    hub_token: pulumi.Output[str]
+    """The service's token of the Hub's, which is also the secret of its OAuth client."""
 
     def __init__(self, name: str, args: MlflowArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:mlflow:Mlflow", name, {}, opts)
         self._args = args
         self._child = pulumi.ResourceOptions(parent=self, depends_on=list(args.after))
 
+        self.hub_token = hex_key("mlflow-hub-token", self._child)
         words = {
             "database-password": pulumi.Output.from_input(args.database_password),
             "admin-password": password("mlflow-admin", self._child),
             "flask-secret-key": hex_key("mlflow-flask", self._child),
+            "hub-token": self.hub_token,
         }
         keys = {
             "access_key_id": pulumi.Output.from_input(args.s3_access_key),
@@ -155,7 +165,7 @@ class Mlflow(pulumi.ComponentResource):
             opts=self._child,
         )
         self.tracking_uri = service.id.apply(lambda _: tracking_uri(args.namespace))
-        self.register_outputs({"tracking_uri": self.tracking_uri})
+        self.register_outputs({"tracking_uri": self.tracking_uri, "hub_token": self.hub_token})
 
     def _metadata(self, name: str) -> k8s.meta.v1.ObjectMetaArgsDict:
         return {
@@ -195,7 +205,8 @@ class Mlflow(pulumi.ComponentResource):
                         args.image,
                         database=names.database_url(names.MLFLOW_DATABASE, args.postgres_namespace),
                         artifacts=args.artifacts,
-                        hosts=allowed_hosts(args.namespace),
+                        hosts=allowed_hosts(args.namespace, args.hub_url),
+                        hub_url=args.hub_url,
                         variables=variables,
                         pull_secrets=args.pull_secrets,
                     ),

@@ -6,6 +6,8 @@ here: the server reads them from variables, which the pod takes from Secrets wit
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
 
 from components import names
 
@@ -35,19 +37,50 @@ def tracking_uri(namespace: str) -> str:
     return names.address(names.in_cluster(names.MLFLOW_SERVICE, namespace), names.MLFLOW_PORT)
 
 
-def allowed_hosts(namespace: str) -> list[str]:
-    """The Service by each of its names, with its port, as a `Host` header has it."""
+def hub_values(namespace: str) -> dict[str, Any]:
+    """`hub` in the Release's values: MLflow as a service of the hub's that people log in to.
+
+    Without a `url`, for the hub would wait for it whenever it starts; the route is one of the
+    proxy's own. A log-in asks nothing: MLflow is a part of the platform, and learns a name.
+    """
+    return {
+        "services": {
+            names.MLFLOW: {
+                "display": True,
+                "oauth_no_confirm": True,
+                "oauth_redirect_uri": f"{names.MLFLOW_PATH}/oauth_callback",
+            }
+        },
+        "loadRoles": {
+            "user": {
+                "description": "One's own account and servers, and the services.",
+                "scopes": ["self", f"access:services!service={names.MLFLOW}"],
+            }
+        },
+        "config": {"Proxy": {"extra_routes": {f"{names.MLFLOW_PATH}/": tracking_uri(namespace)}}},
+    }
+
+
+def allowed_hosts(namespace: str, hub_url: str) -> list[str]:
+    """The Service by each of its names, with its port, as a `Host` header has it; and the hub."""
     service = f"{names.MLFLOW_SERVICE}.{namespace}"
     return [
         f"{host}:{names.MLFLOW_PORT}"
         for host in (f"{service}.svc.cluster.local", f"{service}.svc", service)
-    ]
+    ] + [urlsplit(hub_url).netloc]
 
 
 def server_command(
-    *, database: str, destination: str, hosts: Sequence[str], port: int = names.MLFLOW_PORT
+    *,
+    database: str,
+    destination: str,
+    hosts: Sequence[str],
+    hub_url: str,
+    port: int = names.MLFLOW_PORT,
 ) -> list[str]:
     """MLflow with access control and workspaces; runs and experiments in `database`.
+
+    `hub_url` is the hub as browsers reach it, and MLflow below it.
 
     `mlhub` is MLflow's own `basic-auth` with the Hub's tokens before it (`mlhub.mlflow.app`). One
     worker: each is a Python of 230 MB, and the work is in Postgres and S3.
@@ -64,6 +97,7 @@ def server_command(
         "--app-name=mlhub",
         "--enable-workspaces",
         f"--allowed-hosts={','.join(hosts)}",
+        f"--cors-allowed-origins={hub_url}",
     ]
 
 

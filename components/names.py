@@ -35,6 +35,8 @@ MLFLOW = "mlflow"
 MLFLOW_SERVICE = "mlflow-service"
 """With its namespace `mlflow` the documented address (row J3)."""
 MLFLOW_PORT = 5000
+MLFLOW_PATH = "/services/mlflow"
+"""Where the hub's proxy has MLflow, for browsers and for programs outside the cluster."""
 
 SEAWEEDFS_CSI = "seaweedfs-csi-driver"
 """The provisioner whose volumes the program lays over one path by itself."""

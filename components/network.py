@@ -16,6 +16,9 @@ from components import names
 HUB_PODS = {"app": "jupyterhub", "component": "hub"}
 """How both charts label the hub's pod."""
 
+PROXY_PODS = {"app": "jupyterhub", "component": "proxy"}
+"""How both charts label the proxy's pod."""
+
 
 def pods(
     labels: Mapping[str, str], namespace: pulumi.Input[str] | None = None
@@ -132,7 +135,7 @@ class Network(pulumi.ComponentResource):
             {
                 "pod_selector": {"match_labels": names.selector(names.MLFLOW)},
                 "policy_types": ["Ingress", "Egress"],
-                # Servers, jobs and the hub; who they are is for their tokens to say.
+                # Servers, jobs and the proxy; who they are is for their tokens to say.
                 "ingress": [
                     {"from_": [pods({}, args.hub_namespace)], "ports": [tcp(names.MLFLOW_PORT)]}
                 ],
@@ -141,6 +144,21 @@ class Network(pulumi.ComponentResource):
                     {"to": [pods(HUB_PODS, args.hub_namespace)], "ports": [tcp(names.HUB_PORT)]},
                     object_storage(mlflow.s3_endpoint, mlflow.s3_cidrs),
                     dns(),
+                ],
+            },
+        )
+
+        self._policy(
+            f"proxy-to-{names.MLFLOW}",
+            args.hub_namespace,
+            {
+                "pod_selector": {"match_labels": PROXY_PODS},
+                "policy_types": ["Egress"],
+                "egress": [
+                    {
+                        "to": [pods(names.selector(names.MLFLOW), mlflow.namespace)],
+                        "ports": [tcp(names.MLFLOW_PORT)],
+                    }
                 ],
             },
         )

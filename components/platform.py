@@ -24,6 +24,7 @@ from components.images import (
 from components.jupyterhub import JupyterHub, JupyterHubArgs
 from components.mlflow import Mlflow, MlflowArgs
 from components.mlflow_server import Artifacts, tracking_uri
+from components.mlflow_server import hub_values as mlflow_hub_values
 from components.namespace import Namespace, NamespaceArgs
 from components.network import MlflowNetwork, Network, NetworkArgs, pods, tcp
 from components.nodes import Nodes, NodesArgs
@@ -125,14 +126,15 @@ def mlflow_of(
     foundation: Foundation,
     built: Mapping[str, BuiltImage],
     providers: list[pulumi.ProviderResource],
-) -> list[Mlflow]:
+) -> Mlflow | None:
     """MLflow, where the stack has one."""
     if stack.mlflow is None:
-        return []
+        return None
     artifacts = stack.mlflow.artifacts
     args = MlflowArgs(
         namespace=stack.mlflow.namespace,
         hub_namespace=stack.hub.namespace,
+        hub_url=stack.hub_url,
         postgres_namespace=stack.foundation.namespace,
         artifacts=Artifacts(endpoint=artifacts.endpoint, bucket=artifacts.bucket),
         s3_access_key=artifacts.access_key,
@@ -142,7 +144,7 @@ def mlflow_of(
         pull_secrets=pull_secrets(stack),
         after=[spaces["mlflow"], foundation],
     )
-    return [Mlflow("mlflow", args, pulumi.ResourceOptions(providers=providers))]
+    return Mlflow("mlflow", args, pulumi.ResourceOptions(providers=providers))
 
 
 def databases_of(stack: StackFile) -> list[str]:
@@ -180,11 +182,25 @@ def execution_of(
 
 def with_services(values: dict[str, Any], stack: StackFile) -> dict[str, Any]:
     """The Release's values with what the hub is told of its services."""
-    if stack.execution is None:
+    told = []
+    if stack.execution is not None:
+        told.append(execution_server.hub_values(stack.hub.namespace))
+    if stack.mlflow is not None:
+        told.append(mlflow_hub_values(stack.mlflow.namespace))
+    if not told:
         return values
-    told = execution_server.hub_values(stack.hub.namespace)
+    services: dict[str, Any] = {}
+    roles: dict[str, Any] = {}
+    routes: dict[str, str] = {}
+    for part in told:
+        services |= part["services"]
+        routes |= part["config"]["Proxy"]["extra_routes"]
+        for name, role in part["loadRoles"].items():
+            scopes = [*roles.get(name, {}).get("scopes", []), *role["scopes"]]
+            roles[name] = role | {"scopes": list(dict.fromkeys(scopes))}
     hub = values["hub"]
-    return values | {"hub": hub | told | {"config": hub["config"] | told["config"]}}
+    config = hub["config"] | {"Proxy": {"extra_routes": routes}}
+    return values | {"hub": hub | {"services": services, "loadRoles": roles, "config": config}}
 
 
 def keycloak_egress(stack: StackFile) -> k8s.networking.v1.NetworkPolicyEgressRuleArgsDict:
@@ -363,21 +379,25 @@ class Platform:
         execution = execution_of(
             stack, spaces, foundation, built, values=values, providers=[kubernetes, generator]
         )
+        mlflow = mlflow_of(stack, spaces, foundation, built, [kubernetes, generator])
         place = spaces["jupyterhub"]
         rooms = [
             *volumes_of(stack, place, storage, built, [kubernetes]),
             *workspaces_of(stack, place, storage, identity, [kubernetes, realms]),
-            *mlflow_of(stack, spaces, foundation, built, [kubernetes, generator]),
             discovery_of(stack, place, [kubernetes]),
             *([execution] if execution else []),
+            *([mlflow] if mlflow else []),
         ]
+        services = {names.EXECUTION: execution, names.MLFLOW: mlflow}
         hub = JupyterHub(
             "jupyterhub",
             JupyterHubArgs(
                 config=stack.hub,
                 namespace=hub_space,
                 values=values,
-                service_tokens={names.EXECUTION: execution.hub_token} if execution else {},
+                service_tokens={
+                    name: service.hub_token for name, service in services.items() if service
+                },
                 client_secret=identity.client_secret,
                 database_password=foundation.database_passwords[names.HUB_DATABASE],
                 after=[

@@ -119,6 +119,7 @@ def running(
     hub_api: str,
     *,
     destination: str | None = None,
+    hub_url: str = "http://localhost:30888",
     extra: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """MLflow on 127.0.0.1:`port` with its data in `folder`."""
@@ -129,6 +130,7 @@ def running(
         database=database,
         destination=destination or f"file://{folder}/artifacts",
         hosts=[f"127.0.0.1:{port}"],
+        hub_url=hub_url,
         port=port,
     )
     environment = {
@@ -142,6 +144,7 @@ def running(
         "PYTHONPATH": f"{PACKAGE / 'src'}:{installed(folder)}",
         "MLFLOW_AUTH_ADMIN_PASSWORD": "a password of the bootstrap",
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "a key of the bootstrap",
+        "JUPYTERHUB_API_TOKEN": "MLflow's own token",
         **(extra or {}),
     }
     log = folder / "server.log"

@@ -311,8 +311,8 @@ def test_the_service_answers_to_its_own_names_alone(server, alice):
     status, body = server.ask(SEARCH, alice, {"max_results": 1}, Host="evil.example.com")
     assert status == 403
     assert "Host" in body
-    hosts = mlflow_server.allowed_hosts("mlflow")
-    assert "mlflow-service.mlflow.svc.cluster.local:5000" in hosts
+    hosts = mlflow_server.allowed_hosts("mlflow", "https://jupyter.example.com")
+    assert {"mlflow-service.mlflow.svc.cluster.local:5000", "jupyter.example.com"} <= set(hosts)
 
 
 def test_an_idle_server_takes_less_than_600_MB(server):

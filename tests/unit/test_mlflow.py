@@ -4,6 +4,7 @@ import configparser
 import json
 import tomllib
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from packaging.requirements import Requirement
@@ -40,6 +41,13 @@ def values(stack: Monitor) -> dict[str, Any]:
     return stack.one(RELEASE, "jupyterhub").plain["values"]
 
 
+def hub_url(stack: Monitor) -> str:
+    """As browsers reach it."""
+    return str(values(stack)["custom"]["mlhub"]["identity"]["callback_url"]).removesuffix(
+        "/hub/oauth_callback"
+    )
+
+
 def policy(stack: Monitor, name: str) -> dict[str, Any]:
     return stack.one(POLICY, name).plain["spec"]
 
@@ -66,7 +74,25 @@ def test_J3_the_server_answers_to_every_name_of_its_service_with_the_port(stack)
         "mlflow-service.mlflow.svc.cluster.local:5000",
         "mlflow-service.mlflow.svc:5000",
         "mlflow-service.mlflow:5000",
+        urlsplit(hub_url(stack)).netloc,
     }
+
+
+def test_J3_the_page_is_the_hubs_and_takes_changes_from_there_alone(stack):
+    args = pod(stack)["containers"][0]["args"]
+    assert f"--cors-allowed-origins={hub_url(stack)}" in args
+    told = values(stack)["hub"]
+    assert told["config"]["Proxy"]["extra_routes"]["/services/mlflow/"] == (
+        "http://mlflow-service.mlflow.svc.cluster.local:5000"
+    )
+    service = told["services"]["mlflow"]
+    assert service["oauth_redirect_uri"].startswith("/services/mlflow/")
+    assert "url" not in service, "the hub would wait for it"
+    scopes = set(told["loadRoles"]["user"]["scopes"])
+    assert {"self", "access:services!service=mlflow", "access:services!service=execution"} <= scopes
+    hub = stack.one(SECRET, "mlhub-hub").plain["stringData"]
+    mlflow = stack.one(SECRET, "mlflow").plain["stringData"]
+    assert hub["hub.services.mlflow.apiToken"] == mlflow["hub-token"]
 
 
 def test_the_pod_has_no_privilege_and_its_image_a_digest(stack):
@@ -95,6 +121,7 @@ def test_V9_its_secrets_are_generated_have_fixed_names_and_are_not_readable(stac
         "database-password",
         "admin-password",
         "flask-secret-key",
+        "hub-token",
     }
     postgres = stack.one(SECRET, "postgres").plain["stringData"]
     assert postgres["mlflow-password"] == mlflow.plain["stringData"]["database-password"]
@@ -180,6 +207,15 @@ def test_T11_postgres_and_the_hub_let_mlflow_in_and_servers_may_go_there(stack):
     assert to_hub["ports"] == [{"port": 8081, "protocol": "TCP"}]
     to_mlflow = values(stack)["singleuser"]["networkPolicy"]["egress"]
     assert {"port": 5000, "protocol": "TCP"} in to_mlflow[0]["ports"]
+
+
+def test_T11_the_proxy_may_go_to_mlflow(stack):
+    spec = policy(stack, "proxy-to-mlflow")
+    assert spec["podSelector"]["matchLabels"]["component"] == "proxy"
+    (rule,) = spec["egress"]
+    (peer,) = rule["to"]
+    assert peer["podSelector"]["matchLabels"] == names.selector("mlflow")
+    assert rule["ports"] == [{"port": 5000, "protocol": "TCP"}]
 
 
 def test_T11_s3_is_reached_by_its_addresses_or_by_its_namespace():
