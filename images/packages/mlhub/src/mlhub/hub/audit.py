@@ -27,8 +27,8 @@ def configure() -> None:
 
 def note(event: str, who: str, outcome: str, **details: Any) -> None:
     """One line. `event` is `login`, `logout`, `session`, `server.ask`, `server.start`,
-    `server.stop`, `run.ask` or `run.release`; `who` is the person whom it is about. Empty details
-    are left out.
+    `server.stop`, `run.ask`, `run.release` or `run.token`; `who` is the person whom it is about.
+    Empty details are left out.
     """
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
