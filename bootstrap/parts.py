@@ -16,6 +16,7 @@ BUILDKIT = "0.31.0"
 DOCKER_BUILD = "0.0.22"
 PULUMI_KUBERNETES = "4.25.0"
 COREDNS = "1.14.0"
+SEAWEEDFS = "3.39"
 
 
 @dataclass(frozen=True)
@@ -177,5 +178,13 @@ DOCKER_PROVIDER = Part(
     cpu_seconds=175,
 )
 
+WEED = Part(
+    name="seaweedfs",
+    targets=(Target("weed", {"weed": "github.com/seaweedfs/seaweedfs/weed"}),),
+    cpu_seconds=165,
+    check={"weed": Check(("version",), f" {SEAWEEDFS} ")},
+)
+
 NODE_PARTS = (ADDONS, KUBE, BUILDKITD)
-ENGINE_PARTS = (ENGINE, KUBERNETES_PROVIDER, DOCKER_PROVIDER)
+ENGINE_PARTS = (ENGINE, KUBERNETES_PROVIDER, DOCKER_PROVIDER, WEED)
+"""What `pulumi up` needs; SeaweedFS goes into an image."""

@@ -74,6 +74,11 @@ class Layout:
         return self.data / "cache"
 
     @property
+    def programs(self) -> Path:
+        """What was built here and goes into an image: a folder for each image."""
+        return self.data / "programs"
+
+    @property
     def log(self) -> Path:
         return self.data / "log"
 

@@ -29,7 +29,16 @@ from bootstrap import (
 )
 from bootstrap.downloads import Hosts
 from bootstrap.errors import BootstrapError
-from bootstrap.parts import ADDONS, BUILDKITD, ENGINE, ENGINE_PARTS, KUBE, NODE_PARTS, Part
+from bootstrap.parts import (
+    ADDONS,
+    BUILDKITD,
+    ENGINE,
+    ENGINE_PARTS,
+    KUBE,
+    NODE_PARTS,
+    WEED,
+    Part,
+)
 from bootstrap.paths import LOGIN_URL, Layout
 from bootstrap.schedule import Step, Task
 from bootstrap.service import Service
@@ -68,6 +77,20 @@ def _plugins(layout: Layout, task: Task) -> str:
     return f"laid {', '.join(laid)}" if laid else "there"
 
 
+def _programs(layout: Layout) -> str:
+    """Lays what goes into the SeaweedFS image in a folder with nothing else (images/seaweedfs)."""
+    folder = layout.programs / "seaweedfs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in WEED.binaries:
+        if (folder / name).exists() and (folder / name).samefile(layout.bin / name):
+            continue
+        aside = folder.with_name(f"{name}.part")
+        aside.unlink(missing_ok=True)
+        aside.hardlink_to(layout.bin / name)
+        aside.replace(folder / name)
+    return f"laid {', '.join(WEED.binaries)}"
+
+
 def _apply_addons(layout: Layout, task: Task) -> str:
     addons.apply(layout, addons.push_images(layout), rootfs.image())
     addons.wait_ready(layout, task.say)
@@ -79,6 +102,7 @@ def engine_steps(layout: Layout, hosts: Hosts, order: sources.Sources) -> list[S
     return [
         *(_part(layout, part, hosts, order) for part in ENGINE_PARTS),
         Step("plug-ins", lambda task: _plugins(layout, task), (ENGINE.name,)),
+        Step("programs", lambda _: _programs(layout), (WEED.name,)),
     ]
 
 

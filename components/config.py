@@ -86,6 +86,7 @@ Tag = Annotated[
 Repository = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$")]
 Folder = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")]
 Url = Annotated[str, AfterValidator(http_url)]
+PROVISIONER = r"^[a-z0-9.-]+(/[a-z0-9.-]+)?$"
 NodePort = Annotated[int, Field(ge=30000, le=32767)]
 Cidr = Annotated[str, AfterValidator(cidr)]
 
@@ -269,7 +270,7 @@ class Storage(Section):
     """Volumes."""
 
     provisioner: str = Field(
-        pattern=r"^[a-z0-9.-]+(/[a-z0-9.-]+)?$",
+        pattern=PROVISIONER,
         description="the name of the CSI driver or provisioner that makes volumes",
     )
     parameters: dict[str, str] = Field(
@@ -528,7 +529,10 @@ class Mlflow(Section):
     """The tracking server and model registry."""
 
     namespace: Name = Field(default="mlflow", description="a namespace name")
-    artifacts: Artifacts
+    artifacts: Artifacts | None = Field(
+        default=None,
+        description="where artifacts go (leave it out where foundation.seaweedfs is)",
+    )
 
 
 class Workspace(Section):
@@ -580,6 +584,12 @@ class FoundationPostgres(Section):
     volume: Quantity = Field(description="the size of the databases' volume, such as 5Gi")
 
 
+class FoundationSeaweedFS(Section):
+    volume: Quantity = Field(
+        description="the size of the one volume that all files and artifacts are on, such as 20Gi"
+    )
+
+
 class Foundation(Section):
     """What the stack brings along, since nobody else has it."""
 
@@ -588,6 +598,17 @@ class Foundation(Section):
         default=None, description="a Keycloak (leave it out where identity.keycloak is)"
     )
     postgres: FoundationPostgres
+    seaweedfs: FoundationSeaweedFS | None = Field(
+        default=None, description="a SeaweedFS with its S3 gateway (leave it out where one is)"
+    )
+    provisioner: str | None = Field(
+        default=None,
+        pattern=PROVISIONER,
+        description=(
+            "the provisioner of the foundation's own volumes, such as rancher.io/local-path "
+            "(without it: storage.provisioner)"
+        ),
+    )
 
 
 class StackFile(Section):
@@ -631,6 +652,11 @@ class StackFile(Section):
         raise ValueError("identity.keycloak and foundation.keycloak are both missing")
 
     @property
+    def data_provisioner(self) -> str:
+        """What makes the volumes of databases."""
+        return self.foundation.provisioner or self.storage.provisioner
+
+    @property
     def default_profile(self) -> Profile:
         return next(profile for profile in self.profiles if profile.default)
 
@@ -653,7 +679,7 @@ class StackFile(Section):
             needed["keycloak_client_secret"] = f"the secret of Keycloak's client {client}"
         if self.registry.harbor is not None:
             needed["harbor_password"] = f"the password of Harbor's {self.registry.harbor.username}"
-        if self.mlflow is not None:
+        if self.mlflow is not None and self.mlflow.artifacts is not None:
             access_key = self.mlflow.artifacts.access_key
             needed["s3_secret_key"] = f"the secret of the S3 key {access_key}"
         return needed

@@ -1,4 +1,4 @@
-"""Postgres, and Keycloak for a stack that has none of its own to use.
+"""Postgres, and Keycloak and SeaweedFS for a stack that has none of its own to use.
 
 One replica each: what they hold is on one volume, protected here and kept when all else goes.
 """
@@ -13,6 +13,7 @@ from components import names
 from components.config import Foundation as FoundationConfig
 from components.config import FoundationKeycloak
 from components.pods import container_security, from_secret, plain, pod
+from components.seaweedfs import SeaweedFS, SeaweedFSArgs
 from components.secrets import fingerprint, password, secret
 
 KEYCLOAK_MANAGEMENT_PORT = 9000
@@ -137,6 +138,8 @@ class FoundationArgs:
     """None for a stack whose Keycloak is elsewhere."""
     keycloak_url: str
     """As browsers reach it."""
+    seaweedfs_image: pulumi.Input[str] | None = None
+    """None for a stack whose SeaweedFS is elsewhere."""
 
 
 class Foundation(pulumi.ComponentResource):
@@ -147,6 +150,9 @@ class Foundation(pulumi.ComponentResource):
     admin_username: pulumi.Output[str] | None
     admin_password: pulumi.Output[str] | None
     """Keycloak's; None where it is elsewhere."""
+    s3_access_key: pulumi.Output[str] | None
+    s3_secret_key: pulumi.Output[str] | None
+    """Of MLflow's bucket; None where S3 is elsewhere."""
 
     def __init__(self, name: str, args: FoundationArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:foundation:Foundation", name, {}, opts)
@@ -176,11 +182,28 @@ class Foundation(pulumi.ComponentResource):
             )
             after = _after(child, admin, database)
             self._keycloak(args, args.config.keycloak, image, known, after)
+        self.s3_access_key = self.s3_secret_key = None
+        if args.config.seaweedfs is not None and args.seaweedfs_image is not None:
+            files = SeaweedFS(
+                names.SEAWEEDFS,
+                SeaweedFSArgs(
+                    namespace=self._namespace,
+                    namespace_name=args.config.namespace,
+                    size=args.config.seaweedfs.volume,
+                    storage_class=args.storage_class,
+                    image=args.seaweedfs_image,
+                    pull_secrets=args.pull_secrets,
+                ),
+                child,
+            )
+            self.s3_access_key, self.s3_secret_key = files.access_key, files.secret_key
         self.register_outputs(
             {
                 "admin_username": self.admin_username,
                 "admin_password": self.admin_password,
                 "database_passwords": self.database_passwords,
+                "s3_access_key": self.s3_access_key,
+                "s3_secret_key": self.s3_secret_key,
             }
         )
 
@@ -202,7 +225,13 @@ class Foundation(pulumi.ComponentResource):
                 "storage_class_name": args.storage_class,
                 "resources": {"requests": {"storage": args.config.postgres.volume}},
             },
-            opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                protect=True,
+                retain_on_delete=True,
+                # A claim stays of the class that it was made from.
+                ignore_changes=["spec.storageClassName"],
+            ),
         )
         k8s.core.v1.Service(
             names.POSTGRES,

@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,8 @@ class ImagesArgs:
     """Whether the registry keeps the layers of builds as well."""
     in_use_tag: str | None = None
     """A second tag, by which the registry's retention knows what this stack runs."""
+    programs: Mapping[str, str] = field(default_factory=dict)
+    """By image, the folder with the programs that were built for it (`make up`)."""
 
 
 class Images(pulumi.ComponentResource):
@@ -119,6 +121,8 @@ class Images(pulumi.ComponentResource):
             lock = project.requirements.rpartition("/")[0]
             folder, named = PROJECT, {"project": docker_build.ContextArgs(location=lock)}
             labels, beside = {provenance.TITLE: f"mlhub {image}"}, [ROOT / lock]
+        if (programs := args.programs.get(image)) is not None:
+            named = {"programs": docker_build.ContextArgs(location=programs)}
         labels |= provenance.labels(ROOT / CONTEXT / folder, config.tag, beside)
         repository = names.image(args.repository, image)
         trust = {} if self._trust is None else {"ca": pulumi.Output.secret(self._trust)}

@@ -38,6 +38,16 @@ MLFLOW_PORT = 5000
 MLFLOW_PATH = "/services/mlflow"
 """Where the hub's proxy has MLflow, for browsers and for programs outside the cluster."""
 
+SEAWEEDFS = "seaweedfs"
+"""Also the headless Service by which volumes are mounted: a name that outlives the pod."""
+SEAWEEDFS_S3 = "seaweedfs-s3"
+SEAWEEDFS_S3_PORT = 8333
+SEAWEEDFS_SECRET = "seaweedfs-s3"  # noqa: S105
+SEAWEEDFS_CLAIM = "seaweedfs-data"
+SEAWEEDFS_PROGRAMS = ".mlhub/programs/seaweedfs"
+"""Where `make up` leaves what goes into the image."""
+MLFLOW_BUCKET = "mlflow"
+
 SEAWEEDFS_CSI = "seaweedfs-csi-driver"
 """The provisioner whose volumes the program lays over one path by itself."""
 LOCAL_PATH = "rancher.io/local-path"
@@ -118,6 +128,11 @@ def after_logout_url(hub_url: str) -> str:
 def home_class(hub_namespace: str) -> str:
     """The StorageClass of homes. Classes have no namespace, so the hub's is in the name."""
     return f"{hub_namespace}-homes"
+
+
+def data_class(foundation_namespace: str) -> str:
+    """The StorageClass of databases, where they are not of the homes' kind."""
+    return f"{foundation_namespace}-data"
 
 
 CACHE_REPOSITORY = "cache"

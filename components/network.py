@@ -11,13 +11,17 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components import names
+from components import names, seaweedfs
 
 HUB_PODS = {"app": "jupyterhub", "component": "hub"}
 """How both charts label the hub's pod."""
 
 PROXY_PODS = {"app": "jupyterhub", "component": "proxy"}
 """How both charts label the proxy's pod."""
+
+
+SEAWEEDFS_CSI_PODS = {"app": names.SEAWEEDFS_CSI}
+"""How bootstrap labels the driver's pods, which are in a namespace of its name."""
 
 
 def pods(
@@ -73,6 +77,8 @@ class NetworkArgs:
     keycloak: bool
     """Whether it is in the foundation."""
     mlflow: MlflowNetwork | None = None
+    seaweedfs: bool = False
+    """Whether it is in the foundation."""
 
 
 class Network(pulumi.ComponentResource):
@@ -104,6 +110,8 @@ class Network(pulumi.ComponentResource):
             self._keycloak(args.foundation_namespace, keycloak, postgres)
         if args.mlflow is not None:
             self._mlflow(args, args.mlflow)
+        if args.seaweedfs:
+            self._seaweedfs(args)
         self.register_outputs({})
 
     def _keycloak(
@@ -160,6 +168,26 @@ class Network(pulumi.ComponentResource):
                         "ports": [tcp(names.MLFLOW_PORT)],
                     }
                 ],
+            },
+        )
+
+    def _seaweedfs(self, args: NetworkArgs) -> None:
+        driver = pods(SEAWEEDFS_CSI_PODS, names.SEAWEEDFS_CSI)
+        ingress: list[k8s.networking.v1.NetworkPolicyIngressRuleArgsDict] = [
+            {"from_": [driver], "ports": [tcp(port) for port in seaweedfs.mount_ports()]}
+        ]
+        if args.mlflow is not None:
+            client = pods(names.selector(names.MLFLOW), args.mlflow.namespace)
+            ingress.append({"from_": [client], "ports": [tcp(names.SEAWEEDFS_S3_PORT)]})
+        self._policy(
+            names.SEAWEEDFS,
+            args.foundation_namespace,
+            {
+                "pod_selector": {"match_labels": names.selector(names.SEAWEEDFS)},
+                "policy_types": ["Ingress", "Egress"],
+                "ingress": ingress,
+                # Its parts are in one pod, and look each other up.
+                "egress": [dns()],
             },
         )
 

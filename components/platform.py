@@ -9,7 +9,9 @@ import pulumi_kubernetes as k8s
 import pulumi_random as random
 
 from components import execution_server, names
+from components.config import Foundation as FoundationConfig
 from components.config import Harbor, StackFile
+from components.config import Mlflow as MlflowConfig
 from components.discovery import Discovery, DiscoveryArgs
 from components.execution import Execution, ExecutionArgs
 from components.foundation import Foundation, FoundationArgs
@@ -42,6 +44,8 @@ def wanted_images(stack: StackFile) -> list[str]:
     ours = ["hub", "proxy", names.POSTGRES]
     if stack.foundation.keycloak is not None:
         ours.append(names.KEYCLOAK)
+    if stack.foundation.seaweedfs is not None:
+        ours.append(names.SEAWEEDFS)
     if stack.mlflow is not None:
         ours.append(names.MLFLOW)
     if stack.execution is not None:
@@ -87,6 +91,7 @@ def images_of(stack: StackFile, registry: Registry | None) -> Images | PromotedI
                 login=push,
                 cached=registry is not None,
                 in_use_tag=in_use,
+                programs={names.SEAWEEDFS: names.SEAWEEDFS_PROGRAMS},
             ),
             pulumi.ResourceOptions(providers=[builder]),
         )
@@ -110,13 +115,38 @@ def images_of(stack: StackFile, registry: Registry | None) -> Images | PromotedI
     )
 
 
+def data_storage(stack: StackFile, providers: list[pulumi.ProviderResource]) -> Storage | None:
+    """The class of the foundation's own volumes, where it is not that of homes."""
+    if stack.foundation.provisioner is None:
+        return None
+    args = StorageArgs(
+        class_name=names.data_class(stack.foundation.namespace),
+        provisioner=stack.foundation.provisioner,
+        parameters={},
+        labels=names.labels("storage"),
+        holds="volumes",
+    )
+    return Storage("foundation-data", args, pulumi.ResourceOptions(providers=providers))
+
+
 def mlflow_network(stack: StackFile) -> MlflowNetwork | None:
     if stack.mlflow is None:
         return None
     return MlflowNetwork(
         namespace=stack.mlflow.namespace,
-        s3_endpoint=stack.mlflow.artifacts.endpoint,
-        s3_cidrs=stack.network.s3,
+        s3_endpoint=artifacts_of(stack.mlflow, stack.foundation).endpoint,
+        s3_cidrs=stack.network.s3 if stack.mlflow.artifacts is not None else (),
+    )
+
+
+def artifacts_of(mlflow: MlflowConfig, foundation: FoundationConfig) -> Artifacts:
+    """Where MLflow's artifacts go: to the stack file's S3 service, or to the foundation's."""
+    given = mlflow.artifacts
+    if given is not None:
+        return Artifacts(endpoint=given.endpoint, bucket=given.bucket)
+    host = names.in_cluster(names.SEAWEEDFS_S3, foundation.namespace)
+    return Artifacts(
+        endpoint=names.address(host, names.SEAWEEDFS_S3_PORT), bucket=names.MLFLOW_BUCKET
     )
 
 
@@ -130,15 +160,22 @@ def mlflow_of(
     """MLflow, where the stack has one."""
     if stack.mlflow is None:
         return None
-    artifacts = stack.mlflow.artifacts
+    given = stack.mlflow.artifacts
+    if given is not None:
+        access_key: pulumi.Input[str] = given.access_key
+        secret_key = pulumi.Config().require_secret("s3_secret_key")
+    elif foundation.s3_access_key is not None and foundation.s3_secret_key is not None:
+        access_key, secret_key = foundation.s3_access_key, foundation.s3_secret_key
+    else:
+        raise ValueError("mlflow.artifacts and foundation.seaweedfs are both missing")
     args = MlflowArgs(
         namespace=stack.mlflow.namespace,
         hub_namespace=stack.hub.namespace,
         hub_url=stack.hub_url,
         postgres_namespace=stack.foundation.namespace,
-        artifacts=Artifacts(endpoint=artifacts.endpoint, bucket=artifacts.bucket),
-        s3_access_key=artifacts.access_key,
-        s3_secret_key=pulumi.Config().require_secret("s3_secret_key"),
+        artifacts=artifacts_of(stack.mlflow, stack.foundation),
+        s3_access_key=access_key,
+        s3_secret_key=secret_key,
         database_password=foundation.database_passwords[names.MLFLOW_DATABASE],
         image=built[names.MLFLOW].reference,
         pull_secrets=pull_secrets(stack),
@@ -295,6 +332,7 @@ class Platform:
             ),
             pulumi.ResourceOptions(providers=[kubernetes]),
         )
+        data = data_storage(stack, [kubernetes])
         wanted_spaces = {
             "jupyterhub": stack.hub.namespace,
             "foundation": stack.foundation.namespace,
@@ -322,6 +360,7 @@ class Platform:
                 foundation_namespace=foundation_space,
                 keycloak=stack.foundation.keycloak is not None,
                 mlflow=mlflow_network(stack),
+                seaweedfs=stack.foundation.seaweedfs is not None,
             ),
             pulumi.ResourceOptions(providers=[kubernetes]),
         )
@@ -355,10 +394,13 @@ class Platform:
                 databases=databases_of(stack),
                 pull_secrets=pull_secrets(stack),
                 keycloak_url=self.keycloak_url,
-                storage_class=storage.class_name,
+                storage_class=(data or storage).class_name,
                 postgres_image=built[names.POSTGRES].reference,
                 keycloak_image=(
                     built[names.KEYCLOAK].reference if names.KEYCLOAK in built else None
+                ),
+                seaweedfs_image=(
+                    built[names.SEAWEEDFS].reference if names.SEAWEEDFS in built else None
                 ),
             ),
             pulumi.ResourceOptions(

@@ -216,13 +216,13 @@ def _about_places(stack: StackFile) -> Iterator[str]:
             f"images.promote.repository is {promote.repository} and registry.repository is "
             f"{stack.registry.repository}; the same registry is required"
         )
-    if stack.mlflow is not None and not stack.network.s3:
-        endpoint = stack.mlflow.artifacts.endpoint
-        if names.namespace_of(endpoint) is None:
-            yield (
-                f"network.s3 is empty and mlflow.artifacts.endpoint is {endpoint}, outside the "
-                "cluster; a list of its address ranges is required, or MLflow could not reach it"
-            )
+    yield from _about_artifacts(stack)
+    if stack.foundation.seaweedfs is not None and stack.data_provisioner == names.SEAWEEDFS_CSI:
+        yield (
+            "foundation.seaweedfs is to keep its own files on volumes of "
+            f"{names.SEAWEEDFS_CSI}, that is on itself; foundation.provisioner is required, such "
+            f"as {names.LOCAL_PATH}"
+        )
     places = {
         "hub.namespace": stack.hub.namespace,
         "foundation.namespace": stack.foundation.namespace,
@@ -235,6 +235,22 @@ def _about_places(stack: StackFile) -> Iterator[str]:
                 f"{one} and {other} are both {places[one]}; two different namespaces are required, "
                 "so that user pods and databases stay apart"
             )
+
+
+def _about_artifacts(stack: StackFile) -> Iterator[str]:
+    if stack.mlflow is None:
+        return
+    artifacts = stack.mlflow.artifacts
+    if artifacts is None and stack.foundation.seaweedfs is None:
+        yield (
+            "mlflow.artifacts and foundation.seaweedfs are both missing; one is required, the "
+            "first for an S3 service that is there, the second to have one made"
+        )
+    if artifacts and not stack.network.s3 and names.namespace_of(artifacts.endpoint) is None:
+        yield (
+            f"network.s3 is empty and mlflow.artifacts.endpoint is {artifacts.endpoint}, outside "
+            "the cluster; a list of its address ranges is required, or MLflow could not reach it"
+        )
 
 
 def _about_profiles(stack: StackFile) -> Iterator[str]:

@@ -15,17 +15,18 @@ class StorageArgs:
     provisioner: str
     parameters: Mapping[str, str]
     labels: Mapping[str, str]
+    holds: str = "homes"
 
 
 class Storage(pulumi.ComponentResource):
-    """The StorageClass of homes, workspaces and databases."""
+    """A StorageClass: of homes and workspaces, or of databases."""
 
     class_name: pulumi.Output[str]
 
     def __init__(self, name: str, args: StorageArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:storage:Storage", name, {}, opts)
-        homes = k8s.storage.v1.StorageClass(
-            f"{name}-homes",
+        made = k8s.storage.v1.StorageClass(
+            f"{name}-{args.holds}",
             metadata={"name": args.class_name, "labels": dict(args.labels)},
             provisioner=args.provisioner,
             parameters=dict(args.parameters),
@@ -36,5 +37,5 @@ class Storage(pulumi.ComponentResource):
             allow_volume_expansion=expandable(args.provisioner),
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.class_name = homes.metadata.name
+        self.class_name = made.metadata.name
         self.register_outputs({"class_name": self.class_name})

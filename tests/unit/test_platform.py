@@ -112,6 +112,7 @@ def test_T13_what_holds_data_is_protected_and_kept(local: Monitor):
         ("Namespace", "foundation"),
         ("Namespace", "jupyterhub"),
         ("PersistentVolumeClaim", "postgres-data"),
+        ("PersistentVolumeClaim", "seaweedfs-data"),
         ("Realm", "realm"),
         ("Group", "group-mlhub"),
         ("Group", "group-mlhub--users"),
@@ -129,8 +130,11 @@ def test_T13_a_deleted_claim_leaves_its_volume(local: Monitor):
     values = local.one("kubernetes:helm.sh/v3:Release", "jupyterhub").plain["values"]
     dynamic = values["singleuser"]["storage"]["dynamic"]
     assert dynamic["storageClass"] == homes["metadata"]["name"]
-    claim = local.one("kubernetes:core/v1:PersistentVolumeClaim", "postgres-data").plain
-    assert claim["spec"]["storageClassName"] == homes["metadata"]["name"]
+    data = local.one("kubernetes:storage.k8s.io/v1:StorageClass", "foundation-data-volumes").plain
+    assert (data["reclaimPolicy"], data["provisioner"]) == ("Retain", "rancher.io/local-path")
+    for name in ("postgres-data", "seaweedfs-data"):
+        claim = local.one("kubernetes:core/v1:PersistentVolumeClaim", name).plain
+        assert claim["spec"]["storageClassName"] == data["metadata"]["name"] == "foundation-data"
 
 
 # Keycloak
@@ -246,7 +250,7 @@ def test_the_release_waits_for_what_the_hub_needs(local: Monitor):
 
 def test_images_stand_on_base_by_its_digest_and_base_on_the_stacks_debian(local: Monitor):
     images = {r.name: r.plain for r in local.of_type("docker-build:index:Image")}
-    ours = {"base", "hub", "proxy", "ml-cpu", "keycloak", "postgres", "execution"}
+    ours = {"base", "hub", "proxy", "ml-cpu", "keycloak", "postgres", "execution", "seaweedfs"}
     assert set(images) == ours
     base = images.pop("base")
     assert base["buildArgs"] == {"DEBIAN_IMAGE": "localhost:5000/mlhub/debian:bookworm"}
@@ -280,7 +284,7 @@ def test_the_machines_authorities_are_a_build_secret_and_no_reason_to_build(monk
 
 
 def test_foundation_pods_run_without_any_privilege(local: Monitor):
-    assert set(pods(local)) == {"keycloak", "postgres"}
+    assert set(pods(local)) == {"keycloak", "postgres", "seaweedfs"}
     for spec in pods(local).values():
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -337,9 +341,12 @@ def test_J9_names_are_those_that_are_documented(local: Monitor):
         "mlhub-execution",
         "mlhub-hub",
         "postgres",
+        "seaweedfs-s3",
     }
     assert {s.plain["metadata"]["name"] for s in local.of_type("kubernetes:core/v1:Service")} == {
         "execution",
         "keycloak",
         "postgres",
+        "seaweedfs",
+        "seaweedfs-s3",
     }
