@@ -125,10 +125,6 @@ def hub_settings(stack: StackFile) -> dict[str, Any]:
                 limits.group: limits.model_dump(exclude={"group"}, exclude_none=True)
                 for limits in stack.quotas.groups
             },
-            "workspaces": {
-                each.slug: workspace.model_dump(exclude_none=True)
-                for each in stack.workspaces
-                if workspace is not None
-            },
+            **({"workspace": workspace.model_dump(exclude_none=True)} if workspace else {}),
         },
     }

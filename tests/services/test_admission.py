@@ -21,7 +21,7 @@ QUOTAS = Quotas.model_validate(
         "server": {"cpu": 16, "memory": "64Gi", "gpu": 4},
         "user": {"servers": 3, "gpu_hours": 40},
         "groups": {"/mlhub/users": {"cpu": 40}},
-        "workspaces": {"churn": {"gpu": 4, "memory": "128Gi"}},
+        "workspace": {"gpu": 4, "memory": "128Gi"},
     }
 )
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)

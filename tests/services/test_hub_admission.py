@@ -253,7 +253,7 @@ async def test_GPU_hours_that_are_used_up_refuse_GPU_servers_alone(hub, alice, k
 async def test_a_server_of_a_workspace_counts_against_it_and_is_for_its_members(
     start_hub, keycloak
 ):
-    limits = {"workspaces": {"churn": {"servers": 1}}}
+    limits = {"workspace": {"servers": 1}}
     hub = await start_hub(VALUES, {"custom": {"mlhub": {"quotas": limits}}})
     keycloak.at_the_browser = "alice"
     hub.wait_for_refusals(30)

@@ -54,7 +54,7 @@ def test_M9_the_quotas_reach_the_hub_as_it_reads_them():
     assert (found.quotas.user.servers, found.quotas.user.gpu_hours) == (3, 20)
     assert found.quotas.user.amounts() == {"servers": 3}
     assert found.quotas.groups["/mlhub/gpu"].gpu == 2
-    assert found.quotas.workspaces.keys() == {"forecasting", "research"}
+    assert found.quotas.workspace.gpu == 1
     assert found.profiles["gpu-node"].each_node
     assert found.profiles["own-size"].idle_timeout == 1200
     assert found.gpu.max_age == 28800

@@ -114,7 +114,7 @@ def limits_of(charge: Charge, quotas: Quotas) -> Limits | None:
         case "group":
             return quotas.groups.get(charge.name)
         case _:
-            return quotas.workspaces.get(charge.name)
+            return quotas.workspace
 
 
 def judge(ask: Ask, held: tuple[Account, ...], quotas: Quotas) -> Answer:

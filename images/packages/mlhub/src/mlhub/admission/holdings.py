@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from mlhub.admission.sizes import Size, of_containers
+from mlhub.workspaces.mounts import mounted
 
 HOLDER = "mlhub/holder"
 """Label of every pod that counts; its value is `server` or `run`."""
@@ -47,6 +48,8 @@ class Holding:
     profile: str = ""
     started: datetime | None = None
     """When its node took it in; None while it waits for one."""
+    mounts: frozenset[tuple[str, bool]] = frozenset()
+    """The workspaces in it; True where it can write."""
 
 
 def metadata(holding: Holding, kind: str) -> dict[str, dict[str, str]]:
@@ -83,4 +86,5 @@ def holding_of(pod: Mapping[str, Any]) -> Holding | None:
         node=pod["spec"].get("nodeName") or "",
         profile=notes.get(PROFILE, ""),
         started=datetime.fromisoformat(started) if started else None,
+        mounts=mounted(pod["spec"]),
     )

@@ -54,9 +54,9 @@ class ServerLimits(Section):
 
 
 class Quotas(Section):
-    """Whose limits are what. Groups are full Keycloak paths, workspaces their slugs."""
+    """Whose limits are what. Groups are full Keycloak paths; workspaces all have the same."""
 
     server: ServerLimits = ServerLimits()
     user: Limits = Limits()
     groups: dict[str, Limits] = {}
-    workspaces: dict[str, Limits] = {}
+    workspace: Limits | None = None

@@ -13,7 +13,7 @@ from typing import Any
 from traitlets.config import Config
 
 from mlhub.hub import audit, settings
-from mlhub.hub.api import SCOPE
+from mlhub.hub.api import MEMBERS_SCOPE, SCOPE
 from mlhub.hub.identity import KeycloakAuthenticator, hub_groups
 from mlhub.hub.offers import Profile
 from mlhub.hub.settings import SettingsError
@@ -45,6 +45,7 @@ def _hub(c: Config) -> dict[str, Any]:
         "custom_scopes": {
             **c.JupyterHub.get("custom_scopes", {}),
             SCOPE: {"description": "Reserve a run's share of somebody's quota, and release it."},
+            MEMBERS_SCOPE: {"description": "Say what somebody's role in a workspace has become."},
         },
         # A refusal comes within a second: long enough for it to be the answer to the request
         # itself, where with 0 the request is accepted and the reason is found on a later page.

@@ -6,12 +6,12 @@ them.
 """
 
 import json
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 from jupyterhub import orm  # type: ignore[import-untyped]
 from jupyterhub.apihandlers.base import APIHandler  # type: ignore[import-untyped]
 from jupyterhub.apihandlers.users import UserServerAPIHandler  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from tornado import web
 
 from mlhub.admission import Ask, Holding, Size
@@ -20,10 +20,21 @@ from mlhub.admission.limits import Memory
 from mlhub.admission.sizes import quantity
 from mlhub.hub import audit
 from mlhub.hub.desk import Desk
-from mlhub.hub.groups import member_of
+from mlhub.hub.groups import hub_group_name, workspace_roles
 from mlhub.hub.refusal import Refusal
+from mlhub.slugs import is_slug
+from mlhub.workspaces.mounts import ROLES, group_path
 
 SCOPE = "custom:mlhub:admission"
+MEMBERS_SCOPE = "custom:mlhub:members"
+
+Given = TypeVar("Given", bound=BaseModel)
+
+
+def _slug(text: str) -> str:
+    if not is_slug(text):
+        raise ValueError("no slug of a workspace")
+    return text
 
 
 class RunAsk(BaseModel):
@@ -39,6 +50,16 @@ class RunAsk(BaseModel):
     workspace: str | None = None
     seconds: float = Field(default=120, gt=0, le=3600, description="until the run's pod is there")
     reservation: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
+
+
+class Member(BaseModel):
+    """What somebody's role in a workspace has become; no role is a member no more."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    user: str = Field(min_length=1)
+    workspace: Annotated[str, AfterValidator(_slug)]
+    role: Literal["owner", "editor", "viewer"] | None
 
 
 class AdmissionHandler(APIHandler):  # type: ignore[misc]
@@ -70,16 +91,10 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
     async def post(self) -> None:
         """Reserve a run's share: 200, or 403 or 429 with the same body and the reason in it."""
         self._require_scope()
-        try:
-            given = RunAsk.model_validate_json(self.request.body)
-        except ValidationError as error:
-            faults = [
-                f"{'.'.join(map(str, fault['loc'])) or 'the body'}: {fault['msg']}"
-                for fault in error.errors(include_url=False)
-            ]
-            raise web.HTTPError(400, "; ".join(faults)) from None
+        given = parsed(RunAsk, self.request.body)
         groups = [group.name for group in self._person(given.user).groups]
-        if given.workspace and not member_of(given.workspace, groups):
+        role = workspace_roles(groups).get(given.workspace or "", "")
+        if given.workspace and not role:
             raise web.HTTPError(403, f"{given.user} is no member of workspace {given.workspace}.")
         ask = Ask(
             f"{given.user}/run/{given.run}",
@@ -99,7 +114,7 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
             held = Holding(
                 ask.name, ask.owner, ask.size, ask.charges, reservation=answer.reservation
             )
-            body |= {"pod": metadata(held, "run"), "expires_in": given.seconds}
+            body |= {"pod": metadata(held, "run"), "expires_in": given.seconds, "role": role}
         self.set_status(answer.status)
         self.write(json.dumps(body))
 
@@ -117,6 +132,39 @@ class ReservationHandler(AdmissionHandler):
         self.set_status(204)
 
 
+class MembersHandler(APIHandler):  # type: ignore[misc]
+    """`POST /hub/api/mlhub/members`: a change at Keycloak counts here at once, not in minutes.
+
+    The person is asked about there with their own session. What is posted counts as well, for that
+    session may be over while their server runs.
+    """
+
+    async def post(self) -> None:
+        if not self.current_user or not self.has_scope(MEMBERS_SCOPE):
+            raise web.HTTPError(403, f"The scope {MEMBERS_SCOPE} is required.")
+        given = parsed(Member, self.request.body)
+        user = self.find_user(given.user)
+        if user is not None:
+            await self.authenticator.ask_about(user)
+            of = {role: hub_group_name(group_path(given.workspace, role)) for role in ROLES}
+            others = {group.name for group in user.groups} - set(of.values())
+            user.sync_groups(others | ({of[given.role]} if given.role else set()))
+            self.authenticator.office.keeper.look_now()
+        self.set_status(204)
+
+
+def parsed(model: type[Given], body: bytes) -> Given:
+    """The body of a request; raises HTTPError (400) with all that is wrong."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'the body'}: {fault['msg']}"
+            for fault in error.errors(include_url=False)
+        ]
+        raise web.HTTPError(400, "; ".join(faults)) from None
+
+
 class ServerHandler(UserServerAPIHandler):  # type: ignore[misc]
     """The Hub's own, and who stops a server is known to its spawner."""
 
@@ -132,6 +180,7 @@ def handlers(desk: Desk) -> list[Any]:
     return [
         (r"/api/mlhub/admission", AdmissionHandler, {"desk": desk}),
         (r"/api/mlhub/admission/([0-9a-f]+)", ReservationHandler, {"desk": desk}),
+        (r"/api/mlhub/members", MembersHandler),
         (r"/api/users/([^/]+)/server", ServerHandler),
         (r"/api/users/([^/]+)/servers/([^/]*)", ServerHandler),
     ]

@@ -26,8 +26,11 @@ def render(
     state: Answer,
     quotas: Quotas,
     chosen: Mapping[str, Any],
+    *,
+    roles: Mapping[str, str],
 ) -> str:
-    """HTML. `state` answers an ask for nothing at all; `chosen` is what was taken last time."""
+    """HTML. `state` answers an ask for nothing at all; `chosen` is what was taken last time;
+    `roles` are the person's own workspaces."""
     writer = _Writer(state, quotas, chosen)
     shown = [writer.profile(profile, offers.least(profile)) for profile in profiles]
     slugs = {profile["slug"] for profile in profiles}
@@ -38,6 +41,8 @@ def render(
         checked=last if last in slugs else default,
         sentence="" if state.admitted else state.sentence,
         remains=remains(state),
+        roles=roles,
+        workspace=chosen.get("workspace", ""),
     )
 
 

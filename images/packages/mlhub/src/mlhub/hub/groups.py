@@ -6,9 +6,10 @@ Two paths never meet in one name, since who may log in and who is an admin hangs
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from mlhub.slugs import is_slug
+from mlhub.workspaces.mounts import ROLES, group_path
 
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_.]+(-[A-Za-z0-9_.]+)*")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.]+")
@@ -17,9 +18,6 @@ _LONGEST = 200
 """The Hub's column holds 255."""
 _READABLE_LENGTH = 64
 _HASHED_SLUG = re.compile(r"workspaces-([a-z0-9-]+)-([0-9a-f]{20})-[a-z]+---[0-9a-f]{16}")
-
-ROLES = ("owner", "editor", "viewer")
-"""Of a workspace, the strongest first; each is a group `/workspaces/<slug>/<role>`."""
 
 
 def hub_group_name(path: str) -> str:
@@ -38,18 +36,13 @@ def hub_group_name(path: str) -> str:
     return f"{readable}---{hashlib.sha256(path.encode()).hexdigest()[:_HASH_LENGTH]}"
 
 
-def member_of(workspace: str, groups: Collection[str]) -> bool:
-    """Whether somebody with these Hub groups belongs to a workspace, in any role."""
-    return any(hub_group_name(f"/workspaces/{workspace}/{role}") in groups for role in ROLES)
-
-
 def workspace_roles(groups: Iterable[str]) -> dict[str, str]:
     """Of somebody with these Hub groups: the strongest role in each workspace, by slug."""
     found: dict[str, str] = {}
     for name in groups:
         slug = _workspace_of(name)
         for role in ROLES:
-            if slug and hub_group_name(f"/workspaces/{slug}/{role}") == name:
+            if slug and hub_group_name(group_path(slug, role)) == name:
                 found[slug] = min(role, found.get(slug, role), key=ROLES.index)
     return found
 

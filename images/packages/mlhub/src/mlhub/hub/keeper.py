@@ -1,4 +1,4 @@
-"""What the hub looks after by itself, once a minute: hours, members, idle and old servers, tokens.
+"""What the hub looks after by itself, once a minute: hours, roles, idle and old servers, tokens.
 
 The charts' culler knows one time-out for all servers. Here are the limits that a profile has of its
 own, and the age that a server with a GPU may have.
@@ -18,6 +18,7 @@ from mlhub.hub.background import Background
 from mlhub.hub.desk import Desk
 from mlhub.hub.settings import Settings
 from mlhub.hub.tokens import Tokens
+from mlhub.hub.workspaces import why_a_mount_ends
 
 TICK_SECONDS = 60.0
 
@@ -60,6 +61,10 @@ class Keeper(Background):
 
     def has_turned_out(self, name: str) -> bool:
         return name in self._out
+
+    def look_now(self) -> None:
+        """Somebody's groups have changed; whatever must stop stops now."""
+        self._wake.set()
 
     async def _run(self) -> None:
         """A chore that fails is tried again with the next round."""
@@ -114,6 +119,8 @@ class Keeper(Background):
                     continue
                 why = self._out.get(user.name, "")
                 share = held.get(spawner.holder)
+                if not why and share:
+                    why = why_a_mount_ends(share, [group.name for group in user.groups])
                 if not why and share:
                     record = spawner.orm_spawner
                     began = record.started or now

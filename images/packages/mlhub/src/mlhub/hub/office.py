@@ -10,6 +10,7 @@ from kubespawner.clients import load_config, shared_client  # type: ignore[impor
 from mlhub.admission import Ask, Size
 from mlhub.hub import form
 from mlhub.hub.desk import Desk
+from mlhub.hub.groups import workspace_roles
 from mlhub.hub.keeper import Keeper
 from mlhub.hub.nodes import PRESENT, GpuNode, free_gpus, gpu_node
 from mlhub.hub.offers import Offers, Profile, amounts, with_default
@@ -64,7 +65,12 @@ class Office:
         state = await self.desk.ask(nothing)
         profiles = await self.offered(spawner)
         return form.render(
-            profiles, self.offers, state, self.desk.quotas, spawner.user_options or {}
+            profiles,
+            self.offers,
+            state,
+            self.desk.quotas,
+            spawner.user_options or {},
+            roles=workspace_roles(groups),
         )
 
 

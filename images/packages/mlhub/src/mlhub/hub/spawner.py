@@ -16,16 +16,18 @@ from mlhub.admission import Ask, Holding, Size
 from mlhub.admission.holdings import metadata
 from mlhub.admission.sizes import GPU
 from mlhub.hub import audit, trouble
-from mlhub.hub.groups import member_of
+from mlhub.hub.groups import workspace_roles
 from mlhub.hub.nodes import placed
 from mlhub.hub.refusal import Refusal
 from mlhub.hub.tokens import EXPERIMENT, NO_MLFLOW, experiment
+from mlhub.hub.workspaces import mount_in
+from mlhub.workspaces import mounts
 
 _UNLISTED = "--unlisted-choice"
 """KubeSpawner's suffix of an option whose value is free text."""
 
 WORKSPACE = "workspace"
-"""User option: the slug of the workspace whose limits the server counts against, too."""
+"""User option: the slug of the workspace that the server mounts and counts against, too."""
 
 NOTHING_OFFERED = (
     "No profile of this hub is for a group of yours. Ask your administrator which group you need."
@@ -93,6 +95,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
 
     _held: Holding | None = None
     """What this start was admitted with."""
+    _role = ""
+    """The owner's in the workspace that this start mounts; empty where it mounts none."""
     ran = False
     """Whether it has ever started."""
     _serving = False
@@ -141,7 +145,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         """
         desk, groups = self.authenticator.office.desk, [group.name for group in self.user.groups]
         workspace = self.user_options.get(WORKSPACE, "")
-        if workspace and not member_of(workspace, groups):
+        self._role = workspace_roles(groups).get(workspace, "")
+        if workspace and not self._role:
             sentence = f"You are no member of a workspace named {workspace!r}."
             self._note("server.ask", "refused", why=sentence)
             raise Refusal(sentence, reason="quota", status=403)
@@ -190,6 +195,13 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         # The hub starts anew beside a server that runs.
         self._serving = self.ran and self.orm_spawner.server is not None
 
+    def _options_from_form(self, formdata: Mapping[str, list[str]]) -> dict[str, Any]:
+        others = {key: given for key, given in formdata.items() if key != WORKSPACE}
+        options: dict[str, Any] = super()._options_from_form(others)
+        if workspace := formdata.get(WORKSPACE, [""])[0]:
+            options[WORKSPACE] = workspace
+        return options
+
     async def _render_options_form_dynamically(self, current_spawner: Any) -> str:
         page: str = await self.authenticator.office.form(current_spawner)
         return page
@@ -197,6 +209,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     def get_env(self) -> dict[str, str]:
         environment: dict[str, str] = super().get_env()
         environment |= self.authenticator.office.tokens.environment(self)
+        if self._role:
+            environment |= mounts.environment(self.user_options[WORKSPACE])
         return environment
 
     async def get_pod_manifest(self) -> Any:
@@ -206,6 +220,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
             pod = await super().get_pod_manifest()
         finally:
             self.node_affinity_required = stated
+        if self._role:
+            mount_in(pod, self.user_options[WORKSPACE], self._role)
         if self._held:
             for key, added in metadata(self._held, "server").items():
                 setattr(pod.metadata, key, {**getattr(pod.metadata, key), **added})

@@ -1,0 +1,225 @@
+"""A workspace in a server: mounted by role, on the form, and gone with the role."""
+
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from mlhub.hub.api import MEMBERS_SCOPE
+from mlhub.workspaces.mounts import mounted
+from tests.services.hub import PROFILES, SECRETS, Hub, until
+from tests.services.test_hub_spawn import RUNNING, start
+
+SHARED = {"volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "datasets"}}]}
+
+
+@pytest.fixture
+async def hub(start_hub: Any, serve: Any, kubernetes: Any) -> Hub:
+    """A hub whose pods lead to a server that answers, with a service that knows of members."""
+    server = web.Application()
+
+    async def up(request: web.Request) -> web.Response:
+        return web.json_response({"version": "1"})
+
+    server.router.add_get("/user/alice/api", up)
+    port = int((await serve(server)).rsplit(":", 1)[1])
+    kubernetes.then = lambda pod: RUNNING
+    return await start_hub(
+        {
+            "hub": {
+                "config": {"KubeSpawner": {"port": port}},
+                "services": {"execution": {}, "stranger": {}},
+                "loadRoles": {"members": {"scopes": [MEMBERS_SCOPE], "services": ["execution"]}},
+            },
+            "singleuser": {"profileList": PROFILES},
+        }
+    )
+
+
+@pytest.fixture
+async def alice(hub: Hub, keycloak: Any) -> Any:
+    """Alice's browser; she is an editor of `churn` and a viewer of a workspace with a long name."""
+    keycloak.people["alice"] = [
+        "/mlhub/users",
+        "/workspaces/churn/viewer",
+        "/workspaces/churn/editor",
+        "/workspaces/fraud-detection--0123456789abcdef0123/viewer",
+    ]
+    keycloak.at_the_browser = "alice"
+    async with hub.browser() as browser:
+        await browser.get("/hub/oauth_login?next=/hub/home")
+        yield browser
+
+
+async def ready(hub: Hub, alice: Any, kubernetes: Any, **options: str) -> dict[str, Any]:
+    """The spec of Alice's pod, once her server runs."""
+    assert (await start(alice, **options))[0] in (201, 202)
+    await until(lambda: hub.user("alice").spawner.ready)
+    spec: dict[str, Any] = kubernetes.kept["pods"]["jupyter-alice"]["spec"]
+    return spec
+
+
+async def tell(hub: Hub, name: str = "execution", **given: Any) -> int:
+    headers = {"Authorization": f"token {SECRETS[f'hub.services.{name}.apiToken']}"}
+    body = {"user": "alice", "workspace": "churn", "role": None, **given}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{hub.url}/hub/api/mlhub/members", json=body, headers=headers) as answer,
+    ):
+        return answer.status
+
+
+@pytest.fixture
+async def running(hub: Hub, alice: Any, kubernetes: Any) -> Any:
+    """The Kubernetes in which Alice's server runs and can write to `churn`."""
+    await ready(hub, alice, kubernetes, workspace="churn")
+    return kubernetes
+
+
+def about_workspaces(spec: dict[str, Any]) -> tuple[list[Any], list[Any], dict[str, str]]:
+    container = spec["containers"][0]
+    return (
+        [v for v in spec["volumes"] if v["name"] == "workspace"],
+        [m for m in container["volumeMounts"] if m["name"] == "workspace"],
+        {e["name"]: e.get("value", "") for e in container["env"]},
+    )
+
+
+async def test_M7_an_editors_server_has_the_workspace_to_write(hub, alice, kubernetes):
+    spec = await ready(hub, alice, kubernetes, workspace="churn")
+    volumes, mounts, environment = about_workspaces(spec)
+    assert volumes == [
+        {"name": "workspace", "persistentVolumeClaim": {"claimName": "workspace-churn"}}
+    ]
+    assert mounts == [{"name": "workspace", "mountPath": "/home/jovyan/workspaces/churn"}]
+    assert environment["MLFLOW_WORKSPACE"] == "churn"
+    assert mounted(spec) == {("churn", True)}
+
+
+async def test_M7_a_viewers_server_has_it_read_only_on_claim_and_mount(hub, alice, kubernetes):
+    slug = "fraud-detection--0123456789abcdef0123"
+    volumes, mounts, _ = about_workspaces(await ready(hub, alice, kubernetes, workspace=slug))
+    claim = {"claimName": f"workspace-{slug}", "readOnly": True}
+    assert volumes == [{"name": "workspace", "persistentVolumeClaim": claim}]
+    path = f"/home/jovyan/workspaces/{slug}"
+    assert mounts == [{"name": "workspace", "mountPath": path, "readOnly": True}]
+
+
+async def test_M7_without_the_option_nothing_is_mounted_not_even_what_was_last_time(
+    hub, alice, kubernetes
+):
+    said = {"image": "i", "imageID": "i", "restartCount": 0}
+    kubernetes.then = lambda pod: (
+        RUNNING | {"containerStatuses": [RUNNING["containerStatuses"][0] | said]}
+    )
+    await ready(hub, alice, kubernetes, workspace="churn")
+    await hub.user("alice").stop("")
+    volumes, mounts, environment = about_workspaces(
+        await ready(hub, alice, kubernetes, profile="other")
+    )
+    assert (volumes, mounts, "MLFLOW_WORKSPACE" in environment) == ([], [], False)
+
+
+@pytest.mark.parametrize("slug", ["other", "churn/editor", "../churn", "Churn", "churn.deleted"])
+async def test_M7_what_is_not_ones_own_is_refused(hub, alice, kubernetes, slug):
+    hub.wait_for_refusals(30)
+    status, sentence = await start(alice, workspace=slug)
+    assert (status, "no member of a workspace named" in sentence) == (403, True)
+    assert not kubernetes.kept["pods"]
+
+
+async def test_M7_the_form_offers_ones_own_workspaces_with_the_role(hub, alice, kubernetes):
+    async with alice.get("/hub/spawn") as page:
+        text = await page.text()
+    assert '<option value="churn">churn (editor)</option>' in text
+    assert "fraud-detection--0123456789abcdef0123 (viewer, read-only)" in text
+    xsrf = next(cookie for cookie in alice.cookie_jar if cookie.key == "_xsrf").value
+    given = {"profile": "standard", "workspace": "churn", "_xsrf": xsrf}
+    await alice.post("/hub/spawn", data=given, allow_redirects=False)
+    await until(lambda: kubernetes.kept["pods"])
+    assert mounted(kubernetes.kept["pods"]["jupyter-alice"]["spec"]) == {("churn", True)}
+
+
+async def test_M7_who_has_no_workspace_sees_no_choice_of_one(hub, keycloak):
+    keycloak.at_the_browser = "bob"
+    async with hub.browser() as bob:
+        await bob.get("/hub/oauth_login?next=/hub/home")
+        async with bob.get("/hub/spawn") as page:
+            text = await page.text()
+    assert "Standard" in text
+    assert 'name="workspace"' not in text
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        ("/workspaces/churn/viewer", "may only read the workspace churn"),
+        ("/workspaces/churn.deleted/editor", "no longer a member of the workspace churn"),
+    ],
+)
+async def test_M7_a_weaker_role_at_keycloak_stops_the_server_at_the_next_look(
+    hub, running, keycloak, audited, left
+):
+    group, why = left
+    keycloak.people["alice"] = ["/mlhub/users", group]
+    hub.user("alice")._auth_refreshed -= 2.1
+    keeper = hub.app.authenticator.office.keeper
+    await keeper._ask_about_members()
+    keeper.look_now()
+    await until(lambda: audited("server.stop"))
+    (line,) = audited("server.stop")
+    assert (line["by"], why in line["why"]) == ("mlhub", True)
+    assert not running.kept["pods"]
+
+
+async def test_M7_a_stronger_role_stops_nothing(hub, running, keycloak):
+    keycloak.people["alice"].append("/workspaces/churn/owner")
+    assert await tell(hub, role="owner") == 204
+    keeper = hub.app.authenticator.office.keeper
+    await until(lambda: not keeper._wake.is_set())
+    await keeper._stop_servers()
+    assert hub.user("alice").spawner.ready
+
+
+async def test_M7_a_change_that_is_told_counts_at_once_though_the_session_is_over(
+    hub, running, keycloak, audited
+):
+    keycloak.sessions.clear()
+    assert await tell(hub, role="viewer") == 204
+    await until(lambda: audited("server.stop"))
+    groups = {group.name for group in hub.user("alice").groups}
+    assert "workspaces--churn--viewer" in groups
+    assert "workspaces--churn--editor" not in groups
+    assert "mlhub--users" in groups, "other groups are as they were"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "status"),
+    [
+        ("stranger", {}, 403),
+        ("execution", {"user": "nobody"}, 204),
+        ("execution", {"role": "admin"}, 400),
+        ("execution", {"workspace": "a/b"}, 400),
+    ],
+)
+async def test_only_a_service_with_the_scope_tells_of_members(hub, alice, name, given, status):
+    assert await tell(hub, name, **given) == status
+    assert "workspaces--churn--editor" in {group.name for group in hub.user("alice").groups}
+
+
+async def test_a_run_is_told_the_role_that_its_mount_follows(start_hub, keycloak):
+    from tests.services.test_hub_admission import VALUES, reserve, service
+
+    hub = await start_hub(VALUES)
+    keycloak.people["alice"] = ["/mlhub/users", "/workspaces/churn/viewer"]
+    keycloak.at_the_browser = "alice"
+    async with hub.browser() as alice:
+        await alice.get("/hub/oauth_login?next=/hub/home")
+    status, body = await reserve(hub, service("execution"), run="r1", workspace="churn")
+    assert (status, body["role"]) == (200, "viewer"), json.dumps(body)
+
+
+def test_a_volume_that_is_no_workspaces_is_not_taken_for_one():
+    assert mounted(SHARED) == frozenset()
