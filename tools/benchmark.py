@@ -29,29 +29,33 @@ from typing import Any
 
 import yaml
 
-from tools.report.previews import Preview
+from tools.report.previews import UNKNOWN, Preview
+from tools.report.redact import SECRET
 from tools.report.run import asked_secrets, empty_stack, previewed
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TABLE = CHECKOUT / "docs" / "benchmarks.md"
 MARKS = ("<!-- benchmark -->", "<!-- /benchmark -->")
 CHART = "charts/jupyterhub-lite"
+RELEASE = "kubernetes:helm.sh/v3:Release"
+CONFIG_MAP = "kubernetes:core/v1:ConfigMap"
 MOST_RATIO = 1.3
 MOST_START_SECONDS = 2.0
 SIZES = (100, 300, 1000)
 
 PLAIN = """
+import importlib, json, re
 import pulumi
 import pulumi_kubernetes as k8s
 
 provider = k8s.Provider("kubernetes", context={context!r}, cluster_identifier="benchmark")
-for number in range({count}):
-    k8s.core.v1.ConfigMap(
-        f"plain-{{number}}",
-        metadata={{"name": f"plain-{{number}}", "namespace": "default"}},
-        data={{"number": str(number)}},
-        opts=pulumi.ResourceOptions(provider=provider),
-    )
+opts = pulumi.ResourceOptions(provider=provider)
+for token, name, inputs in json.load(open("resources.json")):
+    _, group, kind = token.split(":")
+    group, version = group.split("/")
+    module = importlib.import_module("pulumi_kubernetes." + group.split(".")[0] + "." + version)
+    known = {{re.sub("(?=[A-Z])", "_", key).lower(): value for key, value in inputs.items()}}
+    getattr(module, kind)(name, opts=opts, **known)
 """
 START = """
 import os, resource, time
@@ -132,8 +136,11 @@ def configuration(host: str, context: str, items: int | None = None) -> dict[str
     config["mlhub:registry"]["repository"] = f"{host}/mlhub"
     config["mlhub:registry"]["harbor"]["url"] = f"http://{host}"
     config["mlhub:images"]["promote"]["repository"] = f"{host}/mlhub"
+    # Names of its own, for a stack that is there already would be another's to the preview.
+    for section in ("foundation", "mlflow"):
+        config[f"mlhub:{section}"]["namespace"] = f"benchmark-{section}"
     # A node's port: the ingress would want its Secret in the cluster.
-    config["mlhub:hub"] = {"node_port": 30888, "chart": {"path": CHART}}
+    config["mlhub:hub"] = {"node_port": 30888, "namespace": "benchmark", "chart": {"path": CHART}}
     if items:
         base = config["mlhub:profiles"][0]
         config["mlhub:profiles"] = [
@@ -158,11 +165,43 @@ def ours(config: Mapping[str, Any]) -> tuple[float, Preview]:
     return took, found
 
 
-def plain(count: int, context: str) -> float:
-    """The same for `count` ConfigMaps by pulumi-kubernetes alone."""
+def shown(value: Any) -> Any:
+    """Without what a preview hides or does not know."""
+    if isinstance(value, dict):
+        return {k: shown(v) for k, v in value.items() if v not in (SECRET, UNKNOWN)}
+    if isinstance(value, list):
+        return [shown(v) for v in value]
+    return value
+
+
+def alike(preview: Preview) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Type, name and inputs of as many Kubernetes resources as the preview has resources.
+
+    Its own, as anybody would write them down without components, and a ConfigMap, the cheapest
+    there is, for each of Keycloak's, Harbor's and the components themselves.
+    """
+    made: list[tuple[str, str, Mapping[str, Any]]] = []
+    for step in preview.steps:
+        if step.type.startswith("kubernetes:") and step.new is not None:
+            inputs = shown(step.new.inputs)
+            if step.type == RELEASE:
+                inputs = {k: inputs[k] for k in ("name", "namespace", "values", "timeout")}
+                inputs["chart"] = str(CHECKOUT / CHART)
+            made.append((step.type, step.name, inputs))
+    for number in range(len(preview.steps) - len(made)):
+        metadata = {"name": f"plain-{number}", "namespace": "default"}
+        made.append(
+            (CONFIG_MAP, f"plain-{number}", {"metadata": metadata, "data": {"is": "plain"}})
+        )
+    return made
+
+
+def plain(made: Sequence[tuple[str, str, Mapping[str, Any]]], context: str) -> float:
+    """The same for these resources by pulumi-kubernetes alone, one after the other."""
     with tempfile.TemporaryDirectory(prefix="mlhub-benchmark-") as folder:
         root = Path(folder)
-        (root / "__main__.py").write_text(PLAIN.format(count=count, context=context))
+        (root / "__main__.py").write_text(PLAIN.format(context=context))
+        (root / "resources.json").write_text(json.dumps(made))
         runtime = {"name": "python", "options": {"virtualenv": str(CHECKOUT / ".venv")}}
         project = {"name": "plain", "runtime": runtime}
         (root / "Pulumi.yaml").write_text(yaml.safe_dump(project))
@@ -221,8 +260,8 @@ def compared(host: str, context: str, rounds: int) -> list[str]:
     """Rows for preview and start-up; the two programs take turns."""
     config = configuration(host, context)
     _, found = ours(config)  # warms the caches of both, for the plug-ins are the same
-    count = resources(found)
-    pairs = [(ours(config)[0], plain(count, context)) for _ in range(rounds)]
+    made, count = alike(found), resources(found)
+    pairs = [(ours(config)[0], plain(made, context)) for _ in range(rounds)]
     mine, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
     start_up(config)

@@ -56,7 +56,7 @@ def install(bin_dir: Path, python: Path, go: str = "go") -> list[str]:
     for name in PROVIDERS:
         target = bin_dir / f"pulumi-resource-{name}"
         if official(target.name, bin_dir) is None and not downloaded(name):
-            laid += lay(target, wrapper(python, f"{name} import run; run()"))
+            laid += lay(target, starter(python, name))
         else:
             withdraw(target)
     return laid
@@ -89,8 +89,17 @@ def wrapper(python: Path, call: str) -> str:
     path instead of PYTHONPATH, which the program would inherit.
     """
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from bootstrap.plugins.{call}"
-    command = f"exec {shlex.quote(str(python))} -P -c {shlex.quote(code)}"
-    return f'#!/bin/sh\n{MARK}\n{command} --parent=$PPID "$@"\n'
+    return script(python, "-P", "-c", code)
+
+
+def starter(python: Path, name: str) -> str:
+    """The same for a provider, which the language host may have prepared."""
+    return script(python, "-IS", str(ROOT / "bootstrap" / "plugins" / "start.py"), name)
+
+
+def script(python: Path, *arguments: str) -> str:
+    command = " ".join(shlex.quote(part) for part in (str(python), *arguments))
+    return f'#!/bin/sh\n{MARK}\nexec {command} --parent=$PPID "$@"\n'
 
 
 def lay(target: Path, text: str) -> list[str]:

@@ -2,7 +2,12 @@
 
 Beside python-keycloak's own classes because a plug-in has other needs than a script: the server may
 still be starting, several resources are made at once, and no password may reach a message.
+
+python-keycloak is imported with the first request: it takes most of the plug-in's start, for which
+every preview waits, and a preview asks the server nothing.
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
@@ -12,14 +17,14 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from keycloak import KeycloakOpenIDConnection
-from keycloak.exceptions import KeycloakConnectionError, KeycloakError
-from requests import Response
-
 from bootstrap.plugins.schema import PluginError
+
+if TYPE_CHECKING:
+    from keycloak import KeycloakOpenIDConnection
+    from requests import Response
 
 STARTING = (
     HTTPStatus.BAD_GATEWAY,
@@ -130,6 +135,8 @@ class Admin:
     ) -> Response:
         """The server's answer. A server that is starting is waited for, by all requests together:
         once it has been away for `wait_seconds`, each further request is tried once."""
+        from keycloak.exceptions import KeycloakConnectionError, KeycloakError  # noqa: PLC0415
+
         fresh = False
         trouble: int | str
         with self._lock:
@@ -184,6 +191,8 @@ class Admin:
 
 
 def connection(login: Login) -> KeycloakOpenIDConnection:
+    from keycloak import KeycloakOpenIDConnection  # noqa: PLC0415
+
     return KeycloakOpenIDConnection(
         server_url=login.url,
         realm_name=login.realm,

@@ -35,7 +35,8 @@ from pulumi.runtime.proto import (
     plugin_pb2,
 )
 
-from bootstrap.plugins.process import UNLIMITED, engine_address, serve
+from bootstrap.plugins import nursery
+from bootstrap.plugins.process import UNLIMITED, engine_address, parent_of, serve
 
 T = TypeVar("T")
 
@@ -532,6 +533,7 @@ def run(executor: str) -> None:
     if {"-version", "--version"} & set(arguments):
         print(metadata.version("pulumi"))
         return
+    nursery.keep(parent_of(arguments))
     host = Host(engine_address(arguments), Path(executor))
 
     def add(server: grpc.Server) -> None:

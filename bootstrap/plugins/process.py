@@ -15,17 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
+from bootstrap.plugins.start import PARENT_FLAG
+
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 WORKERS = 64  # a Run call holds one worker for the whole program
 PARENT_POLL_SECONDS = 0.5
-PARENT_FLAG = "--parent="
 
 
 def parent_of(argv: Sequence[str]) -> int:
-    """The engine's process id: told by the wrapper, which asks before Python has started.
-
-    By the time Python could ask, a killed engine may have been replaced as parent by `init`.
-    """
+    """The process with which to leave: the engine, or the nursery that leaves with the engine."""
     told = [arg.removeprefix(PARENT_FLAG) for arg in argv if arg.startswith(PARENT_FLAG)]
     return int(told[0]) if told else os.getppid()
 

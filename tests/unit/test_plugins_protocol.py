@@ -15,7 +15,7 @@ from google.protobuf import struct_pb2
 from pulumi.runtime import rpc
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
-from bootstrap.plugins import wrapper
+from bootstrap.plugins import starter
 from bootstrap.plugins.values import as_secret, decode, encode, encode_map, holds_secret
 
 Stub = provider_pb2_grpc.ResourceProviderStub
@@ -29,7 +29,7 @@ def urn(token: str) -> str:
 
 def laid(folder: Path, name: str) -> Path:
     path = folder / f"pulumi-resource-{name}"
-    path.write_text(wrapper(Path(sys.executable), f"{name} import run; run()"))
+    path.write_text(starter(Path(sys.executable), name))
     path.chmod(0o755)
     return path
 
