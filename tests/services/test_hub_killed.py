@@ -42,7 +42,7 @@ async def test_M9_a_hundred_at_once_get_exactly_the_limit_over_a_killed_hub(hub,
     token, promised = routes.service("execution"), set[str]()
 
     async def by_run(_: Any, name: str) -> tuple[int, str]:
-        status, body = await routes.reserve(hub, token, run=name)
+        status, _ = await routes.reserve(hub, token, run=name)
         if status == 200:
             promised.add(name)
         return status, ""
