@@ -10,8 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bootstrap.plugins.keycloak_admin import Admin, Login
-from bootstrap.plugins.keycloak_links import ClientDefaultScopes, GroupRoles, UserGroups
+from bootstrap.plugins.keycloak_links import (
+    ClientDefaultScopes,
+    ClientServiceAccountRole,
+    GroupRoles,
+    UserGroups,
+)
 from bootstrap.plugins.keycloak_objects import (
+    AudienceProtocolMapper,
     Client,
     Group,
     GroupMembershipProtocolMapper,
@@ -32,8 +38,8 @@ REQUEST_SECONDS = 30
 """Least patience with one request; the official default of 5 is short for a busy machine."""
 
 TYPES: tuple[Callable[[Callable[[], Admin]], ResourceType], ...] = (
-    Realm, Client, GroupMembershipProtocolMapper, ClientDefaultScopes, Group, User, UserGroups,
-    Role, GroupRoles,
+    Realm, Client, GroupMembershipProtocolMapper, AudienceProtocolMapper, ClientDefaultScopes,
+    ClientServiceAccountRole, Group, User, UserGroups, Role, GroupRoles,
 )  # fmt: skip
 
 

@@ -162,3 +162,62 @@ class GroupRoles(Links):
     def unlink(self, inputs: Mapping[str, Any], linked: dict[str, Any]) -> None:
         for role in linked.values():
             self.admin.delete(self.of(inputs, role), [role])
+
+
+class ClientServiceAccountRole(ResourceType):
+    """One role of one client's, for the service account of another."""
+
+    type = "keycloak:openid/clientServiceAccountRole:ClientServiceAccountRole"
+    properties = tuple(
+        Property(name, required=True, replace=True)
+        for name in ("realmId", "serviceAccountUserId", "clientId", "role")
+    )
+
+    def __init__(self, server: Callable[[], Admin]):
+        self._server = server
+
+    def _mappings(self, place: Mapping[str, Any]) -> str:
+        user = at("realms", place["realmId"], "users", place["serviceAccountUserId"])
+        return user + at("role-mappings", "clients", place["clientId"])
+
+    def _role(self, place: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises NotFoundError where the client has no such role."""
+        client = at("realms", place["realmId"], "clients", place["clientId"])
+        found: dict[str, Any] = self._server().get(client + at("roles", place["role"]))
+        return found
+
+    def create(self, inputs: dict[str, Any], call: Call) -> Made:
+        try:
+            role = self._role(inputs)
+            self._server().post(self._mappings(inputs), [role])
+        except NotFoundError as gone:
+            raise PluginError(
+                f"{self.type}: {gone} is not on the server; check clientId, role and "
+                "serviceAccountUserId, or run `pulumi refresh`"
+            ) from None
+        return Made(f"{inputs['serviceAccountUserId']}/{role['id']}", dict(inputs))
+
+    def read(self, id: str, state: dict[str, Any]) -> Made | None:
+        try:
+            if not state:
+                shape = "<realmId>/<serviceAccountUserId>/<clientId>/<roleId>"
+                realm, user, client, role = split_import(id, self.type, shape)
+                name = self._server().get(at("realms", realm, "roles-by-id", role))["name"]
+                state = {"realmId": realm, "serviceAccountUserId": user}
+                state |= {"clientId": client, "role": name}
+            held = self._server().get(self._mappings(state))
+        except NotFoundError:
+            return None
+        mine = [role for role in held if role["name"] == state["role"]]
+        return Made(f"{state['serviceAccountUserId']}/{mine[0]['id']}", state) if mine else None
+
+    def update(
+        self, id: str, state: dict[str, Any], inputs: dict[str, Any], call: Call
+    ) -> dict[str, Any]:
+        raise PluginError(f"{self.type} is replaced when it changes, never updated")
+
+    def delete(self, id: str, state: dict[str, Any]) -> None:
+        try:
+            self._server().delete(self._mappings(state), [self._role(state)])
+        except NotFoundError:
+            pass

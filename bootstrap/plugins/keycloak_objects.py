@@ -468,28 +468,21 @@ class Client(InRealm):
         return state
 
 
-class GroupMembershipProtocolMapper(KeycloakObject):
-    type = "keycloak:openid/groupMembershipProtocolMapper:GroupMembershipProtocolMapper"
+def mapper_flag(name: str, key: str, default: bool = True) -> Field:
+    return Field(Property(name, "boolean", default=default), ("config", key), quoted, is_true)
+
+
+class ProtocolMapper(KeycloakObject):
+    """What puts something into a client's tokens; it belongs to a client or to a scope."""
+
     label = "name"
     own = (
         REALM_ID,
         Property("clientId", replace=True),
         Property("clientScopeId", replace=True),
     )
-    fields = (
-        text("name", named=True, replace=True),
-        text("claimName", "config", "claim.name", required=True),
-        Field(Property("fullPath", "boolean", default=True), ("config", "full.path"),
-              quoted, is_true),
-        Field(Property("addToIdToken", "boolean", default=True), ("config", "id.token.claim"),
-              quoted, is_true),
-        Field(Property("addToAccessToken", "boolean", default=True),
-              ("config", "access.token.claim"), quoted, is_true),
-        Field(Property("addToUserinfo", "boolean", default=True),
-              ("config", "userinfo.token.claim"), quoted, is_true),
-        Field(Property("addToTokenIntrospection", "boolean", default=False),
-              ("config", "introspection.token.claim"), quoted, is_true),
-    )  # fmt: skip
+    mapper: str
+    """Keycloak's own name for the kind."""
 
     def validate(self, inputs: Mapping[str, Any]) -> Iterable[Failure]:
         if ("clientId" in inputs) == ("clientScopeId" in inputs):
@@ -505,7 +498,7 @@ class GroupMembershipProtocolMapper(KeycloakObject):
         return self.models(place) + at(id)
 
     def body(self, inputs: Mapping[str, Any], urn: str, base: dict[str, Any]) -> dict[str, Any]:
-        base |= {"protocol": "openid-connect", "protocolMapper": "oidc-group-membership-mapper"}
+        base |= {"protocol": "openid-connect", "protocolMapper": self.mapper}
         return super().body(inputs, urn, base)
 
     def mark(self, body: dict[str, Any], urn: str) -> None:
@@ -533,6 +526,41 @@ class GroupMembershipProtocolMapper(KeycloakObject):
         if "clientId" in inputs:
             return f"{inputs['realmId']}/client/{inputs['clientId']}/{id}"
         return f"{inputs['realmId']}/client-scope/{inputs['clientScopeId']}/{id}"
+
+
+class GroupMembershipProtocolMapper(ProtocolMapper):
+    type = "keycloak:openid/groupMembershipProtocolMapper:GroupMembershipProtocolMapper"
+    mapper = "oidc-group-membership-mapper"
+    fields = (
+        text("name", named=True, replace=True),
+        text("claimName", "config", "claim.name", required=True),
+        mapper_flag("fullPath", "full.path"),
+        mapper_flag("addToIdToken", "id.token.claim"),
+        mapper_flag("addToAccessToken", "access.token.claim"),
+        mapper_flag("addToUserinfo", "userinfo.token.claim"),
+        mapper_flag("addToTokenIntrospection", "introspection.token.claim", default=False),
+    )
+
+
+class AudienceProtocolMapper(ProtocolMapper):
+    type = "keycloak:openid/audienceProtocolMapper:AudienceProtocolMapper"
+    mapper = "oidc-audience-mapper"
+    fields = (
+        text("name", named=True, replace=True),
+        text("includedClientAudience", "config", "included.client.audience"),
+        text("includedCustomAudience", "config", "included.custom.audience"),
+        mapper_flag("addToIdToken", "id.token.claim"),
+        mapper_flag("addToAccessToken", "access.token.claim"),
+        mapper_flag("addToTokenIntrospection", "introspection.token.claim"),
+    )
+
+    def validate(self, inputs: Mapping[str, Any]) -> Iterable[Failure]:
+        yield from super().validate(inputs)
+        if ("includedClientAudience" in inputs) == ("includedCustomAudience" in inputs):
+            yield Failure(
+                "includedClientAudience",
+                f"{self.type}: give exactly one of includedClientAudience, includedCustomAudience",
+            )
 
 
 def many(values: Mapping[str, str]) -> dict[str, list[str]]:

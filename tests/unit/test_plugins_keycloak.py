@@ -12,6 +12,7 @@ import pytest
 from bootstrap.plugins import keycloak_admin
 from bootstrap.plugins.keycloak import Keycloak, login
 from bootstrap.plugins.keycloak_admin import Admin, ConflictError, NotFoundError, at
+from bootstrap.plugins.keycloak_links import ClientServiceAccountRole
 from bootstrap.plugins.keycloak_objects import (
     MARK,
     Client,
@@ -147,6 +148,8 @@ def test_another_realm_is_another_object() -> None:
          "initialPassword"),
         ("openid/groupMembershipProtocolMapper:GroupMembershipProtocolMapper",
          {"realmId": "r", "name": "n", "claimName": "c"}, "clientId"),
+        ("openid/audienceProtocolMapper:AudienceProtocolMapper",
+         {"realmId": "r", "name": "n", "clientId": "c"}, "includedClientAudience"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_refused_before_anything_is_made(
@@ -160,6 +163,8 @@ def test_unknown_values_pass_every_check(token: str) -> None:
     inputs = {name: UNKNOWN for name, p in TYPES[token].inputs.items() if p.required or p.named}
     if token.endswith("Mapper"):
         inputs["clientId"] = UNKNOWN
+    if "Audience" in token:
+        inputs["includedCustomAudience"] = UNKNOWN
     assert TYPES[token].check(inputs) == []
 
 
@@ -479,3 +484,28 @@ def test_a_provider_without_an_address_or_client_says_so(config: dict[str, str],
 def test_a_password_is_in_no_representation_of_the_login() -> None:
     config = {"url": "http://x", "clientId": "admin-cli", "username": "a", "password": PASSWORD}
     assert PASSWORD not in repr(login(config))
+
+
+def test_a_role_for_a_service_account_is_given_seen_and_taken() -> None:
+    role = {"id": "r1", "name": "view-users"}
+    mappings = "/realms/mlhub/users/u1/role-mappings/clients/c1"
+    server = answers(
+        {
+            "GET /realms/mlhub/clients/c1/roles/view-users": role,
+            f"GET {mappings}": [role, {"id": "r2", "name": "query-users"}],
+        }
+    )
+    given = {
+        "realmId": "mlhub",
+        "serviceAccountUserId": "u1",
+        "clientId": "c1",
+        "role": "view-users",
+    }
+    links = ClientServiceAccountRole(server)
+    made = links.create(given, CALL)
+    assert (made.id, made.state) == ("u1/r1", given)
+    assert ("POST", mappings, [role]) in server.sent
+    assert links.read(made.id, given) == made
+    assert links.read(made.id, given | {"role": "manage-users"}) is None
+    links.delete(made.id, given)
+    assert server.sent[-1] == ("DELETE", mappings, [role])

@@ -36,7 +36,13 @@ OFFICIAL: dict[str, type[pulumi.CustomResource]] = {
     "keycloak:openid/groupMembershipProtocolMapper:GroupMembershipProtocolMapper": (
         keycloak.openid.GroupMembershipProtocolMapper
     ),
+    "keycloak:openid/audienceProtocolMapper:AudienceProtocolMapper": (
+        keycloak.openid.AudienceProtocolMapper
+    ),
     "keycloak:openid/clientDefaultScopes:ClientDefaultScopes": keycloak.openid.ClientDefaultScopes,
+    "keycloak:openid/clientServiceAccountRole:ClientServiceAccountRole": (
+        keycloak.openid.ClientServiceAccountRole
+    ),
     "keycloak:index/group:Group": keycloak.Group,
     "keycloak:index/user:User": keycloak.User,
     "keycloak:index/userGroups:UserGroups": keycloak.UserGroups,
@@ -53,7 +59,13 @@ REPLACED_WHEN_CHANGED = {
     "keycloak:openid/groupMembershipProtocolMapper:GroupMembershipProtocolMapper": {
         "realmId", "name", "clientId", "clientScopeId",
     },
+    "keycloak:openid/audienceProtocolMapper:AudienceProtocolMapper": {
+        "realmId", "name", "clientId", "clientScopeId",
+    },
     "keycloak:openid/clientDefaultScopes:ClientDefaultScopes": {"realmId", "clientId"},
+    "keycloak:openid/clientServiceAccountRole:ClientServiceAccountRole": {
+        "realmId", "serviceAccountUserId", "clientId", "role",
+    },
     "keycloak:index/group:Group": {"realmId", "parentId"},
     "keycloak:index/user:User": {"realmId", "username", "import"},
     "keycloak:index/userGroups:UserGroups": {"realmId", "userId"},
