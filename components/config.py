@@ -545,6 +545,19 @@ class Workspace(Section):
     size: Quantity = Field(description="the size of its volume, at most 100Gi")
 
 
+OUR_CLIENTS = {"jupyterhub", "mlhub-execution", "realm-management"}
+"""Of the realm's clients, those that are no service's."""
+
+
+class ServiceClient(Section):
+    """A pipeline that runs notebooks for people, with a client of its own in the realm."""
+
+    name: Name = Field(description="the id of its client, such as nightly-reports")
+    for_users: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(
+        min_length=1, description="a list of the people for whom it may run notebooks"
+    )
+
+
 class Execution(Section):
     """The API that runs notebooks unattended."""
 
@@ -552,6 +565,19 @@ class Execution(Section):
         ge=60, description="a whole number of seconds that a run may take, 60 or more"
     )
     keep_days: int = Field(ge=1, description="a whole number of days that finished runs are kept")
+    clients: tuple[ServiceClient, ...] = Field(
+        default=(), description="a list of services that run notebooks for people"
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Execution":
+        seen = [client.name for client in self.clients]
+        if taken := sorted({name for name in seen if seen.count(name) > 1 or name in OUR_CLIENTS}):
+            raise ValueError(
+                f"clients has {', '.join(taken)} twice or takes a client of the platform's own; "
+                "a name for each of them alone is required"
+            )
+        return self
 
 
 class Network(Section):

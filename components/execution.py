@@ -52,6 +52,9 @@ def service_pod(
                 "env": [
                     from_secret("JUPYTERHUB_API_TOKEN", names.EXECUTION_SECRET, "hub-token"),
                     from_secret("PGPASSWORD", names.EXECUTION_SECRET, "database-password"),
+                    from_secret(
+                        "KEYCLOAK_CLIENT_SECRET", names.EXECUTION_SECRET, "keycloak-secret"
+                    ),
                     {
                         "name": "MLHUB_EXECUTION_SETTINGS",
                         "value": f"{SETTINGS_FOLDER}/{SETTINGS_FILE}",
@@ -90,6 +93,8 @@ class ExecutionArgs:
     image: pulumi.Input[str]
     pull_secrets: Sequence[str]
     database_password: pulumi.Input[str]
+    keycloak_secret: pulumi.Input[str]
+    """Of the service's own client in the realm."""
     kubernetes_api: Sequence[str]
     """Address ranges of the API server behind its Service."""
     keycloak: k8s.networking.v1.NetworkPolicyEgressRuleArgsDict
@@ -110,10 +115,15 @@ class Execution(pulumi.ComponentResource):
 
         self.hub_token = hex_key("execution-hub-token", self._child)
         password = pulumi.Output.from_input(args.database_password)
+        keycloak_secret = pulumi.Output.from_input(args.keycloak_secret)
         credentials = secret(
             names.EXECUTION_SECRET,
             namespace=args.namespace,
-            data={"hub-token": self.hub_token, "database-password": password},
+            data={
+                "hub-token": self.hub_token,
+                "database-password": password,
+                "keycloak-secret": keycloak_secret,
+            },
             opts=self._child,
         )
         settings = pulumi.Output.json_dumps(args.settings, indent=1, sort_keys=True)
@@ -129,7 +139,7 @@ class Execution(pulumi.ComponentResource):
             "mlhub/settings": settings.apply(
                 lambda text: hashlib.sha256(text.encode()).hexdigest()
             ),
-            names.FINGERPRINT: fingerprint(self.hub_token, password),
+            names.FINGERPRINT: fingerprint(self.hub_token, password, keycloak_secret),
         }
         k8s.core.v1.Service(
             names.EXECUTION,

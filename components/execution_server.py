@@ -68,7 +68,7 @@ def settings(stack: StackFile, values: Mapping[str, Any]) -> dict[str, Any]:
     if stack.execution is None:
         raise ValueError("the stack has no execution section")
     singleuser = values["singleuser"]
-    realm = f"realms/{stack.identity.realm}"
+    realm, keycloak = f"realms/{stack.identity.realm}", internal_keycloak_url(stack)
     hub = names.address(names.in_cluster(names.HUB_SERVICE, stack.hub.namespace), names.HUB_PORT)
     return {
         "database_url": names.database_url(names.EXECUTION_DATABASE, stack.foundation.namespace),
@@ -78,9 +78,13 @@ def settings(stack: StackFile, values: Mapping[str, Any]) -> dict[str, Any]:
         "hub": {"api_url": f"{hub}/hub/api", "scope": SCOPE},
         "keycloak": {
             "issuer": f"{stack.keycloak_url}/{realm}",
-            "jwks_url": f"{internal_keycloak_url(stack)}/{realm}/protocol/openid-connect/certs",
+            "jwks_url": f"{keycloak}/{realm}/protocol/openid-connect/certs",
             "audience": names.EXECUTION_AUDIENCE,
-            "clients": {},
+            "clients": {c.name: list(c.for_users) for c in stack.execution.clients},
+            "token_url": f"{keycloak}/{realm}/protocol/openid-connect/token",
+            "admin_url": f"{keycloak}/admin/{realm}",
+            "client_id": names.EXECUTION_AUDIENCE,
+            "members": list(stack.identity.access_groups),
         },
         "limits": {
             "run_seconds": stack.execution.run_seconds,

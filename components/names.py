@@ -60,7 +60,7 @@ EXECUTION_SECRET = "mlhub-execution"  # noqa: S105
 EXECUTION_PATH = "/services/execution"
 """Where the hub's proxy has the execution API."""
 EXECUTION_AUDIENCE = "mlhub-execution"
-"""What a Keycloak token for the execution API is for."""
+"""What a Keycloak token for the execution API is for, and the id of its own client."""
 
 HUB_SERVICE = "hub"
 HUB_PORT = 8081
@@ -74,6 +74,11 @@ HUB_DATABASE = "jupyterhub"
 KEYCLOAK_DATABASE = "keycloak"
 MLFLOW_DATABASE = "mlflow"
 EXECUTION_DATABASE = "execution"
+
+
+def execution_client(client: str) -> str:
+    """The Secret with the id and secret of a service's client."""
+    return f"execution-client-{client}"
 
 
 def labels(component: str) -> dict[str, str]:

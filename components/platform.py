@@ -14,6 +14,7 @@ from components.config import Harbor, StackFile
 from components.config import Mlflow as MlflowConfig
 from components.discovery import Discovery, DiscoveryArgs
 from components.execution import Execution, ExecutionArgs
+from components.execution_clients import ExecutionClients, ExecutionClientsArgs
 from components.foundation import Foundation, FoundationArgs
 from components.identity import Identity, IdentityArgs
 from components.images import (
@@ -195,6 +196,7 @@ def execution_of(
     stack: StackFile,
     spaces: Mapping[str, Namespace],
     foundation: Foundation,
+    identity: Identity,
     built: Mapping[str, BuiltImage],
     *,
     values: Mapping[str, Any],
@@ -203,6 +205,15 @@ def execution_of(
     """The execution API, where the stack has one; `values` are the Release's."""
     if stack.execution is None:
         return None
+    clients = ExecutionClients(
+        "execution-clients",
+        ExecutionClientsArgs(
+            realm_id=identity.realm_id,
+            namespace=spaces["jupyterhub"].name,
+            clients=stack.execution.clients,
+        ),
+        pulumi.ResourceOptions(providers=providers),
+    )
     args = ExecutionArgs(
         namespace=spaces["jupyterhub"].name,
         foundation_namespace=spaces["foundation"].name,
@@ -210,10 +221,11 @@ def execution_of(
         image=built[names.EXECUTION].reference,
         pull_secrets=pull_secrets(stack),
         database_password=foundation.database_passwords[names.EXECUTION_DATABASE],
+        keycloak_secret=clients.client_secret,
         kubernetes_api=stack.network.kubernetes_api,
         keycloak=keycloak_egress(stack),
     )
-    opts = pulumi.ResourceOptions(providers=providers, depends_on=[foundation])
+    opts = pulumi.ResourceOptions(providers=providers, depends_on=[foundation, clients])
     return Execution("execution", args, opts)
 
 
@@ -419,7 +431,13 @@ class Platform:
         )
         values = with_services(hub_values(stack, built), stack)
         execution = execution_of(
-            stack, spaces, foundation, built, values=values, providers=[kubernetes, generator]
+            stack,
+            spaces,
+            foundation,
+            identity,
+            built,
+            values=values,
+            providers=[kubernetes, generator, realms],
         )
         mlflow = mlflow_of(stack, spaces, foundation, built, [kubernetes, generator])
         place = spaces["jupyterhub"]

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from bootstrap.plugins.keycloak_admin import Admin, NotFoundError, at
@@ -217,7 +218,5 @@ class ClientServiceAccountRole(ResourceType):
         raise PluginError(f"{self.type} is replaced when it changes, never updated")
 
     def delete(self, id: str, state: dict[str, Any]) -> None:
-        try:
+        with suppress(NotFoundError):
             self._server().delete(self._mappings(state), [self._role(state)])
-        except NotFoundError:
-            pass

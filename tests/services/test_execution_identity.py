@@ -59,11 +59,16 @@ def realm() -> Realm:
 
 @pytest.fixture
 async def service(serve: Any, realm: Realm, tmp_path: Any) -> Any:
+    address = await serve(realm.application())
     keycloak = Keycloak(
         issuer=ISSUER,
-        jwks_url=await serve(realm.application()) + "/certs",
+        jwks_url=f"{address}/certs",
         audience="mlhub-execution",
         clients={"pipeline": ["alice"]},
+        token_url=f"{address}/token",
+        admin_url=f"{address}/admin",
+        client_id="mlhub-execution",
+        members=["/mlhub/users"],
     )
     cluster = Jobs()
     given = settings(

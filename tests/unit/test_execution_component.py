@@ -39,6 +39,7 @@ def deployed(stack: str) -> Monitor:
                 image="registry/execution:1@sha256:0",
                 pull_secrets=[],
                 database_password=pulumi.Output.secret("the-database-password"),
+                keycloak_secret=pulumi.Output.secret("the-keycloak-secret"),
                 kubernetes_api=list(config.network.kubernetes_api),
                 keycloak={"to": [{"ip_block": {"cidr": "10.0.8.10/32"}}]},
             ),
@@ -119,6 +120,7 @@ def test_T2_no_secret_is_readable_and_the_pod_names_only_the_secret(dev):
     for registration in dev.registrations:
         for text in readable(registration.inputs):
             assert "the-database-password" not in text
+            assert "the-keycloak-secret" not in text
             assert "the-mock-made-this-secret" not in text
     deployment = dev.one("kubernetes:apps/v1:Deployment", "execution").plain
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
@@ -130,6 +132,7 @@ def test_T2_no_secret_is_readable_and_the_pod_names_only_the_secret(dev):
     assert from_secrets == {
         "JUPYTERHUB_API_TOKEN": "mlhub-execution",
         "PGPASSWORD": "mlhub-execution",
+        "KEYCLOAK_CLIENT_SECRET": "mlhub-execution",
     }
 
 

@@ -97,7 +97,7 @@ def test_T2_a_secret_that_others_manage_leaves_client_and_secret_to_them():
     stack = stack_file("local")
     given = stack.identity.model_copy(update={"existing_secret": "sso-client"})
     monitor = run(lambda: Platform(stack.model_copy(update={"identity": given})))
-    assert not monitor.of_type("keycloak:openid/client:Client")
+    assert "jupyterhub" not in {r.name for r in monitor.of_type("keycloak:openid/client:Client")}
     assert "jupyterhub-oidc-secret" not in {r.name for r in monitor.of_type(SECRET)}
     release = monitor.one("kubernetes:helm.sh/v3:Release", "jupyterhub")
     assert '"sso-client"' in json.dumps(release.plain["values"]["hub"]["extraEnv"])
@@ -336,6 +336,7 @@ def test_J9_names_are_those_that_are_documented(local: Monitor):
     }
     assert {s.plain["metadata"]["name"] for s in local.of_type(SECRET)} == {
         "demo-users",
+        "execution-client-nightly-reports",
         "jupyterhub-oidc-secret",
         "keycloak-admin",
         "mlhub-execution",

@@ -78,7 +78,7 @@ class Hub(Section):
 
 
 class Keycloak(Section):
-    """Who knows the tokens of services."""
+    """Who knows the tokens of services, and who is a member."""
 
     issuer: str = Field(description="the realm's address as its tokens say it")
     jwks_url: str = Field(description="the realm's keys as this service reaches them")
@@ -86,6 +86,10 @@ class Keycloak(Section):
     clients: dict[str, list[str]] = Field(
         description="a client's id to the people for whom it may run notebooks"
     )
+    token_url: str = Field(description="where this service gets a token of its own")
+    admin_url: str = Field(description="the realm's admin API as this service reaches it")
+    client_id: str = Field(description="this service's own client")
+    members: list[str] = Field(description="the groups that may use the platform, by full path")
 
 
 class Limits(Section):
