@@ -45,27 +45,29 @@ class ExecutionClients(pulumi.ComponentResource):
 
         self.client_secret = password("execution-keycloak-client", self._child)
         own = self._client(names.EXECUTION_AUDIENCE, self.client_secret, all_roles=True)
-        # There in every realm; `import` takes it as it is and leaves it when the stack goes.
-        management = keycloak.openid.Client(
-            MANAGEMENT,
-            realm_id=args.realm_id,
-            client_id=MANAGEMENT,
-            access_type="BEARER-ONLY",
-            full_scope_allowed=False,
-            import_=True,
-            opts=self._child,
-        )
         keycloak.openid.ClientServiceAccountRole(
             f"{names.EXECUTION}-sees-people",
             realm_id=args.realm_id,
             service_account_user_id=own.service_account_user_id,
-            client_id=management.id,
+            client_id=self._management(),
             role="view-users",
-            opts=self._child,
+            # It never changes, and a preview does not know it.
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["client_id"]),
         )
         for client in args.clients:
             self._service(client, args.namespace)
         self.register_outputs({"client_secret": self.client_secret})
+
+    def _management(self) -> pulumi.Input[str]:
+        """The id of the realm's own client. A preview asks no server, so it has to do without."""
+        if pulumi.runtime.is_dry_run():
+            return MANAGEMENT
+        found: pulumi.Output[str] = keycloak.openid.get_client_output(
+            realm_id=self._realm_id,
+            client_id=MANAGEMENT,
+            opts=pulumi.InvokeOutputOptions(parent=self),
+        ).id
+        return found
 
     def _service(self, client: ServiceClient, namespace: pulumi.Input[str]) -> None:
         name = names.execution_client(client.name)

@@ -13,6 +13,7 @@ from bootstrap.plugins.keycloak_admin import Admin, Login
 from bootstrap.plugins.keycloak_links import (
     ClientDefaultScopes,
     ClientServiceAccountRole,
+    GetClient,
     GroupRoles,
     UserGroups,
 )
@@ -62,6 +63,7 @@ class Keycloak(Package):
 
     def __init__(self) -> None:
         self.types = {t.type: t for t in (make(self.server) for make in TYPES)}
+        self.functions = {GetClient.token: GetClient(self.server)}
         self._lock = threading.Lock()
         self._config: dict[str, Any] = {}
         self._progress: Callable[[str], None] = lambda message: None

@@ -7,7 +7,7 @@ from typing import Any
 
 from bootstrap.plugins.keycloak_admin import Admin, NotFoundError, at
 from bootstrap.plugins.keycloak_objects import REALM_ID, split_import
-from bootstrap.plugins.schema import Call, Made, PluginError, Property, ResourceType
+from bootstrap.plugins.schema import Call, Function, Made, PluginError, Property, ResourceType
 
 
 class Links(ResourceType):
@@ -220,3 +220,20 @@ class ClientServiceAccountRole(ResourceType):
     def delete(self, id: str, state: dict[str, Any]) -> None:
         with suppress(NotFoundError):
             self._server().delete(self._mappings(state), [self._role(state)])
+
+
+class GetClient(Function):
+    """The id of a client that is there, such as the realm's own `realm-management`."""
+
+    token = "keycloak:openid/getClient:getClient"  # noqa: S105 - a type token
+    arguments = (Property("realmId", required=True), Property("clientId", required=True))
+
+    def __init__(self, server: Callable[[], Admin]):
+        self._server = server
+
+    def call(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        realm, client = arguments["realmId"], arguments["clientId"]
+        found = self._server().get(at("realms", realm, "clients"), clientId=client)
+        if not found:
+            raise PluginError(f"realm {realm} has no client {client}; check its name")
+        return {**arguments, "id": found[0]["id"]}

@@ -158,6 +158,8 @@ class _Outputs(mocks.Mocks):
         if args.token == "docker:index/getRegistryImage:getRegistryImage":
             digest = hashlib.sha256(args.args["name"].encode()).hexdigest()
             return args.args | {"id": digest, "sha256Digest": f"sha256:{digest}"}
+        if args.token == "keycloak:openid/getClient:getClient":
+            return args.args | {"id": f"id-of-{args.args['clientId']}"}
         raise AssertionError(f"the program calls {args.token}, for which no answer is made up")
 
 

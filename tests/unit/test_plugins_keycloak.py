@@ -12,7 +12,7 @@ import pytest
 from bootstrap.plugins import keycloak_admin
 from bootstrap.plugins.keycloak import Keycloak, login
 from bootstrap.plugins.keycloak_admin import Admin, ConflictError, NotFoundError, at
-from bootstrap.plugins.keycloak_links import ClientServiceAccountRole
+from bootstrap.plugins.keycloak_links import ClientServiceAccountRole, GetClient
 from bootstrap.plugins.keycloak_objects import (
     MARK,
     Client,
@@ -509,3 +509,12 @@ def test_a_role_for_a_service_account_is_given_seen_and_taken() -> None:
     assert links.read(made.id, given | {"role": "manage-users"}) is None
     links.delete(made.id, given)
     assert server.sent[-1] == ("DELETE", mappings, [role])
+
+
+def test_a_client_that_is_there_is_found_by_its_name() -> None:
+    server = answers({"GET /realms/mlhub/clients": [{"id": "c1", "clientId": "realm-management"}]})
+    given = {"realmId": "mlhub", "clientId": "realm-management"}
+    assert GetClient(server).call(given)["id"] == "c1"
+    with pytest.raises(PluginError, match="realm mlhub has no client realm-management"):
+        GetClient(answers({"GET /realms/mlhub/clients": []})).call(given)
+    assert [f.property for f in GetClient(server).check({"realmId": "mlhub"})] == ["clientId"]
