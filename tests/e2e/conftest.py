@@ -54,17 +54,22 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def seat(browser: Browser, kubectl: Kubectl, name: str) -> Person:
+    """A demo user at a browser of their own, not yet logged in; close their context after use."""
+    context = browser.new_context(
+        base_url=HUB_URL, viewport={"width": 1280, "height": 800}, accept_downloads=False
+    )
+    context.set_default_timeout(60_000)
+    return Person(name, kubectl.secret("foundation", "demo-users")[name], context)
+
+
 @pytest.fixture
 def person(browser: Browser, kubectl: Kubectl) -> Iterator[Callable[[str], Person]]:
-    """`person("alice")`: a demo user at a browser of their own, not yet logged in."""
+    """`person("alice")`: `seat`, cleared after the test."""
     people: list[Person] = []
 
     def sit_down(name: str) -> Person:
-        context = browser.new_context(
-            base_url=HUB_URL, viewport={"width": 1280, "height": 800}, accept_downloads=False
-        )
-        context.set_default_timeout(60_000)
-        people.append(Person(name, kubectl.secret("foundation", "demo-users")[name], context))
+        people.append(seat(browser, kubectl, name))
         return people[-1]
 
     yield sit_down

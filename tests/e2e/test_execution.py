@@ -1,53 +1,21 @@
 """Notebooks run unattended on the real cluster: as their person, beside the original, to an end."""
 
-import base64
 import json
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
+from playwright.sync_api import Browser
 
+from tests.e2e.conftest import seat
 from tests.e2e.platform import HUB_URL, KEYCLOAK_URL, NAMESPACE, Kubectl, Person, wait_until
 
 API = f"{HUB_URL}/services/execution"
 ENDED = {"succeeded", "failed", "cancelled", "lost"}
-SMALL = {"profile": "small-cpu", "time_limit": 120}
-
 FOLDER = "e2e-execution"
-
-
-@dataclass
-class Caller:
-    """Somebody with a token."""
-
-    token: str
-
-    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """Status and JSON."""
-        request = urllib.request.Request(
-            API + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-            | headers,
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=120) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
-
-    def ended(self, run_id: str, seconds: float = 90) -> Any:
-        def look() -> Any:
-            run = self("GET", f"/runs/{run_id}")[1]
-            return run if run["status"] in ENDED else None
-
-        return wait_until(f"run {run_id} has ended", look, seconds)
 
 
 def notebook(*sources: str) -> str:
@@ -65,8 +33,148 @@ def notebook(*sources: str) -> str:
     return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
-GOOD = notebook("year = 1", "import os\nprint('year', year, 'as', os.getuid())")
-BAD = notebook("a = 1", "print('before')", "{}['absent']", "print('after')")
-LONG = notebook("a = 1", "import time; time.sleep(600)")
-SLOW = notebook("a = 1", "import time; time.sleep(12)", "print('at the end')")
-NOTEBOOKS = {"sum-of-years": GOOD, "broken": BAD, "long": LONG, "slow": SLOW}
+NOTEBOOKS = {
+    "sum-of-years": notebook("year = 1", "import os\nprint('year', year, 'as', os.getuid())"),
+    "broken": notebook("a = 1", "print('before')", "{}['absent']", "print('after')"),
+    "slow": notebook("a = 1", "import time; time.sleep(15)", "print('at the end')"),
+}
+
+
+@dataclass
+class Caller:
+    """Somebody with a token."""
+
+    token: str
+
+    def __call__(self, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.request(method, API + path, json=body, headers=headers, timeout=120, **more)
+
+    def start(self, name: str, **more: Any) -> str:
+        body = {"username": "alice", "notebook_name": f"./{FOLDER}/{name}", "profile": "small-cpu"}
+        answer = self("POST", "/execute", body | more)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["run_id"])
+
+    def until(self, run_id: str, statuses: set[str], seconds: float = 90) -> Any:
+        def look() -> Any:
+            run = self("GET", f"/runs/{run_id}").json()
+            return run if run["status"] in statuses else None
+
+        return wait_until(f"run {run_id} is one of {statuses}", look, seconds)
+
+
+@dataclass
+class Alice:
+    person: Person
+    call: Caller
+    originals: dict[str, str]
+
+    def home(self, path: str) -> Any:
+        return json.loads(self.person.read(path))
+
+
+@pytest.fixture(scope="module")
+def alice(browser: Browser, kubectl: Kubectl) -> Iterator[Alice]:
+    """Alice at her server, with notebooks of her own and a token."""
+    person = seat(browser, kubectl, "alice").log_in().start_server()
+    person.server("PUT", f"contents/{FOLDER}", {"type": "directory"})
+    originals = {}
+    for name, text in NOTEBOOKS.items():
+        path = f"{FOLDER}/{name}.ipynb"
+        person.write(path, text)
+        originals[path] = person.read(path)
+    yield Alice(person, Caller(token(person)), originals)
+    person.context.close()
+
+
+def token(person: Person) -> str:
+    made = person.hub("POST", f"users/{person.name}/tokens")
+    assert made["status"] in (200, 201), made
+    return str(made["body"]["token"])
+
+
+def is_alive() -> bool:
+    try:
+        return httpx.get(f"{API}/health", timeout=3).is_success
+    except httpx.HTTPError:  # the proxy waits for a pod that is gone
+        return False
+
+
+def text_of(notebook: Any) -> str:
+    return "".join(
+        "".join(output.get("text", ""))
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", ())
+    )
+
+
+def test_P1_P2_P5_a_notebook_by_its_name_runs_as_its_person_and_lands_beside_the_original(alice):
+    body = {"username": "alice", "notebook_name": "sum-of-years", "profile": "small-cpu"}
+    answer = alice.call("POST", "/execute?wait=90", body | {"parameters": {"year": 2026}})
+    assert answer.status_code == 200, answer.text
+    run = answer.json()
+    assert run["input_notebook"] == f"{FOLDER}/sum-of-years.ipynb"
+    assert run["output_notebook"].startswith(f"{FOLDER}/sum-of-years_output_")
+    assert "year 2026 as 1000" in text_of(alice.home(run["output_notebook"]))
+    log = alice.call("GET", f"/runs/{run['run_id']}/log")
+    assert "year 2026 as 1000" in log.text
+    for path, text in alice.originals.items():
+        assert alice.person.read(path) == text, f"{path} was changed"
+
+
+def test_P6_P8_errors_are_structured_cancel_ends_and_a_restart_in_between_loses_nothing(
+    alice, kubectl: Kubectl
+):
+    broken = alice.call.start("broken")
+    slow = alice.call.start("slow")
+    alice.call.until(slow, {"running"})
+    kubectl("-n", NAMESPACE, "delete", "pod", "-l", "app.kubernetes.io/name=execution", "--wait")
+    wait_until("the service answers again", is_alive, 60)
+
+    run = alice.call.until(broken, ENDED)
+    assert (run["status"], run["reason"]) == ("failed", "cell-error")
+    assert (run["error"]["cell"], run["error"]["ename"]) == (3, "KeyError")
+    partial = alice.home(run["output_notebook"])
+    assert "before" in text_of(partial)
+    assert "after" not in text_of(partial)
+
+    cancelled = alice.call.start("slow")
+    alice.call.until(cancelled, {"running"})
+    assert alice.call("POST", f"/runs/{cancelled}/cancel").status_code == 202
+    assert alice.call.until(cancelled, ENDED)["status"] == "cancelled"
+
+    run = alice.call.until(slow, ENDED)
+    assert run["status"] == "succeeded", run
+    assert "at the end" in text_of(alice.home(run["output_notebook"]))
+
+
+def test_P3_P7_another_is_refused_and_the_sixth_in_a_minute_waits(alice, browser, kubectl):
+    bob = seat(browser, kubectl, "bob").log_in()
+    call = Caller(token(bob))
+    body = {"username": "alice", "notebook_name": f"./{FOLDER}/slow"}
+    assert call("POST", "/execute", body).status_code == 403
+    run_id = alice.call("GET", "/runs").json()["runs"][0]["run_id"]
+    assert call("GET", f"/runs/{run_id}").status_code == 404
+    assert httpx.post(f"{API}/execute", json=body).status_code == 401
+    # What is not there takes its slot, and ends by itself.
+    missing = {"username": "alice", "notebook_name": "./none", "profile": "small-cpu"}
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: alice.call("POST", "/execute", missing), range(6)))
+    refused = [answer.json()["type"] for answer in answers if answer.status_code == 429]
+    assert "rate" in refused, [answer.text for answer in answers]
+    bob.context.close()
+
+
+def test_P3_a_service_runs_for_its_people_with_keycloaks_credentials(alice, kubectl: Kubectl):
+    given = kubectl.secret(NAMESPACE, "execution-client-nightly-reports")
+    answer = httpx.post(
+        f"{KEYCLOAK_URL}/realms/mlhub/protocol/openid-connect/token",
+        data={"grant_type": "client_credentials"},
+        auth=(given["client_id"], given["client_secret"]),
+    )
+    assert answer.status_code == 200, answer.text
+    call = Caller(answer.json()["access_token"])
+    assert call("GET", "/runs?username=alice").status_code == 200
+    body = {"username": "bob", "notebook_name": "./none"}
+    assert call("POST", "/execute", body).status_code == 403

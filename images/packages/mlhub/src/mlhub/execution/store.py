@@ -50,6 +50,8 @@ runs = sa.Table(
     sa.Column("idempotency_key", sa.String(200)),
     sa.Column("fingerprint", sa.String(64)),
     sa.Column("log", sa.Text),
+    sa.Column("origin", sa.String(40)),
+    sa.Column("workspace", sa.String(63)),
     sa.UniqueConstraint("caller", "idempotency_key", name="execution_one_run_a_key"),
 )
 
@@ -96,6 +98,9 @@ class Run:
     time_limit: int
     cell_timeout: int | None
     created: float
+    origin: str | None = None
+    """`sweep/<id>` or `schedule/<id>` where it was not asked for by itself."""
+    workspace: str | None = None
     status: str = "queued"
     reason: str | None = None
     message: str | None = None
@@ -140,10 +145,12 @@ class Store:
         self._engine.dispose()
 
     def prepare(self) -> None:
-        """Make the tables; several replicas may do so at once."""
+        """Make the tables, and columns that an older service had not; several replicas may do so
+        at once."""
         for attempt in range(5):
             try:
                 metadata.create_all(self._engine)
+                self._add_columns()
             except (sa.exc.ProgrammingError, sa.exc.IntegrityError, sa.exc.OperationalError):
                 if attempt == 4:
                     raise
@@ -151,13 +158,26 @@ class Store:
             else:
                 return
 
+    def _add_columns(self) -> None:
+        """Each new column is one that may be empty, so that old rows and old replicas go on."""
+        known = sa.inspect(self._engine)
+        for table in metadata.sorted_tables:
+            have = {column["name"] for column in known.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in have:
+                    kind = column.type.compile(self._engine.dialect)
+                    with self.begin() as connection:
+                        connection.execute(
+                            sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+                        )
+
     @contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
+    def begin(self) -> Iterator[sa.Connection]:
         with self._engine.begin() as connection:
             yield connection
 
     def ping(self) -> None:
-        with self._begin() as connection:
+        with self.begin() as connection:
             connection.execute(sa.select(1))
 
     # Runs
@@ -168,7 +188,7 @@ class Store:
         for column in JSON_COLUMNS:
             values[column] = json.dumps(values[column])
         try:
-            with self._begin() as connection:
+            with self.begin() as connection:
                 connection.execute(runs.insert().values(values))
         except sa.exc.IntegrityError as error:
             raise KeyTakenError from error
@@ -197,7 +217,7 @@ class Store:
         return self._select(runs.c.status.in_(ACTIVE))
 
     def known(self, ids: list[str]) -> set[str]:
-        with self._begin() as connection:
+        with self.begin() as connection:
             return set(connection.scalars(sa.select(runs.c.id).where(runs.c.id.in_(ids))))
 
     def change(self, run_id: str, **values: Any) -> bool:
@@ -205,23 +225,23 @@ class Store:
         for column in JSON_COLUMNS:
             if column in values:
                 values[column] = json.dumps(values[column])
-        with self._begin() as connection:
+        with self.begin() as connection:
             changed = connection.execute(
                 runs.update().where(runs.c.id == run_id, runs.c.status.in_(ACTIVE)).values(**values)
             )
         return changed.rowcount == 1
 
     def drop(self, run_id: str) -> None:
-        with self._begin() as connection:
+        with self.begin() as connection:
             connection.execute(runs.delete().where(runs.c.id == run_id))
 
     def log(self, run_id: str) -> str | None:
-        with self._begin() as connection:
+        with self.begin() as connection:
             return connection.scalar(sa.select(runs.c.log).where(runs.c.id == run_id))
 
     def forget(self, before: float) -> int:
         """Delete what ended before then; how many."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             return connection.execute(
                 runs.delete().where(runs.c.status.in_(FINAL), runs.c.created < before)
             ).rowcount
@@ -232,7 +252,7 @@ class Store:
             .where(*conditions)
             .order_by(runs.c.created.desc(), runs.c.id)
         )
-        with self._begin() as connection:
+        with self.begin() as connection:
             rows = connection.execute(query.limit(limit) if limit else query).mappings().all()
         return [_run(dict(row)) for row in rows]
 
@@ -262,7 +282,7 @@ class Store:
             slots.c.user == user, slots.c.slot < per_minute
         )
         while True:
-            with self._begin() as connection:
+            with self.begin() as connection:
                 if connection.execute(take).rowcount == 1:
                     return 0
                 first = float(connection.scalar(free) or 0)
@@ -271,14 +291,14 @@ class Store:
 
     def give_back_slot(self, user: str, taken: float) -> None:
         """For a start that came to nothing by no fault of the person's."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             connection.execute(
                 slots.update().where(slots.c.user == user, slots.c.taken == taken).values(taken=0)
             )
 
     def _make_slots(self, user: str, count: int) -> None:
         while True:
-            with self._begin() as connection:
+            with self.begin() as connection:
                 have = set(connection.scalars(sa.select(slots.c.slot).where(slots.c.user == user)))
             missing = [
                 {"user": user, "slot": slot, "taken": 0}
@@ -288,7 +308,7 @@ class Store:
             if not missing:
                 return
             # Another replica may be making them; then they are there on the next look.
-            with suppress(sa.exc.IntegrityError), self._begin() as connection:
+            with suppress(sa.exc.IntegrityError), self.begin() as connection:
                 connection.execute(slots.insert(), missing)
 
     # Leases
@@ -296,7 +316,7 @@ class Store:
     def take_lease(self, name: str, holder: str, now: float) -> bool:
         """Whether `holder` has the lease now, for LEASE_SECONDS at most: a dead one loses it."""
         until = now + LEASE_SECONDS
-        with self._begin() as connection:
+        with self.begin() as connection:
             if connection.execute(
                 leases.update()
                 .where(leases.c.name == name, leases.c.until < now)
@@ -304,14 +324,14 @@ class Store:
             ).rowcount:
                 return True
         try:
-            with self._begin() as connection:
+            with self.begin() as connection:
                 connection.execute(leases.insert().values(name=name, holder=holder, until=until))
         except sa.exc.IntegrityError:
             return False
         return True
 
     def end_lease(self, name: str, holder: str) -> None:
-        with self._begin() as connection:
+        with self.begin() as connection:
             connection.execute(
                 leases.delete().where(leases.c.name == name, leases.c.holder == holder)
             )
@@ -321,13 +341,13 @@ class Store:
     def keep_listing(self, user: str, notebooks: list[dict[str, Any]], now: float) -> None:
         values = {"taken": now, "notebooks": json.dumps(notebooks)}
         for _ in range(2):
-            with self._begin() as connection:
+            with self.begin() as connection:
                 if connection.execute(
                     listings.update().where(listings.c.user == user).values(**values)
                 ).rowcount:
                     return
             try:
-                with self._begin() as connection:
+                with self.begin() as connection:
                     connection.execute(listings.insert().values(user=user, **values))
             except sa.exc.IntegrityError:
                 continue
@@ -335,7 +355,7 @@ class Store:
 
     def listing(self, user: str, since: float) -> tuple[float, list[dict[str, Any]]] | None:
         """When it was taken, and the notebooks; None where none is from `since` or later."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             row = connection.execute(
                 sa.select(listings.c.taken, listings.c.notebooks).where(
                     listings.c.user == user, listings.c.taken >= since
@@ -351,5 +371,8 @@ def _run(values: dict[str, Any]) -> Run:
 
 
 def adopted(request: Mapping[str, Any]) -> Run:
-    """A run from its Job's annotation; raises TypeError and KeyError for what is none."""
-    return Run(**{name: request[name] for name in REQUEST_FIELDS})
+    """A run from its Job's annotation; raises TypeError for what is none.
+
+    An older service's Job lacks what runs did not have then.
+    """
+    return Run(**{name: request[name] for name in REQUEST_FIELDS if name in request})
