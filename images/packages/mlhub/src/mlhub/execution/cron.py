@@ -56,7 +56,7 @@ def zone(given: str) -> str:
             raise ValueError
         ZoneInfo(given)
     except (ValueError, OSError):
-        raise ValueError("a time zone of the IANA database is required, such as Europe/Berlin") from None
+        raise ValueError("a zone of the IANA database is required, as Europe/Berlin") from None
     return given
 
 

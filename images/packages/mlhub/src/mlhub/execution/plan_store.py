@@ -201,9 +201,7 @@ class PlanStore:
             connection.execute(
                 schedules.update()
                 .where(schedules.c.id == schedule_id)
-                .values(
-                    {k: json.dumps(v) if k in JSON_COLUMNS else v for k, v in values.items()}
-                )
+                .values({k: json.dumps(v) if k in JSON_COLUMNS else v for k, v in values.items()})
             )
 
     def drop_schedule(self, schedule_id: str) -> None:
@@ -263,9 +261,7 @@ class PlanStore:
         )
 
     def sweep_by_key(self, caller: str, key: str) -> Sweep | None:
-        query = sa.select(sweeps).where(
-            sweeps.c.caller == caller, sweeps.c.idempotency_key == key
-        )
+        query = sa.select(sweeps).where(sweeps.c.caller == caller, sweeps.c.idempotency_key == key)
         return next(iter(self._select(Sweep, query)), None)
 
     def sweeps(self, user: str, limit: int) -> list[Sweep]:
