@@ -1,7 +1,9 @@
-# IPython in every user image: its history is SQLite, which corrupts on network volumes.
+# IPython in every user image.
 
 # ruff: noqa: F821, S108
 
 c = get_config()
 
-c.HistoryManager.hist_file = "/tmp/ipython-history.sqlite"
+c.InteractiveShellApp.extensions = ["notebooks"]  # %mlflow_start_run and its like
+
+c.HistoryManager.hist_file = "/tmp/ipython-history.sqlite"  # corrupts on network volumes

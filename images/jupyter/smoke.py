@@ -26,6 +26,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import websocket
+from packaging.requirements import Requirement
 
 home = Path(tempfile.mkdtemp())
 os.environ["HOME"] = str(home)
@@ -43,16 +44,18 @@ def modules_of(requirements: Path) -> list[str]:
     found = []
     provided = packages_distributions()
     for line in requirements.read_text().splitlines():
-        named = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
-        if named is None:
+        if not re.match(r"[A-Za-z0-9]", line):
             continue
-        name = canonical(named[0])
+        wanted = Requirement(line.split("#")[0])
+        if wanted.marker and not wanted.marker.evaluate():
+            continue
+        name = canonical(wanted.name)
         modules = [
             module
             for module, distributions in provided.items()
             if name in map(canonical, distributions) and not module.startswith("_")
         ]
-        assert modules, f"{requirements}: {named[0]} brings no module that can be imported"
+        assert modules, f"{requirements}: {wanted.name} brings no module that can be imported"
         found += modules
     return found
 
@@ -103,12 +106,20 @@ assert (home / ".local/lib/python3.11/site-packages/mine.py").exists()
 cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None}
 kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
 notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}}
-notebook["cells"] = [{**cell, "source": "import mine\nprint(mine.answer)"}]
+magics = "'mlflow_start_run' in get_ipython().magics_manager.magics['line']"
+notebook["cells"] = [
+    {**cell, "source": "import mine\nprint(mine.answer)"},
+    {**cell, "id": "b", "source": magics},
+]
 (home / "cell.ipynb").write_text(json.dumps(notebook))
 output("papermill", str(home / "cell.ipynb"), str(home / "executed.ipynb"))
 executed = json.loads((home / "executed.ipynb").read_text())
 texts = [out.get("text") for cell in executed["cells"] for out in cell.get("outputs", ())]
 assert ["42\n"] in texts, texts
+
+# M6: the kernel has the magics.
+(magics,) = (cell["outputs"] for cell in executed["cells"] if "magics" in cell["source"][0])
+assert "True" in magics[0]["data"]["text/plain"][0], magics
 
 # The server comes up through the start command, seeded, with Lab and our extension.
 log = home / "server.log"

@@ -1,6 +1,7 @@
 """What the images install is pinned, hashed, and one version where versions meet."""
 
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def pinned(lock: Path, architecture: str = "x86_64") -> dict[str, str]:
 def test_every_image_with_a_lock_is_found():
     assert {"base", "hub", "proxy", "packages"} <= {f.parent.name for f in SOURCES}
     profiles = {"ml-cpu", "ml-gpu", "fine-tuning", "agent-dev", "financial-predictor"}
+    profiles |= {"tensorflow-ray"}
     assert profiles <= {f.parent.name for f in USER_IMAGES}
 
 
@@ -74,8 +76,11 @@ def test_every_requirement_is_one_version_with_hashes(source):
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda f: f.parent.name)
 def test_the_lock_answers_its_source(source):
-    versions = pinned(source.with_suffix(".txt"))
-    for requirement in wanted(source):
+    for requirement, architecture in product(wanted(source), ARCHITECTURES):
+        machine = {"platform_machine": architecture}
+        if requirement.marker and not requirement.marker.evaluate(machine):
+            continue
+        versions = pinned(source.with_suffix(".txt"), architecture)
         name = canonicalize_name(requirement.name)
         assert name in versions, f"{source}: {name} is not in the lock; run `make lock`"
         assert versions[name] in requirement.specifier, (
@@ -141,8 +146,9 @@ def test_J7_a_lock_differs_between_architectures_only_where_the_docs_say_so():
         assert {name for name, _ in apart} <= ONE_ARCHITECTURE, source.parent.name
 
 
-ONE_ARCHITECTURE = {"xformers"}
-"""Faster attention for older GPUs; Unsloth does without where there is no wheel of it."""
+ONE_ARCHITECTURE = {"xformers", "tensorflow", "tensorflow-cpu"}
+"""Faster attention for older GPUs; Unsloth does without where there is no wheel of it. TensorFlow
+for CPUs has the plain name on arm64."""
 
 
 @pytest.mark.parametrize("source", ON_ANOTHER, ids=lambda f: f.parent.name)

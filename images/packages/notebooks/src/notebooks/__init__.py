@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "MLflowNotebookIntegration": "notebooks.mlflow_integration",
     "NotebookMetadata": "notebooks.models",
     "NotebookSession": "notebooks.models",
     "NotebookSnapshot": "notebooks.models",
@@ -27,3 +28,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME})
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext notebooks`: the magics."""
+    import_module("notebooks.magics").load_ipython_extension(shell)

@@ -14,6 +14,10 @@ class NotebooksError(Exception):
         super().__init__(sentence)
         self.sentence = sentence
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows instead of a traceback (IPython, `showtraceback`)."""
+        return [self.sentence]
+
     def plain(self) -> dict[str, object]:
         """For JSON."""
         return {"type": self.type, "sentence": self.sentence}

@@ -1,0 +1,131 @@
+"""Secrets in notebooks: found and taken out of what leaves the person's home.
+
+Found are the keys and tokens that detect-secrets knows by their form (cloud providers, GitHub,
+GitLab, Slack, JSON web tokens, private keys, passwords in URLs …), what is assigned to a name such
+as `password` or `api_key`, Hugging Face's tokens, and the values of this process's own secrets,
+whatever they look like, should a cell have printed its environment. Long random-looking strings as
+such are not: run ids and checksums are of that kind. `# pragma: allowlist secret` at the end of a
+line keeps the line (detect-secrets).
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+from detect_secrets.core.scan import scan_line
+from detect_secrets.settings import transient_settings
+
+FORMLESS = {"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"}
+"""Detectors of what merely looks random, or is no secret."""
+
+OWN_SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY)", re.IGNORECASE)
+SHORTEST_OWN = 8
+"""Characters; a shorter value of the environment would be found in innocent words."""
+
+HUGGING_FACE = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
+PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY( BLOCK)?-----.*?(-----END [A-Z ]*PRIVATE KEY( BLOCK)?-----|\Z)",
+    re.DOTALL,
+)
+NO_TEXT = ("image/", "audio/", "video/", "application/pdf")
+WINDOW, OVERLAP = 8192, 512
+"""Characters of a line looked at together: a plot's output may be one line of megabytes."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Where a secret was, and its kind; never the secret."""
+
+    cell: int
+    """From 1; 0 for the notebook's metadata."""
+    kind: str
+    where: str
+    """`source`, `outputs` or `metadata`."""
+
+    def __str__(self) -> str:
+        place = f"cell {self.cell}, {self.where}" if self.cell else "the notebook's metadata"
+        return f"{place}: {self.kind}"
+
+
+def redact(notebook: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Finding, ...]]:
+    """A copy of a notebook (its JSON) with `[redacted: kind]` for each secret; what was found."""
+    made = deepcopy(dict(notebook))
+    found: list[Finding] = []
+    own = own_secrets(os.environ)
+    detectors = [kind.__name__ for kind in get_mapping_from_secret_type_to_class().values()]
+    used = [{"name": name} for name in detectors if name not in FORMLESS]
+    with transient_settings({"plugins_used": used}):
+        for number, part in [(0, made), *enumerate(made.get("cells", ()), 1)]:
+            for where in ("source", "outputs", "attachments", "metadata"):
+                if where in part:
+                    part[where], kinds = _clean(part[where], own, where == "metadata")
+                    found += [Finding(number, kind, where) for kind in dict.fromkeys(kinds)]
+    return made, tuple(found)
+
+
+def own_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Values of this process that are secrets by their name, and what to call them."""
+    return {
+        value: f"the value of {name}"
+        for name, value in environment.items()
+        if OWN_SECRET.search(name) and len(value) >= SHORTEST_OWN and not value.startswith("/")
+    }
+
+
+def _clean(part: Any, own: Mapping[str, str], named: bool) -> tuple[Any, list[str]]:
+    """A part of the notebook without secrets; their kinds. `named`: a key names its value."""
+    if isinstance(part, str):
+        return _clean_text(part, own)
+    if isinstance(part, list) and part and all(isinstance(line, str) for line in part):
+        text, kinds = _clean_text("".join(part), own)
+        return (text.splitlines(keepends=True), kinds) if kinds else (part, [])
+    kinds = []
+    if isinstance(part, list):
+        for place, value in enumerate(part):
+            part[place], more = _clean(value, own, named)
+            kinds += more
+    elif isinstance(part, dict):
+        for key, value in part.items():
+            if key.startswith(NO_TEXT):
+                continue
+            part[key], more = _clean(value, own, named)
+            if named and isinstance(value, str) and not more:
+                said = f'{key} = "{value}"'
+                cleaned, more = _clean_text(said, own)
+                part[key] = f"[redacted: {more[0]}]" if cleaned != said else value
+            kinds += more
+    return part, kinds
+
+
+def _clean_text(text: str, own: Mapping[str, str]) -> tuple[str, list[str]]:
+    kinds = []
+    for value, kind in own.items():
+        if value in text:
+            text = text.replace(value, f"[redacted: {kind}]")
+            kinds.append(kind)
+    for pattern, kind in ((PRIVATE_KEY, "Private Key"), (HUGGING_FACE, "Hugging Face Token")):
+        text, times = pattern.subn(f"[redacted: {kind}]", text)
+        kinds += [kind] * bool(times)
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        for kind, value in _in_line(line):
+            lines[number] = _without(lines[number], kind, value)
+            kinds.append(kind)
+    return "".join(lines), kinds
+
+
+def _in_line(line: str) -> Iterator[tuple[str, str]]:
+    for start in range(0, max(1, len(line) - OVERLAP), WINDOW - OVERLAP):
+        for secret in scan_line(line[start : start + WINDOW]):
+            if secret.secret_value and "[redacted: " not in secret.secret_value:
+                yield secret.type, secret.secret_value
+
+
+def _without(line: str, kind: str, value: str) -> str:
+    """The whole token goes: for some forms the detector names its beginning alone."""
+    more = "" if kind == "Basic Auth Credentials" else r"[\w.+/=-]*"
+    return re.sub(f"{more}{re.escape(value)}{more}", f"[redacted: {kind}]", line)
