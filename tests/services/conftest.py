@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from kubernetes_asyncio.config import kube_config
 from kubespawner.clients import load_config
 
 from mlhub.hub import audit
+from tests.services import mlflow_server
 from tests.services.hub import Hub, chart_values, running
 from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, Keycloak
 from tests.services.kubernetes import Kubernetes
@@ -140,3 +141,19 @@ def audited(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[dict[str, A
     lines: list[dict[str, Any]] = []
     monkeypatch.setattr(audit.log, "info", lambda line: lines.append(json.loads(line)))
     return lambda event: [line for line in lines if line["event"].endswith(event)]
+
+
+@pytest.fixture(scope="session")
+def alices_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment that a server of alice's has for the real MLflow."""
+    hub = mlflow_server.HubDouble()
+    folder = tmp_path_factory.mktemp("mlflow")
+    with mlflow_server.running(folder, free_port(), hub.api) as server:
+        yield {
+            "MLFLOW_TRACKING_URI": server.url,
+            "MLFLOW_TRACKING_TOKEN": hub.person("alice"),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # this machine may be busy
+            "JUPYTERHUB_USER": "alice",
+        }
+    hub.close()

@@ -107,7 +107,11 @@ class MLflowNotebookIntegration:
             known = client.get_experiment_by_name(EXPERIMENT)
             experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
             run = client.create_run(experiment, run_name=f"snapshot of {self.notebook.name}")
-            snapshot, self.found = snapshots.keep(run.info.run_id, self.notebook, message)
+            try:
+                snapshot, self.found = snapshots.keep(run.info.run_id, self.notebook, message)
+            except BaseException:
+                client.set_terminated(run.info.run_id, "FAILED")
+                raise
             client.set_terminated(run.info.run_id)
         return snapshot
 

@@ -10,6 +10,7 @@ line keeps the line (detect-secrets).
 
 import os
 import re
+import string
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY( BLOCK)?-----.*?(-----END [A-Z ]*PRIVATE KEY( BLOCK)?-----|\Z)",
     re.DOTALL,
 )
+TOKEN = string.ascii_letters + string.digits + "_./+=-"
+"""What tokens are made of."""
+
 NO_TEXT = ("image/", "audio/", "video/", "application/pdf")
 WINDOW, OVERLAP = 8192, 512
 """Characters of a line looked at together: a plot's output may be one line of megabytes."""
@@ -127,5 +131,10 @@ def _in_line(line: str) -> Iterator[tuple[str, str]]:
 
 def _without(line: str, kind: str, value: str) -> str:
     """The whole token goes: for some forms the detector names its beginning alone."""
-    more = "" if kind == "Basic Auth Credentials" else r"[\w.+/=-]*"
-    return re.sub(f"{more}{re.escape(value)}{more}", f"[redacted: {kind}]", line)
+    more = "" if kind == "Basic Auth Credentials" else TOKEN
+    made, rest = "", line
+    while value in rest:
+        before, _, after = rest.partition(value)
+        made += before.rstrip(more) + f"[redacted: {kind}]"
+        rest = after.lstrip(more)
+    return made + rest

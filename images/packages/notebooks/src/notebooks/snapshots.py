@@ -228,6 +228,8 @@ def _readable(file: Path) -> tuple[bytes, tuple[Finding, ...]]:
     saved = file.read_bytes()
     try:
         notebook = json.loads(saved)
+        if not isinstance(notebook, dict):
+            raise ValueError("it is no JSON object")
         nbformat.validate(nbformat.from_dict(notebook))  # type: ignore[no-untyped-call]
     except (ValueError, nbformat.ValidationError) as error:
         raise TrackingError(

@@ -1,0 +1,268 @@
+"""M6: the magics in a real kernel, and what they leave on the real MLflow server."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from mlflow import MlflowClient
+
+from notebooks import MLflowNotebookIntegration
+from notebooks.errors import NotebooksError
+from tests.services.conftest import free_port
+from tests.services.notebook_kernel import Kernel, kernel
+
+SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyzABCDEFGH1234567890"
+
+
+def write(file: Path, *sources: str) -> Path:
+    cells = [nbformat.v4.new_code_cell(source, id=f"cell-{n}") for n, source in enumerate(sources)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def notebook(home: Path) -> Path:
+    (home / "work").mkdir()
+    return write(home / "work/churn.ipynb", "%mlflow_start_run", "%mlflow_log_notebook")
+
+
+@pytest.fixture(scope="module")
+def lab(notebook: Path, home: Path, alices_mlflow: dict[str, str]) -> Iterator[Kernel]:
+    with kernel(notebook, home, alices_mlflow) as started:
+        yield started
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch, home: Path, alices_mlflow: Any) -> MlflowClient:
+    """MLflow's own client, and an environment as alice's kernels have it."""
+    for name, value in {**alices_mlflow, "HOME": str(home)}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return MlflowClient(alices_mlflow["MLFLOW_TRACKING_URI"])
+
+
+def run_id(text: str) -> str:
+    """Of the run that was started; one that ended first is named before it."""
+    return re.findall("[0-9a-f]{32}", text)[-1]
+
+
+def test_M6_the_four_magics_leave_a_run_with_its_notebook(lab, client, notebook, tmp_path):
+    started = lab.run("%mlflow_start_run first --experiment 'customer churn'")
+    assert started.error == ""
+    assert "run first (" in started.text
+    assert "in experiment customer churn" in started.text
+    lab.run("depth = 3\n%mlflow_log_param depth {depth}")
+    lab.run("%mlflow_log_param note 'two words'")
+    lab.run("%mlflow_log_metric loss 0.5 --step 1\n%mlflow_log_metric loss -0.25 --step 2")
+    logged = lab.run("%mlflow_log_notebook --message as first tried", "cell-1")
+    assert "work/churn.ipynb: version 1" in logged.text, logged
+
+    run = client.get_run(run_id(started.text))
+    assert client.get_experiment(run.info.experiment_id).name == "customer churn"
+    assert run.data.params == {"depth": "3", "note": "two words"}
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, -0.25)]
+    (kept,) = MLflowNotebookIntegration(notebook).snapshots()
+    assert (kept.version, kept.message, kept.created_by) == (1, "as first tried", "alice")
+    copy = client.download_artifacts(run.info.run_id, kept.artifact_path, str(tmp_path))
+    assert Path(copy).read_bytes() == notebook.read_bytes(), "the file, byte for byte"
+
+
+def test_M6_a_notebook_finds_its_runs_and_a_run_its_notebook(lab, client, notebook):
+    first = run_id(lab.run("%mlflow_start_run one").text)
+    second = run_id(lab.run("%mlflow_start_run two").text)
+    tracking = MLflowNotebookIntegration(notebook)
+    ids = [run.info.run_id for run in tracking.runs_of()]
+    assert ids[-2:] == [first, second]
+    assert client.get_run(first).info.status == "FINISHED", "ended by the next one"
+    found = tracking.notebook_of(first)
+    assert found.path == "work/churn.ipynb"
+    assert list(found.run_ids) == ids
+    bare = client.create_run(client.create_experiment("bare"))
+    with pytest.raises(NotebooksError, match="made by no notebook"):
+        tracking.notebook_of(bare.info.run_id)
+
+
+def test_M6_the_notebooks_file_is_never_touched(lab, notebook):
+    """JupyterLab has it open: a file that changes under it costs its person their edits."""
+    before = (notebook.read_bytes(), notebook.stat().st_mtime_ns, notebook.stat().st_ino)
+    lab.run("%mlflow_start_run touch-not")
+    assert lab.run("%mlflow_log_notebook", "cell-1").error == ""
+    assert (notebook.read_bytes(), notebook.stat().st_mtime_ns, notebook.stat().st_ino) == before
+    assert {file.name for file in notebook.parent.iterdir()} == {"churn.ipynb"}
+
+
+def test_M6_unsaved_changes_are_said(lab):
+    lab.run("%mlflow_start_run")
+    assert "Not all is saved" not in lab.run("%mlflow_log_notebook", "cell-1").text
+    said = lab.run("# not saved yet\n%mlflow_log_notebook", "cell-1").text
+    assert "Not all is saved: this cell." in said
+    lab.run("%mlflow_start_run # changed since", "cell-0")
+    said = lab.run("%mlflow_log_notebook", "cell-1").text
+    assert "Not all is saved: 1 cells ran with other content." in said
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("%mlflow_log_metric loss low", "'low' is no number"),
+        ("%mlflow_log_metric loss", "the following arguments are required: value"),
+        ("%mlflow_log_param 'one", "a quotation mark too few"),
+        ("%mlflow_log_notebook gone.ipynb", "gone.ipynb is not there"),
+        ("%mlflow_start_run --speed 3", "unrecognized arguments: --speed"),
+    ],
+)
+def test_M6_what_is_wrong_is_a_sentence_and_no_traceback(lab, line, sentence):
+    lab.run("%mlflow_start_run")
+    said = lab.run(line)
+    assert sentence in said.error + said.text
+    assert "Traceback" not in said.error
+
+
+def test_M6_without_a_run_the_magics_say_which_comes_first(lab, client):
+    lab.run("import mlflow\nmlflow.end_run()")
+    for line in ("%mlflow_log_param a 1", "%mlflow_log_metric a 1", "%mlflow_log_notebook"):
+        said = lab.run(line)
+        assert said.error == "No run is active; start one first: %mlflow_start_run"
+
+
+def test_M6_without_a_server_named_nothing_is_written_here(tmp_path):
+    with kernel(None, tmp_path, {}) as bare:
+        said = bare.run("%mlflow_start_run")
+        assert said.error.startswith("No MLflow server is named: MLFLOW_TRACKING_URI is not set")
+        assert not {"mlruns", "mlflow.db"} & {file.name for file in tmp_path.iterdir()}
+        assert "%load_ext" not in bare.run("%load_ext notebooks").error, "loading twice is well"
+
+
+def test_M6_an_mlflow_that_is_down_costs_seconds(tmp_path):
+    address = f"http://127.0.0.1:{free_port()}"
+    with kernel(None, tmp_path, {"MLFLOW_TRACKING_URI": address}) as alone:
+        alone.run("import mlflow")
+        start = time.monotonic()
+        said = alone.run("%mlflow_start_run")
+        assert time.monotonic() - start < 15
+        assert said.error.startswith(f"MLflow does not answer at {address}: nothing was recorded.")
+
+
+def test_M6_secrets_are_left_out_of_what_is_kept_and_it_is_said(
+    lab, client, home, alices_mlflow, tmp_path
+):
+    token = alices_mlflow["MLFLOW_TRACKING_TOKEN"]
+    file = write(home / "leaky.ipynb", f'api_key = "{SECRET}"', "import os; print(os.environ)")
+    content = nbformat.read(file, 4)
+    content.cells[1].outputs = [nbformat.v4.new_output("stream", text=f"'TOKEN': '{token}'\n")]
+    nbformat.write(content, file)
+    lab.run("%mlflow_start_run leaky")
+    said = lab.run(f"%mlflow_log_notebook {file}")
+    assert "left out, since it looks like a secret: cell 1, source: Secret Keyword" in said.text
+    assert "cell 2, outputs: the value of MLFLOW_TRACKING_TOKEN" in said.text
+    assert SECRET not in said.text
+    (kept,) = MLflowNotebookIntegration(file).snapshots()
+    copy = Path(client.download_artifacts(kept.run_id, kept.artifact_path, str(tmp_path)))
+    assert SECRET not in copy.read_text()
+    assert token not in copy.read_text()
+    assert SECRET in file.read_text(), "the person's own file stays as it is"
+    nbformat.validate(nbformat.read(copy, 4))
+
+
+def test_M6_snapshots_are_versions_that_can_be_compared_and_restored(client, home):
+    file = write(home / "versions.ipynb", "a = 1")
+    tracking = MLflowNotebookIntegration(file)
+    first = file.read_bytes()
+    assert tracking.snapshot("begun").version == 1
+    write(file, "a = 2", "b = 3")
+    assert tracking.snapshot().version == 2
+    write(file, "a = 1")
+    assert tracking.snapshot("back").version == 1, "the same content is the same version"
+    assert [each.version for each in tracking.snapshots()] == [1, 2]
+
+    change = tracking.diff(1, 2)
+    assert "-  a = 1" in change
+    assert "+  a = 2" in change
+    assert "b = 3" in change
+    assert tracking.diff(1) == "", "as saved is version 1 again"
+
+    assert tracking.restore(2) == home / "versions-v2.ipynb"
+    with pytest.raises(NotebooksError, match=r"versions-v2.ipynb exists and is left as it is"):
+        tracking.restore(2)
+    write(file, "my edits")
+    mine = file.read_bytes()
+    tracking.restore(1, over=True)
+    assert file.read_bytes() == first
+    (old,) = home.glob("versions.before-v1-*.ipynb")
+    assert old.read_bytes() == mine, "what was there is kept"
+    with pytest.raises(NotebooksError, match=r"has no version 9; there are: 1, 2"):
+        tracking.diff(9)
+
+
+def test_M6_two_kernels_never_give_one_number_to_two_contents(client, home, monkeypatch):
+    """The second number is taken between the look at what there is and the writing."""
+    from notebooks.snapshots import Snapshots
+
+    file, other = write(home / "race.ipynb", "mine"), write(home / "rival.ipynb", "theirs")
+    tracking = MLflowNotebookIntegration(file)
+    real, rivals = Snapshots.all, []
+
+    def looked(self: Snapshots, *given: Any) -> Any:
+        found = real(self, *given)
+        if not rivals:
+            rivals.append(True)
+            run = client.create_run(client.create_experiment("rivals")).info.run_id
+            rivals.append(self.keep(run, other, "")[0])
+        return found
+
+    monkeypatch.setattr(Snapshots, "all", looked)
+    mine = tracking.snapshot()
+    assert {mine.version, rivals[1].version} == {1, 2}
+
+
+def test_M6_a_changed_artifact_is_not_restored(client, home, tmp_path):
+    file = write(home / "tampered.ipynb", "a = 1")
+    tracking = MLflowNotebookIntegration(file)
+    kept = tracking.snapshot()
+    (tmp_path / "tampered.ipynb").write_text("{}")
+    folder = str(Path(kept.artifact_path).parent)
+    client.log_artifact(kept.run_id, str(tmp_path / "tampered.ipynb"), folder)
+    with pytest.raises(NotebooksError, match="is not what was kept: its checksum differs"):
+        tracking.restore(1)
+
+
+@pytest.mark.parametrize("name", ["it's 100% mine_.ipynb", 'quo"ted.ipynb', "größe.ipynb"])
+def test_M6_any_name_of_a_notebook_is_found_again(client, home, name):
+    file = write(home / name, f"name = {name!r}")
+    MLflowNotebookIntegration(file).snapshot()
+    assert len(MLflowNotebookIntegration(file).snapshots()) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", json.dumps({"cells": "no"})])
+def test_M6_what_is_no_notebook_is_refused(client, home, content):
+    file = home / "broken.ipynb"
+    file.write_text(content)
+    with pytest.raises(NotebooksError, match="is no notebook"):
+        MLflowNotebookIntegration(file).snapshot()
+
+
+def test_M6_in_a_run_of_the_execution_api_the_run_is_there_already(client, home, alices_mlflow):
+    made = client.create_run(client.create_experiment("jobs"), tags={"mlhub.notebook": "a.ipynb"})
+    file = write(home / "a.ipynb", "%mlflow_start_run")
+    job = {**alices_mlflow, "MLFLOW_RUN_ID": made.info.run_id, "IPYNB_FILE": str(file)}
+    with kernel(None, home, job) as running:
+        said = running.run("%mlflow_start_run other --experiment another\n%mlflow_log_param a 1")
+        assert made.info.run_id in said.text, said
+        running.run("%mlflow_log_notebook")
+        running.run("1/0")
+    run = client.get_run(made.info.run_id)
+    assert run.data.params == {"a": "1"}
+    assert run.info.status == "FAILED", "its kernel ended after a cell that failed"
+    assert [each.version for each in MLflowNotebookIntegration(file).snapshots()] == [1]
