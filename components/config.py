@@ -456,6 +456,11 @@ class Gpu(Section):
         ge=60,
         description="a whole number of seconds after which they stop, busy or not",
     )
+    idle_timeout: int | None = Field(
+        default=None,
+        ge=60,
+        description="a whole number of seconds without use of their GPU after which they stop",
+    )
 
 
 class NamespaceQuota(Section):

@@ -118,6 +118,7 @@ def hub_settings(stack: StackFile) -> dict[str, Any]:
     return {
         "profiles": {slug: given for slug, given in more.items() if given},
         "gpu": stack.gpu.model_dump(exclude_none=True),
+        "idle_timeout": stack.hub.idle_timeout,
         "quotas": {
             "server": user.model_dump(include={"cpu", "memory", "gpu"}),
             "user": user.model_dump(include={"servers", "gpu_hours"}, exclude_none=True),

@@ -86,10 +86,13 @@ if compiles:
 output("uv", "pip", "check", "--system", "--quiet", "--no-cache")
 print("jupyterhub-singleuser", output("jupyterhub-singleuser", "--version").strip())
 modules = given.modules + (modules_of(given.requirements) if given.requirements else [])
-for module in (*modules, "notebooks.activity", "notebooks.start"):
+for module in (*modules, "notebooks.activity", "notebooks.ending", "notebooks.start"):
     start = time.monotonic()
     importlib.import_module(module)
     print(f"import {module} ({time.monotonic() - start:.1f} s)", flush=True)
+
+lab = Path(sysconfig.get_path("data"), "share/jupyter/labextensions/@mlhub/ending")
+assert (lab / "static/remoteEntry.js").is_file(), "the lab would not say when its server ends"
 
 # J6: what a person installs goes to the home and is imported by their kernels.
 wheel = home / "mine-1.0-py3-none-any.whl"

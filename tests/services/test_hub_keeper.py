@@ -1,22 +1,25 @@
 """What the hub does by itself: removed members, idle and old servers; and what it writes down."""
 
 import json
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from mlhub.admission import Holding, Size
 from mlhub.hub import audit
-from mlhub.hub.keeper import why_it_stops
+from mlhub.hub.endings import Use, ending
 from mlhub.hub.settings import parse
 from tests.services.hub import IDENTITY, PROFILES, Hub, until
 from tests.services.test_hub_spawn import RUNNING, start
 
 LIMITS = {
     "profiles": {"standard": {"idle_timeout": 600}, "gpu": {"max_age": 7200}},
-    "gpu": {"max_age": 86400},
+    "gpu": {"max_age": 86400, "idle_timeout": 1800},
+    "idle_timeout": 3600,
 }
 SETTINGS = parse({"identity": IDENTITY, **LIMITS})
 
@@ -26,19 +29,29 @@ def share(profile: str = "standard", gpu: int = 0) -> Holding:
 
 
 @pytest.mark.parametrize(
-    ("held", "idle", "age", "why"),
+    ("held", "use", "seconds", "why"),
     [
-        (share(), 599, 1e6, ""),
-        (share(), 600, 600, "It was idle for 600 s; its profile allows 600 s."),
-        (share("other"), 1e6, 1e6, ""),
-        (share("other", gpu=1), 0, 86399, ""),
-        (share("other", gpu=1), 0, 86400, "It ran for 86400 s; 86400 s is the most."),
-        (share("gpu", gpu=1), 0, 7200, "It ran for 7200 s; 7200 s is the most."),
-        (share("gpu"), 0, 7199, ""),
+        (share(), Use(1e6, 599), 1, "It was idle for 10 min; 10 min is the most."),
+        (share("other"), Use(1e6, 3599), 1, "It was idle for 60 min; 60 min is the most."),
+        (share("other", gpu=1), Use(86399, 0), 1, "It ran for 24 h; 24 h is the most."),
+        (share("gpu", gpu=1), Use(7200, 0), 0, "It ran for 2 h; 2 h is the most."),
+        (share("gpu"), Use(7199, 0), 1, "It ran for 120 min; 2 h is the most."),
+        (share("x", 1), Use(9, 0, 1799), 1, "Its GPU was not used for 30 min; 30 min is the most."),
+        (share("x", 1), Use(9, 3590, 1700), 10, "It was idle for 60 min; 60 min is the most."),
+        (share("x", 0), Use(9, 0, 1e6), 3600, "It was idle for 0 s; 60 min is the most."),
+        (share("x", 1), Use(9, 0, None), 3600, "It was idle for 0 s; 60 min is the most."),
     ],
 )
-def test_V4_a_profile_has_its_own_idle_limit_and_a_GPU_server_an_age(held, idle, age, why):
-    assert why_it_stops(held, idle, age, SETTINGS) == why
+def test_V4_the_first_limit_that_a_server_meets_ends_it_and_is_said(held, use, seconds, why):
+    found = ending(held, use, SETTINGS)
+    assert found
+    assert (found.seconds, found.why) == (seconds, why)
+    shown = f"This server stops in 14 minutes. {why} {found.keep}"
+    assert len(shown) <= 140, "the lab cuts what is longer"
+
+
+def test_a_hub_without_limits_ends_nothing():
+    assert ending(share(gpu=1), Use(1e9, 1e9, 1e9), parse({"identity": IDENTITY})) is None
 
 
 @pytest.fixture
@@ -146,7 +159,60 @@ async def test_V4_an_idle_server_is_culled_by_its_profiles_limit(hub, alice, kub
     await until(lambda: not kubernetes.kept["pods"])
     (line,) = audited("server.stop")
     assert (line["outcome"], line["by"]) == ("culled", "mlhub")
-    assert "its profile allows 600 s" in line["why"]
+    assert line["why"] == "It was idle for 10 min; 10 min is the most."
+
+
+async def report(hub: Hub, **more: Any) -> tuple[int, Any]:
+    """What alice's server tells the hub, and the answer."""
+    now = datetime.now().astimezone().isoformat()
+    body = {"servers": {"": {"last_activity": now, **more}}}
+    headers = {"Authorization": f"token {hub.user('alice').new_api_token()}"}
+    url = f"{hub.url}/hub/api/users/alice/activity"
+    async with (
+        aiohttp.ClientSession(headers=headers) as server,
+        server.post(url, json=body) as answer,
+    ):
+        return answer.status, await answer.json()
+
+
+async def test_V4_a_GPU_that_is_held_unused_ends_its_server_however_busy_and_warns_first(
+    hub, alice, kubernetes, audited
+):
+    """The GPU is made up: a limit in the pod's manifest, and times as a server would report."""
+    spawner = await ready(hub, alice)
+    keeper, pods = hub.app.authenticator.office.keeper, hub.app.authenticator.office.desk.pods
+    (uid, held) = next(iter(pods.items.items()))
+    pods.items[uid] = replace(held, size=Size(1, 1, 1), profile="x")
+    used = datetime.now().astimezone() - timedelta(seconds=800)
+    assert await report(hub, gpu_used=used.isoformat()) == (200, {"ends": {}})
+    used -= timedelta(seconds=700)
+    _, answer = await report(hub, gpu_used=used.isoformat())
+    said = answer["ends"][""]
+    assert 290 <= said["seconds"] <= 300
+    assert said["why"] == "Its GPU was not used for 25 min; 30 min is the most."
+    assert said["keep"] == "A computation on the GPU keeps it."
+    await keeper._stop_servers()
+    assert spawner.ready
+    used -= timedelta(seconds=400)
+    assert (await report(hub, gpu_used=used.isoformat()))[0] == 200
+    await keeper._stop_servers()
+    await until(lambda: not kubernetes.kept["pods"])
+    (line,) = audited("server.stop")
+    assert (line["outcome"], "GPU was not used for 32 min" in line["why"]) == ("culled", True)
+
+
+@pytest.mark.parametrize("wrong", ["yesterday", 7, None])
+async def test_a_time_that_is_none_is_refused(hub, alice, wrong):
+    await ready(hub, alice)
+    status, body = await report(hub, gpu_used=wrong)
+    assert (status, "a time in ISO 8601" in body["message"]) == (400, True)
+    assert hub.user("alice").spawner.gpu_used is None
+
+
+async def test_a_time_to_come_keeps_no_GPU(hub, alice):
+    await ready(hub, alice)
+    await report(hub, gpu_used="2999-01-01T00:00:00+00:00")
+    assert hub.user("alice").spawner.gpu_used <= datetime.now(UTC).replace(tzinfo=None)
 
 
 async def test_the_trail_tells_who_logged_in_asked_started_and_stopped(

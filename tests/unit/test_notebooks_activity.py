@@ -65,7 +65,9 @@ class Server:
 
 
 @contextmanager
-def serve(folder: Path, *options: str) -> Iterator[Server]:
+def serve(
+    folder: Path, *options: str, module: str = "jupyter_server", **environment: str
+) -> Iterator[Server]:
     runtime, config = folder / "runtime", folder / "etc/jupyter_server_config.d"
     config.mkdir(parents=True)
     shipped = SOURCE.parents[2] / "jupyter/jupyter_server_config.json"
@@ -76,7 +78,7 @@ def serve(folder: Path, *options: str) -> Iterator[Server]:
             [
                 sys.executable,
                 "-m",
-                "jupyter_server",
+                module,
                 "--ip=127.0.0.1",
                 "--port=0",
                 "--no-browser",
@@ -92,6 +94,7 @@ def serve(folder: Path, *options: str) -> Iterator[Server]:
                 "JUPYTER_RUNTIME_DIR": str(runtime),
                 "JUPYTER_CONFIG_PATH": str(config.parent),
                 "JUPYTERHUB_ACTIVITY_INTERVAL": "1",
+                **environment,
             },
             stdout=stream,
             stderr=stream,

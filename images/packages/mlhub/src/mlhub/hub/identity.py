@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
 
-from jupyterhub.apihandlers.users import ActivityAPIHandler  # type: ignore[import-untyped]
 from jupyterhub.handlers import BaseHandler  # type: ignore[import-untyped]
 from jupyterhub.user import User  # type: ignore[import-untyped]
 from oauthenticator.generic import GenericOAuthenticator  # type: ignore[import-untyped]
@@ -29,6 +28,7 @@ from tornado.httpclient import HTTPClientError
 from traitlets import Instance, Unicode
 
 from mlhub.hub import api, audit, tokens
+from mlhub.hub.activity import ActivityHandler
 from mlhub.hub.groups import hub_group_name
 from mlhub.hub.office import Office
 from mlhub.hub.refusal import Refusal
@@ -102,19 +102,6 @@ class LogoutHandler(OAuthLogoutHandler):  # type: ignore[misc]
             self.redirect(self.settings["login_url"])
 
 
-class ActivityHandler(ActivityAPIHandler):  # type: ignore[misc]
-    """A server's report that a kernel is busy counts when its owner's session is over.
-
-    Otherwise a night's training would be culled once the owner's Keycloak session had timed out.
-    The report gives access to nothing. It refreshes the owner all the same, so that a removed
-    member is noticed while no browser is open.
-    """
-
-    async def refresh_auth(self, user: User, force: bool = False) -> User:
-        await super().refresh_auth(user, force)
-        return user
-
-
 class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
     """A Keycloak realm decides who may log in and who is an admin, by group, and nothing else."""
 
@@ -144,7 +131,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         self.office.start()
         return [
             *super().get_handlers(app),
-            (r"/api/users/([^/]+)/activity", ActivityHandler),
+            (r"/api/users/([^/]+)/activity", ActivityHandler, {"keeper": self.office.keeper}),
             *api.handlers(self.office.desk),
             *tokens.handlers(self.office),
         ]

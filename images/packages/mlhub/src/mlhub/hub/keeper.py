@@ -1,13 +1,9 @@
-"""What the hub looks after by itself, once a minute: hours, roles, idle and old servers, tokens.
-
-The charts' culler knows one time-out for all servers. Here are the limits that a profile has of its
-own, and the age that a server with a GPU may have.
-"""
+"""What the hub looks after by itself, once a minute: hours, roles, tokens, servers that end."""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +12,7 @@ from jupyterhub.user import User  # type: ignore[import-untyped]
 from mlhub.admission import Holding
 from mlhub.hub.background import Background
 from mlhub.hub.desk import Desk
+from mlhub.hub.endings import Ending, Use, ending
 from mlhub.hub.settings import Settings
 from mlhub.hub.tokens import Tokens
 from mlhub.hub.workspaces import why_a_mount_ends
@@ -24,19 +21,6 @@ TICK_SECONDS = 60.0
 
 ITSELF = "mlhub"
 """Who stops a server, in the audit trail, when it is the hub."""
-
-
-def why_it_stops(held: Holding, idle: float, age: float, settings: Settings) -> str:
-    """Why a server with this share must stop now, or nothing; `idle` and `age` in seconds."""
-    profile = settings.profiles.get(held.profile)
-    ages = [profile.max_age if profile else None, settings.gpu.max_age if held.size.gpu else None]
-    oldest = min((limit for limit in ages if limit), default=None)
-    if oldest and age >= oldest:
-        return f"It ran for {age:.0f} s; {oldest} s is the most."
-    limit = profile and profile.idle_timeout
-    if limit and idle >= limit:
-        return f"It was idle for {idle:.0f} s; its profile allows {limit} s."
-    return ""
 
 
 class Keeper(Background):
@@ -102,7 +86,7 @@ class Keeper(Background):
                 return
 
     async def _stop_servers(self) -> None:
-        due = list(self._due(datetime.now(UTC).replace(tzinfo=None)))
+        due = list(self._due())
         results = await asyncio.gather(
             *(self._stop(user, name, why) for user, name, why in due), return_exceptions=True
         )
@@ -110,26 +94,43 @@ class Keeper(Background):
             if isinstance(result, BaseException):
                 self._app.log.error("%s/%s could not be stopped: %r", user.name, name, result)
 
-    def _due(self, now: datetime) -> Iterator[tuple[User, str, str]]:
-        """Servers that must stop and why; `now` is UTC without a zone, as the Hub's times."""
+    def _due(self) -> Iterator[tuple[User, str, str]]:
+        """Servers that must stop and why."""
         held = self._desk.servers()
         for user in self._app.users.values():
             for name, spawner in user.spawners.items():
                 if not spawner.ready:
                     continue
                 why = self._out.get(user.name, "")
-                share = held.get(spawner.holder)
-                if not why and share:
+                if not why and (share := held.get(spawner.holder)):
                     why = why_a_mount_ends(share, [group.name for group in user.groups])
-                if not why and share:
-                    record = spawner.orm_spawner
-                    began = record.started or now
-                    idle = now - (record.last_activity or began)
-                    why = why_it_stops(
-                        share, idle.total_seconds(), (now - began).total_seconds(), self._settings
-                    )
+                if not why and (end := self.ending(user, name, held)) and end.seconds <= 0:
+                    why = end.why
                 if why:
                     yield user, name, why
+
+    def ending(
+        self, user: User, name: str, held: Mapping[str, Holding] | None = None
+    ) -> Ending | None:
+        """When a server of somebody's must stop; None while it need not, or does not run.
+
+        `held` is `Desk.servers()`, where many are asked about.
+        """
+        spawner = user.spawners[name]
+        known = self._desk.servers() if held is None else held
+        share = known.get(spawner.holder) if spawner.ready else None
+        if not share:
+            return None
+        # As the Hub keeps its times: UTC without a zone.
+        now = datetime.now(UTC).replace(tzinfo=None)
+        record, used = spawner.orm_spawner, spawner.gpu_used
+        began = record.started or now
+        use = Use(
+            age=(now - began).total_seconds(),
+            idle=(now - (record.last_activity or began)).total_seconds(),
+            gpu_idle=(now - used).total_seconds() if used else None,
+        )
+        return ending(share, use, self._settings)
 
     async def _stop(self, user: User, name: str, why: str) -> None:
         spawner = user.spawners[name]

@@ -113,6 +113,9 @@ class Gpu(BaseModel):
     max_age: int | None = Field(
         default=None, ge=60, description="seconds after which they stop, busy or not"
     )
+    idle_timeout: int | None = Field(
+        default=None, ge=60, description="seconds without use of the GPU after which they stop"
+    )
 
 
 class Settings(BaseModel):
@@ -123,6 +126,9 @@ class Settings(BaseModel):
     identity: Identity
     profiles: dict[str, Profile] = Field(default={}, description="by the profile's slug")
     gpu: Gpu = Gpu()
+    idle_timeout: int | None = Field(
+        default=None, ge=60, description="of a server whose profile has none of its own"
+    )
     quotas: Quotas = Quotas()
 
 

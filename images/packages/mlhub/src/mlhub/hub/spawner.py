@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from kubernetes_asyncio.client.rest import ApiException
@@ -102,6 +103,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     _serving = False
     stopped_by = stopped_why = ""
     """Who stops it, and why, where that is known."""
+    gpu_used: datetime | None = None
+    """When a GPU of its own last computed, as it reports; UTC without a zone."""
 
     async def load_user_options(self) -> None:
         # Not KubeSpawner's own method, which lists and copies all profiles once more.
@@ -255,7 +258,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         start = asyncio.ensure_future(self._start())
         watch = asyncio.ensure_future(self._watch_for_trouble())
         started = False
-        self._held = None
+        self._held = self.gpu_used = None
         try:
             await asyncio.wait({start, watch}, return_when=asyncio.FIRST_COMPLETED)
             if not start.done():
