@@ -60,7 +60,8 @@ def redact(notebook: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Finding, 
     made = deepcopy(dict(notebook))
     found: list[Finding] = []
     own = own_secrets(os.environ)
-    detectors = [kind.__name__ for kind in get_mapping_from_secret_type_to_class().values()]
+    known: dict[str, type] = get_mapping_from_secret_type_to_class()
+    detectors = [kind.__name__ for kind in known.values()]
     used = [{"name": name} for name in detectors if name not in FORMLESS]
     with transient_settings({"plugins_used": used}):
         for number, part in [(0, made), *enumerate(made.get("cells", ()), 1)]:
