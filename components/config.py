@@ -85,6 +85,14 @@ Tag = Annotated[
 ]
 Repository = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$")]
 Folder = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")]
+GitHost = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)+[a-z]([-a-z0-9]*[a-z0-9])?(:[0-9]{2,5})?$",
+    ),
+]
+"""A host's full name, e.g. `git.example.com:8443`; never an address, which could be anybody's."""
+
 Url = Annotated[str, AfterValidator(http_url)]
 PROVISIONER = r"^[a-z0-9.-]+(/[a-z0-9.-]+)?$"
 NodePort = Annotated[int, Field(ge=30000, le=32767)]
@@ -347,6 +355,10 @@ class Hub(Section):
         default=300,
         ge=30,
         description="a whole number of seconds that a server may take to start, 30 or more",
+    )
+    git_hosts: tuple[GitHost, ...] = Field(
+        default=("bitbucket.org", "codeberg.org", "github.com", "gitlab.com"),
+        description="hosts whose repositories a new session may clone by https",
     )
 
     @model_validator(mode="after")

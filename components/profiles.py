@@ -118,6 +118,7 @@ def hub_settings(stack: StackFile) -> dict[str, Any]:
     return {
         "profiles": {slug: given for slug, given in more.items() if given},
         "gpu": stack.gpu.model_dump(exclude_none=True),
+        "git_hosts": list(stack.hub.git_hosts),
         "idle_timeout": stack.hub.idle_timeout,
         "quotas": {
             "server": user.model_dump(include={"cpu", "memory", "gpu"}),

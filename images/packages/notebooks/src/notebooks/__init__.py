@@ -8,6 +8,7 @@ from typing import Any
 
 _HOME = {
     "MLflowNotebookIntegration": "notebooks.mlflow_integration",
+    "NotebookLauncher": "notebooks.launcher",
     "NotebookMetadata": "notebooks.models",
     "NotebookSession": "notebooks.models",
     "NotebookSnapshot": "notebooks.models",

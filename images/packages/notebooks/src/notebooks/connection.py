@@ -6,9 +6,11 @@ network policies let servers reach: `hub_url` may be an address that only browse
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import responses
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,8 +23,8 @@ PUBLIC_URL = "MLHUB_URL"
 
 INSIDE = "http://proxy-public"
 
-NOBODY = "Missing or invalid credentials."
-"""The Hub's words for a token that it does not know, or no longer."""
+NOBODY = ("", "Missing or invalid credentials.")
+"""The Hub's words, with 403, for a token that it does not know, or no longer."""
 
 
 def login_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -96,18 +98,22 @@ class Connection:
             except ValueError:
                 raise self._no_hub() from None
 
-    def events(self, path: str, timeout: float) -> Iterator[dict[str, Any]]:
-        """The events of an event stream, as JSON, until the other side ends it.
+    def events(self, path: str, seconds: float) -> Iterator[dict[str, Any]]:
+        """The events of an event stream, as JSON, for so long or until the other side ends it.
 
-        `timeout` is in seconds, for each silence. Raises Refused or Unreachable.
+        The Hub speaks every eight seconds at least. Raises Refused or Unreachable.
         """
-        with self._send("GET", path, timeout, stream=True) as answer:
+        deadline = time.monotonic() + seconds
+        with self._send("GET", path, min(30, seconds), stream=True) as answer:
             try:
                 for line in answer.iter_lines(chunk_size=1):
+                    if time.monotonic() > deadline:
+                        return
                     if line.startswith(b"data:"):
                         yield json.loads(line.removeprefix(b"data:"))
             except requests.RequestException as error:
-                raise self._unreachable(error) from None
+                if time.monotonic() <= deadline:
+                    raise self._unreachable(error) from None
 
     @contextmanager
     def _send(
@@ -152,15 +158,16 @@ class Connection:
             if answer.status_code == 404 or answer.is_redirect:
                 return self._no_hub()
             body = {}
-        said = next(
-            (body[key] for key in ("sentence", "detail", "message") if body.get(key)),
-            f"The hub at {self.hub_url} answers {answer.status_code} {answer.reason}.",
-        )
-        kind = str(body.get("type") or body.get("reason") or "refused")
-        if answer.status_code in (401, 403) and said == NOBODY:
+        said = next((body[key] for key in ("sentence", "detail", "message") if body.get(key)), "")
+        # The Hub says its word for programs where HTTP has the phrase of the status.
+        phrase = answer.reason if answer.reason != responses.get(answer.status_code) else ""
+        kind = str(body.get("type") or phrase or "refused")
+        if answer.status_code == 403 and "message" in body and said in NOBODY:
             kind = "login"
             said = (
                 f"The hub at {self.hub_url} does not know your log-in, or no longer. Log in again: "
                 f"python -m notebooks.cli login --hub {self.hub_url}"
             )
+        if not said:
+            said = f"The hub at {self.hub_url} answers {answer.status_code} {answer.reason}."
         return Refused(answer.status_code, kind, str(said))

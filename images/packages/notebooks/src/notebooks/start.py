@@ -1,4 +1,4 @@
-"""`mlhub-start COMMAND …`: seed the home, then become the command.
+"""`mlhub-start COMMAND …`: seed the home, begin as asked, then become the command.
 
 The entry point of every user image. Whatever is wrong with the home is said in the log and never
 keeps the server from starting: a person whose disk is full needs their server to empty it.
@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from notebooks.begin import begin
 from notebooks.seed import seed
 
 
@@ -66,6 +67,10 @@ def main() -> None:
         say(f"the image has no command {argv[0]}; it was looked for in {os.environ.get('PATH')}.")
         sys.exit(127)
     seed_without_failing(home)
+    try:
+        begin(home, os.environ, say)
+    except Exception as error:  # as above
+        say(f"not all that this session was to begin with is there: {error}")
     os.execv(line[0], line)  # noqa: S606
 
 

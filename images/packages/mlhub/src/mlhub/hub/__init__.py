@@ -21,6 +21,9 @@ from mlhub.hub.spawner import MlhubSpawner
 
 __all__ = ["KeycloakAuthenticator", "MlhubSpawner", "SettingsError", "configure"]
 
+SERVER_SCOPES = ["users:activity!user", "access:servers!server"]
+"""The built-in role's (JupyterHub, `get_default_roles`)."""
+
 
 def configure(c: Config) -> None:
     """Set the traits of the hub from the mounted values; ends the hub when they are wrong."""
@@ -42,6 +45,7 @@ def _hub(c: Config) -> dict[str, Any]:
         "authenticator_class": KeycloakAuthenticator,
         "spawner_class": MlhubSpawner,
         "allow_named_servers": True,
+        "load_roles": _roles(c),
         "custom_scopes": {
             **c.JupyterHub.get("custom_scopes", {}),
             SCOPE: {"description": "Reserve a run's share of somebody's quota, and release it."},
@@ -51,6 +55,17 @@ def _hub(c: Config) -> dict[str, Any]:
         # itself, where with 0 the request is accepted and the reason is found on a later page.
         "tornado_settings": {**c.JupyterHub.get("tornado_settings", {}), "slow_spawn_timeout": 1},
     }
+
+
+def _roles(c: Config) -> list[dict[str, Any]]:
+    """The chart's roles, and servers that may start, see and stop their owner's other servers.
+
+    Code in a notebook is its owner's already; the token still makes no other tokens.
+    """
+    roles = {role["name"]: role for role in c.JupyterHub.get("load_roles", [])}
+    server = {"name": "server", "scopes": SERVER_SCOPES} | roles.get("server", {})
+    scopes = {*server["scopes"], "read:users:name!user", "read:users:groups!user", "servers!user"}
+    return [*(roles | {"server": server | {"scopes": sorted(scopes)}}).values()]
 
 
 def _authenticator(identity: settings.Identity) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from tornado import web
 from tornado.httpclient import HTTPClientError
 from traitlets import Instance, Unicode
 
-from mlhub.hub import api, audit, tokens
+from mlhub.hub import api, audit, people, tokens
 from mlhub.hub.activity import ActivityHandler
 from mlhub.hub.groups import hub_group_name
 from mlhub.hub.office import Office
@@ -134,6 +134,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             (r"/api/users/([^/]+)/activity", ActivityHandler, {"keeper": self.office.keeper}),
             *api.handlers(self.office.desk),
             *tokens.handlers(self.office),
+            *people.handlers(self.office),
         ]
 
     def end_session(self, id_token: str | None = None) -> str:

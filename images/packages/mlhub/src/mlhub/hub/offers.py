@@ -46,7 +46,7 @@ class Offers:
         self, stated: Sequence[Profile], settings: Settings, defaults: Mapping[str, float]
     ):
         self._stated = stated
-        self._defaults = dict(defaults)
+        self.defaults = dict(defaults)
         self._each_node = {slug for slug, more in settings.profiles.items() if more.each_node}
         self._groups = {
             slug: {hub_group_name(path) for path in more.groups}
@@ -74,7 +74,7 @@ class Offers:
 
     def least(self, profile: Profile) -> Size:
         """The smallest server of a profile."""
-        size = self._defaults | amounts(profile.get("kubespawner_override", {}))
+        size = self.defaults | amounts(profile.get("kubespawner_override", {}))
         for option in profile.get("profile_options", {}).values():
             each = [
                 amounts(choice["kubespawner_override"]) for choice in option["choices"].values()

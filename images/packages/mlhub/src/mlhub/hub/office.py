@@ -52,11 +52,15 @@ class Office:
 
     async def offered(self, spawner: Any) -> list[Profile]:
         """The profiles that the spawner's user may start now."""
+        return await self.offered_to([group.name for group in spawner.user.groups])
+
+    async def offered_to(self, groups: Sequence[str]) -> list[Profile]:
+        """The profiles that members of `groups` (Hub names) may start now."""
         if self.offers.with_gpus:
             await self.nodes.tried.wait()
         nodes = self.nodes.items.values()
         free = free_gpus(nodes, self.desk.pods.items.values())
-        return self.offers.to([group.name for group in spawner.user.groups], nodes, free)
+        return self.offers.to(groups, nodes, free)
 
     async def form(self, spawner: Any) -> str:
         """HTML of the form on which the spawner's user chooses."""

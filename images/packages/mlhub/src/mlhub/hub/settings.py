@@ -129,6 +129,9 @@ class Settings(BaseModel):
     idle_timeout: int | None = Field(
         default=None, ge=60, description="of a server whose profile has none of its own"
     )
+    git_hosts: frozenset[str] = Field(
+        default=frozenset(), description="hosts, with their port where it is not 443, of git_repo"
+    )
     quotas: Quotas = Quotas()
 
 

@@ -16,7 +16,7 @@ from traitlets import Unicode
 from mlhub.admission import Ask, Holding, Size
 from mlhub.admission.holdings import metadata
 from mlhub.admission.sizes import GPU
-from mlhub.hub import audit, trouble
+from mlhub.hub import audit, begin, trouble
 from mlhub.hub.groups import workspace_roles
 from mlhub.hub.nodes import placed
 from mlhub.hub.refusal import Refusal
@@ -29,6 +29,9 @@ _UNLISTED = "--unlisted-choice"
 
 WORKSPACE = "workspace"
 """User option: the slug of the workspace that the server mounts and counts against, too."""
+
+OWN_OPTIONS = (WORKSPACE, EXPERIMENT, *begin.OPTIONS)
+"""User options beside the profile's, none of which a link may set."""
 
 NOTHING_OFFERED = (
     "No profile of this hub is for a group of yours. Ask your administrator which group you need."
@@ -67,7 +70,7 @@ def checked_choice(
     options: Mapping[str, Any] = by_slug[slug].get("profile_options", {})
     for name, given in chosen.items():
         option = name.removesuffix(_UNLISTED)
-        if name in (WORKSPACE, EXPERIMENT):
+        if name in OWN_OPTIONS:
             continue
         if name != "profile" and option not in options:
             raise _unknown(f"option of the profile {slug!r}", name, options)
@@ -94,6 +97,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
 
     node_affinity_required: list[dict[str, Any]]
 
+    _begin: Mapping[str, str] = {}
+    """Variables for what this start begins with."""
     _held: Holding | None = None
     """What this start was admitted with."""
     _role = ""
@@ -116,6 +121,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
             self.user_options = checked_choice(self.user_options, profiles)
             if experiment(self.user_options) and not self.authenticator.office.tokens.wanted:
                 raise Refusal(NO_MLFLOW, reason="choice", status=400)
+            hosts = self.authenticator.mlhub.git_hosts
+            self._begin = begin.environment(self.user_options, hosts)
             try:
                 self._validate_user_options(profiles)
             except ValueError as error:
@@ -209,8 +216,21 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         page: str = await self.authenticator.office.form(current_spawner)
         return page
 
+    def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, str]:
+        """Of a link, which anybody can send: profile and sizes, and nothing else.
+
+        KubeSpawner takes any name after `profile-option-<profile>--`. Raises Refusal (400).
+        """
+        options: dict[str, str] = self._options_from_form(query_data)
+        for name in OWN_OPTIONS:
+            if name in options or name in query_data:
+                sentence = f"A link cannot set {name}; use the form or the command line."
+                raise Refusal(sentence, reason="choice", status=400)
+        return options
+
     def get_env(self) -> dict[str, str]:
         environment: dict[str, str] = super().get_env()
+        environment |= self._begin
         environment |= self.authenticator.office.tokens.environment(self)
         if self._role:
             environment |= mounts.environment(self.user_options[WORKSPACE])

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from notebooks.cli import output
+from notebooks.cli import launch, login, output, sessions
 from notebooks.errors import NotebooksError
 
 app = typer.Typer(
@@ -24,6 +24,12 @@ app = typer.Typer(
 @app.callback()
 def shared(json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
     """Notebook sessions, workspaces, templates and runs of your mlhub."""
+
+
+app.command("launch")(launch.launch)
+app.command("login")(login.login)
+app.command("logout")(login.logout)
+app.add_typer(sessions.app, name="sessions")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
