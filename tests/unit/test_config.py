@@ -124,7 +124,7 @@ def test_the_local_stack_is_right():
         (
             {"hub__node_prot": 30888},
             "hub.node_prot is not an option; did you mean node_port? hub knows namespace, "
-            "node_port, ingress, chart, idle_timeout, idle_check, start_timeout",
+            "node_port, ingress, chart, idle_timeout, idle_check, start_timeout, git_hosts",
         ),
         (
             {"gpus": {}},

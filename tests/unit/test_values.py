@@ -187,7 +187,7 @@ def test_T5_a_gpu_profile_asks_for_as_many_as_it_is_limited_to():
 def test_T5_every_profile_sets_the_same_keys_so_that_none_leaks_to_the_next(stack: StackFile):
     found = profile_list(stack.profiles, {"ml-cpu": "image"})
     assert len({frozenset(p["kubespawner_override"]) for p in found}) == 1
-    assert [p["slug"] for p in found] == ["standard-cpu", "small-cpu"]
+    assert [p["slug"] for p in found] == ["standard-cpu", "small-cpu", "own-size"]
 
 
 def test_the_chart_in_the_stack_file_is_there(stack: StackFile):
