@@ -562,7 +562,7 @@ class Workspace(Section):
     size: Quantity = Field(description="the size of its volume, at most 100Gi")
 
 
-OUR_CLIENTS = {"jupyterhub", "mlhub-execution", "realm-management"}
+OUR_CLIENTS = {"jupyterhub", "mlhub-hub", "mlhub-execution", "realm-management"}
 """Of the realm's clients, those that are no service's."""
 
 

@@ -14,6 +14,7 @@ from components import names
 from components.config import DemoUser
 from components.config import Identity as IdentityConfig
 from components.secrets import password, secret
+from components.service_clients import client_that_sees_people
 
 DEFAULT_SCOPES = ["acr", "basic", "email", "profile", "roles", "web-origins"]
 """All of them: the resource is authoritative, and `basic` carries `sub`."""
@@ -41,6 +42,8 @@ class Identity(pulumi.ComponentResource):
 
     client_secret: pulumi.Output[str] | None
     """None where the stack names a Secret of its own, for a client that others manage."""
+    people_secret: pulumi.Output[str] | None
+    """Of the client with which the hub looks people up; None where others manage its clients."""
     realm_id: pulumi.Output[str]
 
     def __init__(self, name: str, args: IdentityArgs, opts: pulumi.ResourceOptions | None = None):
@@ -49,9 +52,11 @@ class Identity(pulumi.ComponentResource):
 
         self.realm_id = realm_id = self._realm(args.config)
         groups = self._groups(realm_id, args.config.access_groups)
-        self.client_secret = None
+        self.client_secret = self.people_secret = None
         if args.config.existing_secret is None:
             self.client_secret = self._client(realm_id, args.hub_url)
+            self.people_secret = word = password("hub-keycloak-client", self._child)
+            client_that_sees_people("hub", names.PEOPLE_CLIENT, realm_id, word, self._child)
         if args.config.demo_users:
             self._demo_users(realm_id, args, groups)
         self.register_outputs({"client_secret": self.client_secret, "realm_id": realm_id})

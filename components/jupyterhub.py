@@ -83,6 +83,8 @@ class JupyterHubArgs:
     """The Release's values."""
     client_secret: pulumi.Output[str] | None
     """Of the hub's client in Keycloak; None where the Secret is there already."""
+    people_secret: pulumi.Output[str] | None
+    """Of the client with which it looks people up; None where it has none."""
     database_password: pulumi.Output[str]
     service_tokens: Mapping[str, pulumi.Output[str]]
     """Of the Hub's services, by name."""
@@ -134,13 +136,17 @@ class JupyterHub(pulumi.ComponentResource):
         self, args: JupyterHubArgs, child: pulumi.ResourceOptions
     ) -> dict[str, pulumi.Output[str]]:
         """What is in `hub.existingSecret`; the keys are those that Zero to JupyterHub looks for."""
-        return {
-            "hub.config.JupyterHub.cookie_secret": hex_key("hub-cookie", child),
-            "hub.config.CryptKeeper.keys": hex_key("hub-crypt-key", child),
-            PROXY_TOKEN: hex_key("hub-proxy-token", child),
-            "hub.services.jupyterhub-idle-culler.apiToken": hex_key("hub-culler", child),
-            "hub.db.password": args.database_password,
-        } | {
-            f"hub.services.{service}.apiToken": token
-            for service, token in args.service_tokens.items()
-        }
+        return (
+            {
+                "hub.config.JupyterHub.cookie_secret": hex_key("hub-cookie", child),
+                "hub.config.CryptKeeper.keys": hex_key("hub-crypt-key", child),
+                PROXY_TOKEN: hex_key("hub-proxy-token", child),
+                "hub.services.jupyterhub-idle-culler.apiToken": hex_key("hub-culler", child),
+                "hub.db.password": args.database_password,
+            }
+            | ({} if args.people_secret is None else {names.PEOPLE_KEY: args.people_secret})
+            | {
+                f"hub.services.{service}.apiToken": token
+                for service, token in args.service_tokens.items()
+            }
+        )

@@ -11,6 +11,10 @@ EMBEDDED_CONTEXT = "mlhub-local"
 
 HUB_RELEASE = "jupyterhub"
 OIDC_CLIENT = "jupyterhub"
+PEOPLE_CLIENT = "mlhub-hub"
+"""With which the hub looks people up at Keycloak."""
+PEOPLE_KEY = "mlhub.people.client_secret"
+"""Of the hub's Secret."""
 
 OIDC_SECRET = "jupyterhub-oidc-secret"  # noqa: S105 (names of Secrets, not secrets)
 HUB_SECRET = "mlhub-hub"  # noqa: S105

@@ -459,6 +459,7 @@ class Platform:
                     name: service.hub_token for name, service in services.items() if service
                 },
                 client_secret=identity.client_secret,
+                people_secret=identity.people_secret,
                 database_password=foundation.database_passwords[names.HUB_DATABASE],
                 after=[
                     *([registry] if registry else []),

@@ -116,6 +116,7 @@ def identity_settings(stack: StackFile) -> dict[str, Any]:
         "admin_groups": list(stack.identity.admin_groups),
         "refresh_seconds": REFRESH_SECONDS,
         "groups_claim": names.GROUPS_CLAIM,
+        **({} if stack.identity.existing_secret else {"people_client": names.PEOPLE_CLIENT}),
     }
 
 

@@ -16,7 +16,7 @@ from kubespawner.clients import load_config
 from mlhub.hub import audit
 from tests.services import mlflow_server
 from tests.services.hub import Hub, chart_values, running
-from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, Keycloak
+from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, PEOPLE, Keycloak
 from tests.services.kubernetes import Kubernetes
 
 
@@ -110,6 +110,7 @@ async def start_hub(
             "internal_url": keycloak.address,
             "callback_url": keycloak.redirect_uri,
             "refresh_seconds": 1,
+            "people_client": PEOPLE[0],
         }
         values = chart_values({"custom": {"mlhub": {"identity": identity}}}, *given)
         started.append(running(hub_pod, values, hub_port))

@@ -20,7 +20,7 @@ from jupyterhub.app import JupyterHub
 from jupyterhub.proxy import Proxy
 
 from mlhub.hub import MlhubSpawner
-from tests.services.keycloak import REALM
+from tests.services.keycloak import PEOPLE, REALM
 
 CHART = Path(__file__).parents[2] / "charts" / "jupyterhub-lite"
 CONFIG = CHART / "files" / "jupyterhub_config.py"
@@ -32,6 +32,7 @@ SECRETS = {
     "hub.services.jupyterhub-idle-culler.apiToken": "ef" * 32,
     "hub.services.execution.apiToken": "01" * 32,
     "hub.services.mlflow.apiToken": "45" * 32,
+    "mlhub.people.client_secret": PEOPLE[1],
     "hub.services.stranger.apiToken": "23" * 32,
 }
 IDENTITY = {

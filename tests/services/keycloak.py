@@ -14,6 +14,8 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 CLIENT_ID, CLIENT_SECRET = "jupyterhub", "a secret of the test"
+PEOPLE = ("mlhub-hub", "another secret of the test")
+"""The hub's own client, which may look people up."""
 REALM = "mlhub"
 
 
@@ -35,6 +37,10 @@ class Keycloak:
 
     _codes: dict[str, tuple[str, str]] = field(default_factory=dict)
     _access: dict[str, str] = field(default_factory=dict)
+    disabled: set[str] = field(default_factory=set)
+    """Who may not log in any more; whose account is deleted is in `people` no longer."""
+    looked_up: int = 0
+    """How often somebody was, by the hub's own client."""
     sessions: dict[str, str] = field(default_factory=dict)
     """Refresh token to user name; emptied, every session is over."""
 
@@ -49,6 +55,8 @@ class Keycloak:
                 web.post(f"{connect}/token", self._token),
                 web.get(f"{connect}/userinfo", self._userinfo),
                 web.get(f"{connect}/logout", self._logout),
+                web.get(f"/admin{base}/users/{{sub}}", self._person),
+                web.get(f"/admin{base}/users/{{sub}}/groups", self._person_groups),
             ]
         )
         return app
@@ -75,6 +83,10 @@ class Keycloak:
 
     async def _token(self, request: web.Request) -> web.Response:
         given = await request.post()
+        if given["grant_type"] == "client_credentials":
+            if (given["client_id"], given["client_secret"]) != PEOPLE:
+                return web.json_response({"error": "invalid_client"}, status=401)
+            return web.json_response({"access_token": "the hub's own", "expires_in": 60})
         if (given["client_id"], given["client_secret"]) != (CLIENT_ID, CLIENT_SECRET):
             return web.json_response({"error": "invalid_client"}, status=401)
         if given["grant_type"] == "refresh_token":
@@ -84,7 +96,7 @@ class Keycloak:
             verified = hashlib.sha256(str(given["code_verifier"]).encode()).digest()
             if base64.urlsafe_b64encode(verified).decode().rstrip("=") != challenge:
                 name = ""
-        if name not in self.people:
+        if name not in self.people or name in self.disabled:
             return web.json_response({"error": "invalid_grant"}, status=400)
         access, refresh = secrets.token_hex(), secrets.token_hex()
         self._access[access] = self.sessions[refresh] = name
@@ -106,6 +118,23 @@ class Keycloak:
         if (groups := self.people[name]) is not None:
             claims["groups"] = groups
         return web.json_response(claims)
+
+    def _looked_up(self, request: web.Request) -> str:
+        if request.headers["Authorization"] != "Bearer the hub's own":
+            raise web.HTTPUnauthorized()
+        name = request.match_info["sub"].removeprefix("sub-of-")
+        if name not in self.people:
+            raise web.HTTPNotFound()
+        return name
+
+    async def _person(self, request: web.Request) -> web.Response:
+        self.looked_up += 1
+        name = self._looked_up(request)
+        return web.json_response({"username": name, "enabled": name not in self.disabled})
+
+    async def _person_groups(self, request: web.Request) -> web.Response:
+        groups = self.people[self._looked_up(request)] or []
+        return web.json_response([{"path": path} for path in groups])
 
     async def _logout(self, request: web.Request) -> web.Response:
         self.ended.append(dict(request.query))

@@ -1,5 +1,6 @@
 """What the hub does by itself: removed members, idle and old servers; and what it writes down."""
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -145,6 +146,66 @@ async def test_T3_servers_go_on_when_keycloak_is_silent_or_the_session_there_is_
     keeper = hub.app.authenticator.office.keeper
     keeper._wake.set()
     await until(lambda: not keeper._wake.is_set())
+    assert spawner.ready
+    assert kubernetes.kept["pods"]
+
+
+@pytest.mark.parametrize("gone", ["deleted", "disabled", "removed"])
+@pytest.mark.parametrize("known", ["at once", "later"])
+async def test_T3_who_is_gone_loses_servers_also_when_no_session_of_theirs_can_tell(
+    hub, alice, *, keycloak, kubernetes, audited, gone, known
+):
+    """At once: Keycloak ends the session with the account. Later: it had been too long before."""
+    spawner = await ready(hub, alice)
+    keeper = hub.app.authenticator.office.keeper
+    keycloak.sessions.clear()
+    if known == "later":
+        await keeper_looks(hub, keeper)
+        assert spawner.ready, "a session that was only too long"
+        assert keycloak.looked_up == 1
+        await keeper_looks(hub, keeper, 0)
+        assert keycloak.looked_up == 1, "asked once for each refresh age"
+    match gone:
+        case "deleted":
+            del keycloak.people["alice"]
+        case "disabled":
+            keycloak.disabled.add("alice")
+        case "removed":
+            keycloak.people["alice"] = ["/elsewhere"]
+    await asyncio.sleep(1.1)
+    await keeper_looks(hub, keeper)
+    await until(lambda: not kubernetes.kept["pods"])
+    await until(lambda: audited("server.stop"))
+    why = {"deleted": "is no more", "disabled": "is disabled", "removed": "no longer a member"}
+    assert why[gone] in audited("server.stop")[0]["why"]
+
+
+async def keeper_looks(hub: Hub, keeper: Any, refreshed: float = 2.1) -> None:
+    """The keeper's round, `refreshed` seconds after alice was asked about."""
+    hub.user("alice")._auth_refreshed -= refreshed
+    await keeper._ask_about_members()
+
+
+@pytest.mark.parametrize("fault", ["silent", "no right", "no client"])
+async def test_T3_what_keycloak_does_not_tell_is_held_against_nobody(
+    hub, alice, *, keycloak, kubernetes, fault, monkeypatch
+):
+    spawner = await ready(hub, alice)
+    keycloak.sessions.clear()
+    del keycloak.people["alice"]
+    people = hub.app.authenticator._membership
+    match fault:
+        case "silent":
+            keycloak.silent = 500
+        case "no right":
+            monkeypatch.setattr(people, "_token", "another's")
+            monkeypatch.setattr(people, "_until", float("inf"))
+        case "no client":
+            monkeypatch.setattr(
+                people, "_identity", people._identity.model_copy(update={"people_client": ""})
+            )
+    await keeper_looks(hub, hub.app.authenticator.office.keeper)
+    await asyncio.sleep(0.2)
     assert spawner.ready
     assert kubernetes.kept["pods"]
 

@@ -6,7 +6,8 @@ anew. Four answers are told apart, for a session must end on two of them only:
 
 - a member: the session goes on, with fresh groups;
 - no longer a member: it ends, and the person's servers stop;
-- the Keycloak session is over: it ends, too, and the browser logs in again;
+- the Keycloak session is over: it ends, too, and the browser logs in again; servers stop only if
+  Keycloak, asked about the person, knows nobody who may use the hub;
 - Keycloak does not answer: running servers stay usable, nothing new starts.
 """
 
@@ -30,6 +31,7 @@ from traitlets import Instance, Unicode
 from mlhub.hub import api, audit, people, tokens
 from mlhub.hub.activity import ActivityHandler
 from mlhub.hub.groups import hub_group_name
+from mlhub.hub.membership import Membership
 from mlhub.hub.office import Office
 from mlhub.hub.refusal import Refusal
 from mlhub.hub.settings import Settings
@@ -123,6 +125,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         """Who could not be asked about since they were last known to be members."""
         self._over: dict[str, str] = {}
         """The refresh token of whose Keycloak session is over; a new log-in brings another."""
+        self._membership = Membership(self.mlhub.identity, self.httpfetch, self.log)
 
     def get_handlers(self, app: Any) -> list[Any]:
         # The one call that the Hub makes when its database and users are there and it serves
@@ -215,13 +218,14 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         except BadGroupsClaim as error:
             auth_model, ended = None, str(error.log_message)
         self._unconfirmed.discard(user.name)
-        if auth_model is None:
-            self._over[user.name] = refresh_token
         if ended:
             self.log.warning("The session of %s ends: %s", user.name, ended)
             audit.note("session", user.name, "ended", why=ended)
-        if ended and auth_model:
-            # Keycloak has said so. A session that is over there may only have been too long.
+        if auth_model is None:
+            # It may only have been too long.
+            self._over[user.name] = refresh_token
+            await self._look_up(user.name, auth_state)
+        elif ended:
             self.office.keeper.turn_out(user.name, ended)
         return auth_model if auth_model and not ended else False
 
@@ -229,11 +233,19 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         """Refresh somebody without a request of theirs; False when Keycloak does not answer."""
         model = await self.refresh_user(user)
         user._auth_refreshed = time.monotonic()
+        if model is False:
+            await self._look_up(user.name, await user.get_auth_state() or {})
         if isinstance(model, dict):
             user.admin = model["admin"]
             user.sync_groups(model["groups"])
             await user.save_auth_state(model["auth_state"])
         return user.name not in self._unconfirmed
+
+    async def _look_up(self, name: str, auth_state: dict[str, Any]) -> None:
+        """Stop the servers of somebody whose session cannot tell, if they are gone."""
+        claims = auth_state.get(self.user_auth_state_key) or {}
+        if why := await self._membership.why_not(name, claims.get("sub", "")):
+            self.office.keeper.turn_out(name, why)
 
     def _why_it_ends(self, name: str, auth_model: dict[str, Any] | None) -> str | None:
         if auth_model is None:

@@ -57,6 +57,9 @@ class Identity(BaseModel):
         default=300, ge=1, description="how long a membership counts before it is asked for again"
     )
     groups_claim: str = Field(default="groups", min_length=1)
+    people_client: str = Field(
+        default="", description="with which the hub looks people up; without, it does not"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -81,6 +84,11 @@ class Identity(BaseModel):
     def internal(self, endpoint: str) -> str:
         """An OpenID Connect endpoint of the realm, for the hub."""
         return f"{self.internal_url}/realms/{self.realm}/protocol/openid-connect/{endpoint}"
+
+    @property
+    def people(self) -> str:
+        """Where the realm's people are looked up."""
+        return f"{self.internal_url}/admin/realms/{self.realm}/users"
 
     @property
     def discovery(self) -> str:
@@ -135,13 +143,21 @@ class Settings(BaseModel):
     quotas: Quotas = Quotas()
 
 
+def people_secret() -> str:
+    """The secret of `people_client`, from the Secret that the chart mounted; raises OSError."""
+    return (_etc() / "existing-secret" / "mlhub.people.client_secret").read_text()
+
+
+def _etc() -> Path:
+    return Path(os.environ.get(ETC, "/usr/local/etc/jupyterhub"))
+
+
 def load() -> Settings:
     """The settings in the values that the chart mounted.
 
     Raises SettingsError, one sentence for each key that is wrong.
     """
-    etc = Path(os.environ.get(ETC, "/usr/local/etc/jupyterhub"))
-    path = etc / "secret" / "values.yaml"
+    path = _etc() / "secret" / "values.yaml"
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except OSError as error:

@@ -1,0 +1,87 @@
+"""Whether a person may still use the hub, when their own session can no longer tell.
+
+Keycloak answers alike for a session that was only too long and for one whose person is gone. So the
+hub looks the person up, with a client of its own that may see people and change nobody. They are
+known by the id that Keycloak gave them (`sub`): an account made anew under the same name is not it.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from tornado import web
+from tornado.httpclient import HTTPClientError
+
+from mlhub.hub.settings import Identity, people_secret
+
+EARLY_SECONDS = 30.0
+"""A token is taken anew this long before it ends."""
+
+Fetch = Callable[..., Awaitable[Any]]
+"""OAuthenticator's `httpfetch`: the JSON at an address; raises where there is none."""
+
+
+class Membership:
+    """Looks people up; what cannot be known is not held against anybody."""
+
+    def __init__(self, identity: Identity, fetch: Fetch, log: logging.Logger):
+        self._identity, self._fetch, self._log = identity, fetch, log
+        self._token, self._until = "", 0.0
+        self._asked: dict[str, float] = {}
+
+    async def why_not(self, name: str, sub: str) -> str:
+        """Why the person may not use the hub any more; empty where they may, or nobody knows.
+
+        Asked once for each refresh age at most.
+        """
+        if not self._identity.people_client or not sub:
+            return ""
+        now = time.monotonic()
+        if now - self._asked.get(name, float("-inf")) < self._identity.refresh_seconds:
+            return ""
+        self._asked[name] = now
+        try:
+            return await self._judge(quote(sub, safe=""))
+        except (HTTPClientError, web.HTTPError, OSError, KeyError, TypeError, ValueError) as error:
+            self._log.error("Keycloak does not tell about %s: %r", name, error)
+            return ""
+
+    async def _judge(self, identity: str) -> str:
+        person = await self._get(identity)
+        if person is None:
+            return "the account is no more at Keycloak"
+        if not person["enabled"]:
+            return "the account is disabled at Keycloak"
+        groups = await self._get(f"{identity}/groups?max=1000") or []
+        if {group["path"] for group in groups}.isdisjoint(self._identity.access_groups):
+            return "no longer a member of a group that may use this hub"
+        return ""
+
+    async def _get(self, path: str) -> Any:
+        """JSON, or None for what is not there."""
+        headers = {"Authorization": f"Bearer {await self._own_token()}"}
+        try:
+            url = f"{self._identity.people}/{path}"
+            return await self._fetch(url, "looking somebody up", headers=headers)
+        except HTTPClientError as error:
+            if error.code == 404:
+                return None
+            self._until = 0.0  # the secret was changed, or the realm's keys
+            raise
+
+    async def _own_token(self) -> str:
+        if time.monotonic() >= self._until:
+            given = {
+                "grant_type": "client_credentials",
+                "client_id": self._identity.people_client,
+                "client_secret": people_secret(),
+            }
+            url = self._identity.internal("token")
+            answer = await self._fetch(
+                url, "asking for a token of its own", method="POST", body=urlencode(given)
+            )
+            self._token = str(answer["access_token"])
+            self._until = time.monotonic() + float(answer["expires_in"]) - EARLY_SECONDS
+        return self._token
