@@ -185,9 +185,7 @@ class Mlflow(pulumi.ComponentResource):
 
     def _deployment(self, known: pulumi.Output[str], needed: Sequence[pulumi.Resource]) -> None:
         args = self._args
-        variables = environment(hub_api=hub_api(args.hub_namespace)) | s3_environment(
-            args.artifacts
-        )
+        hub = environment(hub_api=hub_api(args.hub_namespace), hub_url=args.hub_url)
         k8s.apps.v1.Deployment(
             names.MLFLOW,
             metadata=self._metadata(names.MLFLOW),
@@ -207,7 +205,7 @@ class Mlflow(pulumi.ComponentResource):
                         artifacts=args.artifacts,
                         hosts=allowed_hosts(args.namespace, args.hub_url),
                         hub_url=args.hub_url,
-                        variables=variables,
+                        variables=hub | s3_environment(args.artifacts),
                         pull_secrets=args.pull_secrets,
                     ),
                 },

@@ -122,11 +122,15 @@ def auth_config(database: str) -> str:
 
 
 def environment(
-    *, hub_api: str, config: str = f"{AUTH_CONFIG_FOLDER}/{AUTH_CONFIG_FILE}"
+    *, hub_api: str, hub_url: str, config: str = f"{AUTH_CONFIG_FOLDER}/{AUTH_CONFIG_FILE}"
 ) -> dict[str, str]:
-    """What the server needs beside its command; `hub_api` is the Hub's, with `/hub/api`."""
+    """What the server needs beside its command.
+
+    `hub_api` is the Hub's as the server reaches it, with `/hub/api`; `hub_url` as browsers do.
+    """
     return {
         "JUPYTERHUB_API_URL": hub_api,
+        "MLHUB_HUB_URL": hub_url,
         "MLFLOW_AUTH_CONFIG_PATH": config,
         # A second server and its queue, for evaluations that are run in the server: 1.2 GB.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -26,6 +26,8 @@ with open("/tmp/basic_auth.ini", "w", encoding="utf-8") as config:
 environment = os.environ | {
     "HOME": "/tmp",
     "JUPYTERHUB_API_URL": "http://127.0.0.1:9/hub/api",  # where nobody is
+    "JUPYTERHUB_API_TOKEN": "for the smoke test alone",
+    "MLHUB_HUB_URL": "http://127.0.0.1:9",
     "MLFLOW_AUTH_ADMIN_PASSWORD": "for the smoke test alone",
     "MLFLOW_AUTH_CONFIG_PATH": "/tmp/basic_auth.ini",
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -13,11 +13,14 @@ from aiohttp.web import Application, AppRunner, TCPSite
 from kubernetes_asyncio.config import kube_config
 from kubespawner.clients import load_config
 
+from components import mlflow_server
 from mlhub.hub import audit
-from tests.services import mlflow_server
+from tests.services import mlflow_server as mlflow_doubles
 from tests.services.hub import Hub, chart_values, running
 from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, PEOPLE, Keycloak
 from tests.services.kubernetes import Kubernetes
+
+BUCKET = "artifacts"
 
 
 def free_port() -> int:
@@ -145,16 +148,76 @@ def audited(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[dict[str, A
 
 
 @pytest.fixture(scope="session")
-def alices_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def hub_double() -> Iterator[mlflow_doubles.HubDouble]:
+    """Who bears which token, for the one MLflow of all tests."""
+    double = mlflow_doubles.HubDouble()
+    yield double
+    double.close()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Any]:
+    """An S3 service with MLflow's bucket; returns its client."""
+    import boto3  # slow, and for these tests alone
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port(), verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"aws_access_key_id": "of the server", "aws_secret_access_key": "alone"}
+    client = boto3.client(
+        "s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1", **keys
+    )
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(
+    hub_double: mlflow_doubles.HubDouble, s3: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[mlflow_doubles.Server]:
+    """The real MLflow, its artifacts in S3; one for all tests."""
+    artifacts = mlflow_server.Artifacts(endpoint=s3.meta.endpoint_url, bucket=BUCKET)
+    keys = {"AWS_ACCESS_KEY_ID": "of the server", "AWS_SECRET_ACCESS_KEY": "alone"}
+    with mlflow_doubles.running(
+        tmp_path_factory.mktemp("mlflow"),
+        free_port(),
+        hub_double.api,
+        destination=artifacts.destination,
+        extra=mlflow_server.s3_environment(artifacts) | keys,
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def client_of(server: mlflow_doubles.Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """MLflow's own client with nothing but a token, as a user pod has it."""
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def client(token: str, workspace: str | None = None) -> Any:
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+        monkeypatch.delenv("MLFLOW_WORKSPACE", raising=False)
+        if workspace is not None:
+            monkeypatch.setenv("MLFLOW_WORKSPACE", workspace)
+        return MlflowClient(tracking_uri=server.url, registry_uri=server.url)
+
+    return client
+
+
+@pytest.fixture(scope="session")
+def alices_mlflow(
+    server: mlflow_doubles.Server, hub_double: mlflow_doubles.HubDouble
+) -> dict[str, str]:
     """The environment that a server of alice's has for the real MLflow."""
-    hub = mlflow_server.HubDouble()
-    folder = tmp_path_factory.mktemp("mlflow")
-    with mlflow_server.running(folder, free_port(), hub.api) as server:
-        yield {
-            "MLFLOW_TRACKING_URI": server.url,
-            "MLFLOW_TRACKING_TOKEN": hub.person("alice"),
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # this machine may be busy
-            "JUPYTERHUB_USER": "alice",
-        }
-    hub.close()
+    return {
+        "MLFLOW_TRACKING_URI": server.url,
+        "MLFLOW_TRACKING_TOKEN": hub_double.person("alice"),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # this machine may be busy
+        "JUPYTERHUB_USER": "alice",
+    }

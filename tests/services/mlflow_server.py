@@ -11,6 +11,7 @@ import threading
 import time
 import tomllib
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,13 +24,16 @@ from components import mlflow_server
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "images/packages/mlhub"
 START_SECONDS = 120
+HUB_TOKEN = "MLflow's own token"
 
 
 class HubDouble:
-    """Answers `/hub/api/user` as a Hub does, with whatever is in `owners` by token."""
+    """Answers `/hub/api/mlhub/person` as our Hub does, with whatever is in `owners` by token."""
 
     def __init__(self) -> None:
         self.owners: dict[str, dict[str, Any]] = {}
+        self.codes: dict[str, str] = {}
+        """The token for each log-in's code."""
         self.asked = 0
         self.status: int | None = None
         """Answers every request with this one, as a Hub in trouble would."""
@@ -40,16 +44,27 @@ class HubDouble:
                 double.asked += 1
                 token = self.headers.get("Authorization", "").removeprefix("Bearer ")
                 owner = double.owners.get(token)
-                if double.status is not None:
-                    self.send_error(double.status)
-                elif self.path != "/hub/api/user" or owner is None:
-                    self.send_error(403)
+                if self.path != "/hub/api/mlhub/person" or owner is None:
+                    self._answer(403, {})
                 else:
-                    body = json.dumps(owner).encode()
-                    self.send_response(200)
-                    self.send_header("Content-Length", str(len(body)))
-                    self.end_headers()
-                    self.wfile.write(body)
+                    self._answer(200, owner)
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                asked = dict(urllib.parse.parse_qsl(body))
+                token = double.codes.pop(asked["code"], None)
+                of_mlflow = asked["client_secret"] == HUB_TOKEN
+                if self.path != "/hub/api/oauth2/token" or token is None or not of_mlflow:
+                    self._answer(400, {"error": "invalid_grant"})
+                else:
+                    self._answer(200, {"access_token": token, "token_type": "Bearer"})
+
+            def _answer(self, status: int, what: Any) -> None:
+                body = json.dumps(what).encode()
+                self.send_response(double.status or status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -58,10 +73,10 @@ class HubDouble:
         self.api = f"http://127.0.0.1:{self._server.server_address[1]}/hub/api"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def person(self, name: str, *, admin: bool = False, kind: str = "user") -> str:
-        """A token of theirs."""
+    def person(self, name: str, *, admin: bool = False, **workspaces: str) -> str:
+        """A token of theirs; `workspaces` are their roles by slug."""
         token = f"token-of-{name}"
-        self.owners[token] = {"kind": kind, "name": name, "admin": admin, "scopes": []}
+        self.owners[token] = {"name": name, "admin": admin, "workspaces": workspaces}
         return token
 
     def close(self) -> None:
@@ -129,7 +144,7 @@ def running(
     command = mlflow_server.server_command(
         database=database,
         destination=destination or f"file://{folder}/artifacts",
-        hosts=[f"127.0.0.1:{port}"],
+        hosts=[f"127.0.0.1:{port}", urllib.parse.urlsplit(hub_url).netloc],
         hub_url=hub_url,
         port=port,
     )
@@ -138,13 +153,13 @@ def running(
         for name, value in os.environ.items()
         if not name.startswith(("MLFLOW_", "AWS_", "JUPYTERHUB_"))
     }
-    environment |= mlflow_server.environment(hub_api=hub_api, config=str(config))
+    environment |= mlflow_server.environment(hub_api=hub_api, hub_url=hub_url, config=str(config))
     environment |= {
         "HOME": str(folder),
         "PYTHONPATH": f"{PACKAGE / 'src'}:{installed(folder)}",
         "MLFLOW_AUTH_ADMIN_PASSWORD": "a password of the bootstrap",
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "a key of the bootstrap",
-        "JUPYTERHUB_API_TOKEN": "MLflow's own token",
+        "JUPYTERHUB_API_TOKEN": HUB_TOKEN,
         **(extra or {}),
     }
     log = folder / "server.log"

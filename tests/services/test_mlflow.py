@@ -3,68 +3,28 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import boto3
 import psutil
 import pytest
 import requests
 from jupyterhub.orm import APIToken
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from moto.server import ThreadedMotoServer
 
 from components import mlflow_server
 from mlhub.mlflow.hub import Hub as HubApi
 from mlhub.mlflow.hub import HubSilentError, Person
 from mlhub.slugs import personal_workspace
 from tests.services import mlflow_server as real
-from tests.services.conftest import free_port
+from tests.services.conftest import BUCKET, free_port
+from tests.services.hub import SECRETS
 
 SEARCH = "/api/2.0/mlflow/experiments/search"
-BUCKET = "artifacts"
 REFUSED = r"403|PERMISSION_DENIED|not found|does not exist|No Experiment|NOT_EXIST"
-
-
-@pytest.fixture(scope="module")
-def hub_double() -> Iterator[real.HubDouble]:
-    double = real.HubDouble()
-    yield double
-    double.close()
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Any]:
-    """An S3 service with the bucket; returns its client."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port(), verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    keys = {"aws_access_key_id": "of the server", "aws_secret_access_key": "alone"}
-    client = boto3.client(
-        "s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1", **keys
-    )
-    client.create_bucket(Bucket=BUCKET)
-    yield client
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def server(
-    hub_double: real.HubDouble, s3: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[real.Server]:
-    artifacts = mlflow_server.Artifacts(endpoint=s3.meta.endpoint_url, bucket=BUCKET)
-    keys = {"AWS_ACCESS_KEY_ID": "of the server", "AWS_SECRET_ACCESS_KEY": "alone"}
-    with real.running(
-        tmp_path_factory.mktemp("mlflow"),
-        free_port(),
-        hub_double.api,
-        destination=artifacts.destination,
-        extra=mlflow_server.s3_environment(artifacts) | keys,
-    ) as running:
-        yield running
 
 
 @pytest.fixture
@@ -75,25 +35,6 @@ def alice(hub_double: real.HubDouble) -> str:
 @pytest.fixture
 def bob(hub_double: real.HubDouble) -> str:
     return hub_double.person("bob")
-
-
-@pytest.fixture
-def client_of(
-    server: real.Server, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], MlflowClient]:
-    """MLflow's own client with nothing but a token, as a user pod has it."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name, raising=False)
-
-    def client(token: str, workspace: str | None = None) -> MlflowClient:
-        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
-        monkeypatch.delenv("MLFLOW_WORKSPACE", raising=False)
-        if workspace is not None:
-            monkeypatch.setenv("MLFLOW_WORKSPACE", workspace)
-        return MlflowClient(tracking_uri=server.url, registry_uri=server.url)
-
-    return client
 
 
 def make_run(client: MlflowClient, experiment: str, folder: Path) -> str:
@@ -246,11 +187,6 @@ def test_P3_without_a_persons_token_the_answer_is_401_and_says_what_to_do(
     assert "Hub" in body
 
 
-def test_a_services_token_is_nobody(server, hub_double):
-    token = hub_double.person("some-service", kind="service")
-    assert server.ask(SEARCH, token, {"max_results": 1})[0] == 401
-
-
 def test_an_admin_of_the_hub_is_one_here_for_as_long(
     server, hub_double, client_of, alice, tmp_path
 ):
@@ -327,6 +263,7 @@ def test_no_token_is_in_the_log(server, alice, bob):
 
 
 async def test_the_real_hub_tells_whose_token_it_is(hub, hub_port, keycloak):
+    """A service's is nobody's."""
     keycloak.at_the_browser = "alice"
     async with hub.browser() as browser, browser.get("/hub/oauth_login?next=/hub/home") as page:
         assert page.status == 200
@@ -340,7 +277,7 @@ async def test_the_real_hub_tells_whose_token_it_is(hub, hub_port, keycloak):
 
     for token in (identity_only, whole):
         assert await asyncio.to_thread(api.bearer, token) == Person("alice", admin=False)
-    for token in (revoked, "made-up"):
+    for token in (revoked, "made-up", SECRETS["hub.services.mlflow.apiToken"]):
         assert await asyncio.to_thread(api.bearer, token) is None
 
 

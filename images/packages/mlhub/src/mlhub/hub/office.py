@@ -24,6 +24,8 @@ class Office:
 
     def __init__(self, app: Any, settings: Settings):
         load_config()
+        # The Hub's own list is of services with a `url`, for which it waits whenever it starts.
+        app.template_vars["services"] = lambda user: pages(app) if user else []
         self.desk = Desk(settings.quotas, app.db.get_bind(), app.log)
         self.tokens = Tokens(app)
         self.keeper = Keeper(app, settings, self.desk, self.tokens)
@@ -76,6 +78,11 @@ class Office:
             spawner.user_options or {},
             roles=workspace_roles(groups),
         )
+
+
+def pages(app: Any) -> list[Any]:
+    """The services that people can open: those with a log-in of the Hub's."""
+    return [s for s in app._service_map.values() if s.display and s.oauth_available]
 
 
 def initialized(stated: Sequence[Any] | Mapping[str, Any] | None) -> list[Profile]:

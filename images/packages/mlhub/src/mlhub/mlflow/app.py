@@ -3,9 +3,14 @@
 Around MLflow's own `basic-auth` application, which decides what a person may do, goes one layer
 that decides who they are, before anything else looks at the request; MLflow's
 `authorization_function` merely repeats it. Who names no workspace is in their own.
+
+A program bears its token; a browser, which comes through the hub's proxy, has it in a cookie
+(`mlhub.mlflow.browser`). Who may do what is not MLflow's to say, so its own ways to give rights,
+accounts and passwords are closed.
 """
 
 import os
+import re
 from contextvars import ContextVar
 
 from flask import Response
@@ -13,11 +18,13 @@ from mlflow.server import auth
 from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.datastructures import Authorization
 
+from mlhub.mlflow.browser import CALLBACK, PATH, Browser, opens_a_page
 from mlhub.mlflow.hub import Hub, HubSilentError
 from mlhub.mlflow.people import SILENT_SECONDS, People
 from mlhub.slugs import personal_workspace
@@ -30,10 +37,19 @@ UNKNOWN = (
     "The Hub knows no person with this token, which has expired, was revoked or is another Hub's; "
     "restart your server, or get a new token from the Hub's page Token."
 )
+LOGGED_OUT = "You are not logged in at the Hub any more; load the page again to log in."
 SILENT = (
     "MLflow cannot ask the Hub whose token this is, because the Hub does not answer; "
     "try again in a minute."
 )
+FOREIGN = "Another page than MLflow's own made this request, so it was not carried out."
+NOT_HERE = (
+    "Accounts and roles are not given in MLflow: people come from the Hub, and their roles from "
+    "their workspaces' groups in Keycloak."
+)
+
+_GIVING = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/(users|roles|(.+/)?permissions)(/.*)?")
+"""Paths by which MLflow gives accounts and rights."""
 
 _name: ContextVar[str] = ContextVar("name")
 """Of the person whose request this is."""
@@ -50,33 +66,67 @@ def authenticate() -> Authorization | Response:
 class HubTokens:
     """Lets a request through to `app` under the name of its token's owner."""
 
-    def __init__(self, app: ASGIApp, people: People):
+    def __init__(self, app: ASGIApp, people: People, browser: Browser):
         self._app = app
         self._people = people
+        self._browser = browser
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or auth.is_unprotected_route(scope["path"]):
+        if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            return await refusal(401, NOTHING_GIVEN)(scope, receive, send)
+        path: str = scope["path"]
+        answer: ASGIApp | None = None
+        through_the_hub = path.startswith(f"{PATH}/")
+        if path == PATH:
+            answer = RedirectResponse(f"{PATH}/")
+        elif path == CALLBACK:
+            answer = await self._browser.callback(Request(scope))
+        else:
+            if through_the_hub:
+                path, raw = path.removeprefix(PATH), scope["raw_path"].removeprefix(PATH.encode())
+                scope = {**scope, "path": path, "raw_path": raw}
+            if not auth.is_unprotected_route(path):
+                answer = await self._refusal(Request(scope), through_the_hub)
+        await (answer or self._app)(scope, receive, send)
+
+    async def _refusal(self, request: Request, through_the_hub: bool) -> ASGIApp | None:
+        """None for a request that goes on, under a name and in a workspace."""
+        path = request.scope["path"]
+        token = bearer(request)
+        by_cookie = through_the_hub and token is None
+        if by_cookie:
+            token = self._browser.token(request)
+            if token is not None and self._browser.is_foreign(request):
+                return refusal(403, FOREIGN)
         try:
-            person = await run_in_threadpool(self._people.bearer, token.strip())
+            person = await run_in_threadpool(self._people.bearer, token) if token else None
         except HubSilentError:
-            return await refusal(503, SILENT)(scope, receive, send)
+            return refusal(503, SILENT)
         if person is None:
-            return await refusal(401, UNKNOWN)(scope, receive, send)
-        MutableHeaders(scope=scope).setdefault(
+            if by_cookie and opens_a_page(request):
+                return self._browser.log_in(path, request.url.query)
+            sentence = LOGGED_OUT if by_cookie else UNKNOWN
+            return refusal(401, sentence if token else NOTHING_GIVEN)
+        if request.method not in ("GET", "HEAD") and _GIVING.fullmatch(path):
+            return refusal(403, NOT_HERE)
+        MutableHeaders(scope=request.scope).setdefault(
             WORKSPACE_HEADER_NAME, personal_workspace(person.name)
         )
         _name.set(person.name)
-        return await self._app(scope, receive, send)
+        return None
+
+
+def bearer(request: Request) -> str | None:
+    """The token in the header, or None."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return (token.strip() or None) if scheme.lower() == "bearer" else None
 
 
 def refusal(status: int, message: str) -> JSONResponse:
     """In the form that MLflow's client shows as it is."""
     code, header = {
         401: ("UNAUTHENTICATED", {"WWW-Authenticate": 'Bearer realm="mlflow"'}),
+        403: ("PERMISSION_DENIED", {}),
         503: ("TEMPORARILY_UNAVAILABLE", {"Retry-After": str(SILENT_SECONDS)}),
     }[status]
     return JSONResponse({"error_code": code, "message": message}, status, header)
@@ -85,5 +135,9 @@ def refusal(status: int, message: str) -> JSONResponse:
 def create_app() -> Starlette:
     """The application that `mlflow server --app-name=mlhub` serves."""
     app: Starlette = auth.create_app()
-    app.add_middleware(HubTokens, people=People(Hub(os.environ["JUPYTERHUB_API_URL"])))
+    hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
+    browser = Browser(
+        hub, os.environ["MLHUB_HUB_URL"], os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"]
+    )
+    app.add_middleware(HubTokens, people=People(hub), browser=browser)
     return app

@@ -3,7 +3,7 @@
 MLflow wants every person in its own database. They are made there at first sight, with a password
 that nobody knows and a workspace of their own, and get nothing in the default one: whoever may make
 something in a workspace sees all of its experiments and runs in searches (MLflow 3.17,
-`_role_based_read_predicate`).
+`_role_based_read_predicate`). What they are in their teams' workspaces comes with the answer.
 """
 
 import hashlib
@@ -11,21 +11,20 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from cachetools import TTLCache
 from mlflow.entities import Workspace
-from mlflow.exceptions import MlflowException
 from mlflow.server.auth import store
 from mlflow.server.auth.permissions import MANAGE
 from mlflow.server.workspace_helpers import _get_workspace_store
 
+from mlhub.mlflow import roles
 from mlhub.mlflow.hub import Hub, HubSilentError, Person
+from mlhub.mlflow.made import unless_there
 from mlhub.slugs import personal_workspace
 
 REMEMBERED_SECONDS = 10
-"""How long an answer of the Hub counts, and so how long a revoked token still works."""
+"""How long an answer of the Hub counts, and so how long a revoked token or role still works."""
 
 SILENT_SECONDS = 3
 """How long nobody asks a Hub that did not answer."""
@@ -68,20 +67,12 @@ def enrol(person: Person) -> None:
     if not store.has_user(person.name):
         with unless_there():
             store.create_user(person.name, secrets.token_urlsafe(32), is_admin=person.admin)
-    if store.get_user(person.name).is_admin != person.admin:
+    user = store.get_user(person.name)
+    if user.is_admin != person.admin:
         store.update_user(person.name, is_admin=person.admin)
     own = personal_workspace(person.name)
     if store.get_workspace_permission(own, person.name) is None:
         with unless_there():
             _get_workspace_store().create_workspace(Workspace(name=own, description=person.name))
         store.set_workspace_permission(own, person.name, MANAGE.name)
-
-
-@contextmanager
-def unless_there() -> Iterator[None]:
-    """Making what another server has just made is as good as having made it."""
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    roles.assign(user.id, own, person.workspaces)
