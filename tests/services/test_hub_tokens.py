@@ -1,5 +1,6 @@
 """The token by which a server or a run says to MLflow whose it is: narrow, and taken back."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -200,6 +201,11 @@ async def test_where_no_mlflow_is_there_is_no_token_and_no_experiment(
         await until(lambda: kubernetes.kept["pods"])
     (pod,) = kubernetes.kept["pods"].values()
     assert not given(pod)
+
+
+async def test_J3_a_servers_runs_bear_its_owners_name(hub, alice, kubernetes):
+    environment = await started(hub, alice, kubernetes)
+    assert json.loads(environment["MLFLOW_RUN_CONTEXT"]) == {"mlflow.user": "alice"}
 
 
 async def test_M1_the_experiment_of_the_launch_is_the_servers(hub, alice, kubernetes):

@@ -179,6 +179,15 @@ def test_M7_mlflow_itself_gives_no_accounts_and_no_roles(server, tokens, role, p
     assert "Keycloak" in answer
 
 
+@pytest.mark.parametrize("path", ["config", "message", "skills/install", ""])
+@pytest.mark.parametrize("prefix", ["/api", "/ajax-api", "/services/mlflow/ajax-api"])
+def test_nobody_reaches_mlflows_assistant_which_runs_commands_in_the_server(
+    server, tokens, prefix, path
+):
+    status, answer = server.ask(f"{prefix}/3.0/mlflow/assistant/{path}", tokens["admin"])
+    assert (status, "run commands" in answer) == (403, True)
+
+
 def test_M7_no_team_can_be_the_default_workspace_or_a_persons(server, hub_double):
     """The Hub names no such slug (tests/services/test_hub_groups.py); nobody gets in besides."""
     token = hub_double.person("eve", fraud="owner")

@@ -81,7 +81,9 @@ class Tokens:
         given = {
             "MLFLOW_TRACKING_TOKEN": self._mint(
                 spawner.user.orm_user, OF_SERVER + spawner.name, SERVER_SECONDS
-            )
+            ),
+            # Otherwise the page would say of every run that the container's user made it.
+            "MLFLOW_RUN_CONTEXT": json.dumps({"mlflow.user": spawner.user.name}),
         }
         if name := experiment(spawner.user_options):
             given["MLFLOW_EXPERIMENT_NAME"] = name

@@ -48,6 +48,9 @@ NOT_HERE = (
     "their workspaces' groups in Keycloak."
 )
 
+NO_ASSISTANT = "MLflow's assistant is off here: it would run commands in the server itself."
+
+_ASSISTANT = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/assistant(/.*)?")
 _GIVING = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/(users|roles|(.+/)?permissions)(/.*)?")
 """Paths by which MLflow gives accounts and rights."""
 
@@ -107,13 +110,22 @@ class HubTokens:
                 return self._browser.log_in(path, request.url.query)
             sentence = LOGGED_OUT if by_cookie else UNKNOWN
             return refusal(401, sentence if token else NOTHING_GIVEN)
-        if request.method not in ("GET", "HEAD") and _GIVING.fullmatch(path):
-            return refusal(403, NOT_HERE)
+        if closed := closed_to_all(request.method, path):
+            return refusal(403, closed)
         MutableHeaders(scope=request.scope).setdefault(
             WORKSPACE_HEADER_NAME, personal_workspace(person.name)
         )
         _name.set(person.name)
         return None
+
+
+def closed_to_all(method: str, path: str) -> str:
+    """Why nobody may do this, or nothing."""
+    if _ASSISTANT.fullmatch(path):
+        return NO_ASSISTANT
+    if method not in ("GET", "HEAD") and _GIVING.fullmatch(path):
+        return NOT_HERE
+    return ""
 
 
 def bearer(request: Request) -> str | None:
