@@ -10,7 +10,7 @@ from notebooks.errors import Refused
 
 @pytest.fixture
 def refusing(monkeypatch):
-    def refuse(argv):
+    def refuse(argv, prog_name):
         raise Refused(429, "quota", "You have 3 of 3 servers running; stop one to [start] another.")
 
     monkeypatch.setattr(cli, "app", refuse)

@@ -14,7 +14,6 @@ from notebooks.cli import launch, login, output, sessions
 from notebooks.errors import NotebooksError
 
 app = typer.Typer(
-    name="python -m notebooks.cli",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     output.as_json = "--json" in args
     try:
-        app([each for each in args if each != "--json"])
+        app([each for each in args if each != "--json"], prog_name="python -m notebooks.cli")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except (NotebooksError, ValueError) as error:
