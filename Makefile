@@ -36,6 +36,36 @@ rotate: $(ENGINE) ## make one generated secret anew: make rotate STACK=local SEC
 	@$(if $(filter local,$(STACK)),$(LOCAL_ENV),$(THEIR_ENV)) && $(PYTHON) -m tools.rotate "$(SECRET)" \
 	  --stack $(STACK) --config-file .mlhub/stacks/Pulumi.$(STACK).yaml $(ARGS)
 
+RECOVERY = mkdir -p .mlhub/stacks && cp stacks/Pulumi.$(STACK).yaml .mlhub/stacks/ \
+  && $(if $(filter local,$(STACK)),$(LOCAL_ENV),$(THEIR_ENV)) && $(PYTHON) -m tools.recovery
+OF_STACK = --stack $(STACK) --config-file .mlhub/stacks/Pulumi.$(STACK).yaml
+ARCHIVE = --from "$(FROM)" --identity "$(IDENTITY)"
+
+backup-key: .venv/run.stamp ## make a key for archives: make backup-key TO=/safe/mlhub.key
+	@$(PYTHON) -m tools.recovery key --to "$(TO)"
+
+backup: $(ENGINE) ## one encrypted archive: make backup STACK=local TO=folder RECIPIENT=age1… KEEP=14
+	@$(RECOVERY) backup $(OF_STACK) --to "$(or $(TO),backups)" $(if $(KEEP),--keep $(KEEP)) \
+	  $(if $(RECIPIENT),--recipient $(RECIPIENT))
+
+backup-verify: .venv/run.stamp ## read a whole archive: make backup-verify FROM=archive IDENTITY=key
+	@$(PYTHON) -m tools.recovery verify $(ARCHIVE)
+
+restore: $(ENGINE) ## the stack as an archive has it: make restore STACK=local FROM=archive IDENTITY=key
+	@$(RECOVERY) prepare $(OF_STACK) $(ARCHIVE)
+	@$(if $(filter local,$(STACK)),$(PYTHON) -m bootstrap up --no-stack)
+	@$(RECOVERY) restore $(OF_STACK) $(ARCHIVE) $(if $(REPLACE),--replace $(REPLACE))
+
+rollback: $(ENGINE) ## the revision applied before: make rollback STACK=local [TO=commit] [DATA=drop]
+	@$(RECOVERY) rollback $(OF_STACK) $(if $(TO),--to $(TO)) $(if $(DATA),--data $(DATA)) \
+	  $(if $(CONFIRM),--confirm $(CONFIRM))
+
+rebind: $(ENGINE) ## give volumes whose claim was deleted back to claims of that name
+	@$(RECOVERY) rebind $(OF_STACK)
+
+destroy: $(ENGINE) ## remove all but data and secrets; the next `up` finds them again
+	@$(RECOVERY) destroy $(OF_STACK)
+
 new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack NAME=team-a
 	@$(PYTHON) -m tools.new_stack "$(NAME)"
 
@@ -61,4 +91,5 @@ lock: .venv/dev.stamp ## pin every requirements.in anew, with hashes
 policies/.venv/run.stamp: policies/requirements.txt tools/venv.sh | .venv/run.stamp
 	@tools/venv.sh policies/requirements.txt policies/.venv && touch $@
 
-.PHONY: help up down status doctor password preview rotate new-stack test e2e check lock
+.PHONY: help up down status doctor password preview rotate backup-key backup backup-verify \
+  restore rollback rebind destroy new-stack test e2e check lock

@@ -23,7 +23,8 @@ def parser() -> argparse.ArgumentParser:
         ("build-from-source", "the same, with neither releases nor the cache"),
     ):
         one = verbs.add_parser(verb, help=told)
-        one.add_argument("--only-cluster", action="store_true", help="stop before the stack")
+        one.add_argument("--only-cluster", action="store_true", help="no engine and no stack")
+        one.add_argument("--no-stack", action="store_true", help="make the stack; do not apply it")
         one.add_argument(
             "--take-over", action="store_true", help="stop another checkout's cluster first"
         )
@@ -70,6 +71,7 @@ def act(layout: Layout, given: argparse.Namespace) -> None:
                     layout,
                     take_over=given.take_over,
                     only_cluster=given.only_cluster,
+                    applies=not given.no_stack,
                     from_source=given.verb == "build-from-source",
                 )
         case "down":

@@ -159,11 +159,13 @@ def run(
     *,
     take_over: bool = False,
     only_cluster: bool = False,
+    applies: bool = True,
     from_source: bool = False,
 ) -> None:
     """Everything up to the log-in page. What is there already is left alone.
 
-    only_cluster: stop before the stack is applied.
+    only_cluster: neither engine nor stack.
+    applies: False leaves the stack as it is, once it is there.
     from_source: neither releases nor the cache; to try the build.
     """
     began = time.monotonic()
@@ -192,17 +194,19 @@ def run(
         watcher.close()
     gobuild.drop_caches(layout)
     if not only_cluster:
-        done += _apply_stack(layout, context)
+        done += _apply_stack(layout, context, applies=applies)
     total = time.monotonic() - began
     console.write_times(layout, done, total)
     console.say(console.table(done, total))
-    if not only_cluster and not context:
+    if applies and not only_cluster and not context:
         console.say(f"\nLog in at {LOGIN_URL} as alice; `make password USER=alice` prints how.")
 
 
-def _apply_stack(layout: Layout, context: str | None) -> list[schedule.Done]:
+def _apply_stack(layout: Layout, context: str | None, *, applies: bool) -> list[schedule.Done]:
     lines = console.Lines()
     done = schedule.run([Step("stack", lambda task: stack.ensure(layout, task))], lines)
+    if not applies:
+        return done
     began = time.monotonic()
     stack.apply(layout)
     done.append(schedule.Done("pulumi up", time.monotonic() - began, "applied"))

@@ -1,0 +1,1 @@
+"""Backup, restore and the way back of a stack: docs/recovery.md."""

@@ -1,0 +1,133 @@
+"""`make backup`: everything that a stack could not do without, in one archive."""
+
+import datetime
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyrage
+
+from components.stackfile import path_of
+from tools.recovery import state
+from tools.recovery.archive import Manifest, Part, Writer
+from tools.recovery.contents import claims_of, sources
+from tools.recovery.errors import RecoveryError
+from tools.recovery.kube import Report
+from tools.recovery.place import Place
+from tools.recovery.state import Stack
+
+STAMP = "%Y%m%dT%H%M%SZ"
+RESTORING = "mlhub.io/restoring"
+"""On the hub's namespace while a restore is under way: the archive's name."""
+RECORD = "mlhub-backup"
+"""The ConfigMap, in the foundation's namespace, that says when a backup last succeeded."""
+
+Say = Callable[[str], None]
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def told(part: Part, seconds: float) -> str:
+    size = f"{part.bytes / 2**20:.1f} MiB"
+    files = f", {part.files} files" if part.files else ""
+    return f"{seconds:>8.1f} s  {part.name}: {size}{files}"
+
+
+def restoring(place: Place) -> str | None:
+    """The archive of a restore that has begun and not ended."""
+    found = place.kubectl.items(
+        "namespaces", place.hub, f"--field-selector=metadata.name={place.hub}"
+    )
+    marks = found[0]["metadata"].get("annotations", {}) if found else {}
+    archive: str | None = marks.get(RESTORING)
+    return archive
+
+
+def backup(
+    place: Place,
+    stack: Stack,
+    folder: Path,
+    recipients: Sequence[pyrage.x25519.Recipient],
+    say: Say,
+) -> Path:
+    """Writes `mlhub-<stack>-<time>.age` to the folder and returns its path."""
+    if not place.there():
+        raise RecoveryError(f"the stack {stack.name} is not on this cluster; `make up` first")
+    if archive := restoring(place):
+        raise RecoveryError(
+            f"a restore of {archive} has begun and not ended; run it again first, for what is "
+            "there now is half of one and half of the other"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    began, start = now(), time.monotonic()
+    stamp = datetime.datetime.now(datetime.UTC).strftime(STAMP)
+    path = folder / f"mlhub-{stack.name}-{stamp}.age"
+    listed = place.claims()
+    parts: list[Part] = []
+    with Writer(path, recipients) as writer:
+
+        def small(name: str, content: bytes) -> None:
+            parts.append(writer.add(name, [content]))
+
+        if (passphrase := state.own_passphrase()) is not None:
+            small("passphrase", passphrase.read_bytes())
+        small("state.json", json.dumps(stack.export()).encode())
+        small("stack.yaml", Path(path_of(stack.name)).read_bytes())
+        small("secrets.json", json.dumps(place.secrets()).encode())
+        for name, read in sources(place, claims_of(listed)):
+            at, reports = time.monotonic(), list[Report]()
+            part = writer.add(name, read(reports.append))
+            (report,) = reports
+            if report.sha256 != part.sha256:
+                raise RecoveryError(f"{name} changed on its way here; run this again")
+            remarks = [line for line in report.said if not line.endswith("socket ignored")]
+            parts.append(replace(part, files=report.files, remarks=remarks))
+            say(told(parts[-1], time.monotonic() - at))
+        writer.finish(
+            Manifest(
+                stack=stack.name,
+                began=began,
+                ended=now(),
+                revision=state.revision(),
+                images=place.images(),
+                claims=listed,
+                parts=parts,
+            )
+        )
+    for part in parts:
+        for remark in part.remarks:
+            say(f"            {part.name}: {remark}")
+    size = path.stat().st_size
+    record(place, path, began, size)
+    say(f"{time.monotonic() - start:>8.1f} s  {path}: {size / 2**20:.1f} MiB")
+    return path
+
+
+def record(place: Place, path: Path, began: str, size: int) -> None:
+    """Says in the cluster when a backup last succeeded; `make status` shows it."""
+    place.kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": RECORD, "namespace": place.foundation},
+            "data": {"began": began, "archive": path.name, "bytes": str(size)},
+        }
+    )
+
+
+def keep(folder: Path, stack: str, count: int, say: Say) -> None:
+    """Leaves the newest `count` archives of a stack; nothing else in the folder is touched."""
+    if count < 1:
+        raise RecoveryError(
+            f"KEEP is {count}; a number of archives to keep, 1 or more, is required"
+        )
+    name = re.compile(rf"mlhub-{re.escape(stack)}-\d{{8}}T\d{{6}}Z\.age")
+    archives = sorted(path for path in folder.iterdir() if name.fullmatch(path.name))
+    for path in archives[:-count]:
+        path.unlink()
+        say(f"            {path.name} removed, KEEP is {count}")

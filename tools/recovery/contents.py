@@ -1,0 +1,136 @@
+"""How each kind of data is read out of a running stack and written into one.
+
+Databases by pg_dump, one snapshot each; a bucket through the filer; volumes by tar. A database is
+restored beside its place and renamed, so that one which does not restore leaves the old one alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tools.recovery.agents import ROOT, batches, mounted
+from tools.recovery.errors import RecoveryError
+from tools.recovery.kube import Pod, Report
+from tools.recovery.place import Claim, Place
+
+FILER = (Path(__file__).parent / "filer.py").read_text(encoding="utf-8")
+CHANGED = 1
+"""GNU tar's status where files changed or went while they were read; the rest is whole."""
+
+Ended = Callable[[Report], None]
+Source = tuple[str, Callable[[Ended], Iterator[bytes]]]
+"""A part's name, and what reads it."""
+
+
+def claims_of(listed: Sequence[dict[str, Any]]) -> list[Claim]:
+    return [Claim(one["metadata"]["namespace"], one["metadata"]["name"]) for one in listed]
+
+
+def read_database(place: Place, database: str, ended: Ended) -> Iterator[bytes]:
+    command = ["pg_dump", "--format=custom", "--compress=1", f"--dbname={database}"]
+    return place.kubectl.take(place.postgres, *command, ended=ended)
+
+
+def write_database(place: Place, database: str, chunks: Iterator[bytes]) -> Report:
+    aside = f"{database}.restoring"
+    place.sql(f'DROP DATABASE IF EXISTS "{aside}" WITH (FORCE)')
+    if database not in place.sql("SELECT rolname FROM pg_roles"):
+        raise RecoveryError(
+            f"Postgres has no role {database}, which the archive's database of that name belongs "
+            "to; this stack file lacks the part that uses it. Restore with the stack file of the "
+            "archive's commit"
+        )
+    place.sql(f'CREATE DATABASE "{aside}" OWNER "{database}"')
+    place.sql(f'REVOKE ALL ON DATABASE "{aside}" FROM PUBLIC')
+    options = ["--exit-on-error", "--single-transaction", "--no-owner", f"--role={database}"]
+    report = place.kubectl.give(place.postgres, chunks, "pg_restore", *options, f"--dbname={aside}")
+    place.sql(
+        f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE);\n'
+        f'ALTER DATABASE "{aside}" RENAME TO "{database}";\n'
+    )
+    return report
+
+
+def empty_database(place: Place, database: str) -> None:
+    place.sql(
+        f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE);\n'
+        f'CREATE DATABASE "{database}" OWNER "{database}";\n'
+        f'REVOKE ALL ON DATABASE "{database}" FROM PUBLIC;\n'
+    )
+
+
+def read_bucket(place: Place, bucket: str, ended: Ended) -> Iterator[bytes]:
+    return place.kubectl.take(place.filer, "python3", "-I", "-c", FILER, "out", bucket, ended=ended)
+
+
+def write_bucket(place: Place, bucket: str, chunks: Iterator[bytes]) -> Report:
+    return place.kubectl.give(place.filer, chunks, "python3", "-I", "-c", FILER, "in", bucket)
+
+
+def empty_bucket(place: Place, bucket: str) -> None:
+    place.kubectl.execute(place.filer, "python3", "-I", "-c", FILER, "empty", bucket)
+
+
+def read_volume(place: Place, pod: Pod, claim: Claim, ended: Ended) -> Iterator[bytes]:
+    command = ["tar", "--create", "--file=-", "--use-compress-program=gzip -1", "--verbose"]
+    command += ["--sparse", "--ignore-failed-read", f"--directory={ROOT}/{claim.name}", "."]
+    return place.kubectl.take(pod, *command, ended=ended, fine=(0, CHANGED))
+
+
+def empty_volume(place: Place, pod: Pod, claim: Claim) -> None:
+    clear = 'chmod -R u+rwX "$0"/* 2>/dev/null; find "$0" -mindepth 1 -delete'
+    place.kubectl.execute(pod, "sh", "-c", clear, f"{ROOT}/{claim.name}")
+
+
+def write_volume(place: Place, pod: Pod, claim: Claim, chunks: Iterator[bytes]) -> Report:
+    empty_volume(place, pod, claim)
+    command = ["tar", "--extract", "--file=-", "--gzip", "--verbose", "--preserve-permissions"]
+    command += ["--no-overwrite-dir", f"--directory={ROOT}/{claim.name}"]
+    return place.kubectl.give(pod, chunks, *command)
+
+
+class Writers:
+    """Agents that write, the next batch of claims mounted when its first part comes."""
+
+    def __init__(self, place: Place, claims: Sequence[Claim]):
+        self._place = place
+        self._batches = batches(claims)
+        self._image = place.image()
+        self._stack = ExitStack()
+        self._batch: list[Claim] = []
+
+    def __enter__(self) -> "Writers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def pod(self, claim: Claim) -> Pod:
+        if claim not in self._batch:
+            self._stack.close()
+            self._batch = next(batch for batch in self._batches if claim in batch)
+            self._pod = self._stack.enter_context(
+                mounted(self._place.kubectl, self._batch, self._image, writes=True)
+            )
+        return self._pod
+
+
+def sources(place: Place, claims: Sequence[Claim]) -> Iterator[Source]:
+    """Every part that is read from the cluster; databases before the files that they speak of."""
+
+    def database(name: str) -> Source:
+        return f"databases/{name}", lambda ended: read_database(place, name, ended)
+
+    def bucket(name: str) -> Source:
+        return f"buckets/{name}", lambda ended: read_bucket(place, name, ended)
+
+    def volume(pod: Pod, claim: Claim) -> Source:
+        return claim.part, lambda ended: read_volume(place, pod, claim, ended)
+
+    yield from map(database, place.databases())
+    yield from map(bucket, place.buckets())
+    for batch in batches(claims):
+        with mounted(place.kubectl, batch, place.image()) as pod:
+            for claim in batch:
+                yield volume(pod, claim)

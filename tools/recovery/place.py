@@ -1,0 +1,234 @@
+"""What a stack has that is worth keeping, and what writes to it, as the cluster itself tells it."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components import names
+from components.config import StackFile
+from components.stackfile import StackFileError, load, path_of
+from tools.recovery.errors import RecoveryError
+from tools.recovery.kube import Kubectl, Pod, wait_until
+
+REPLICAS = "mlhub.io/replicas"
+"""On a workload that was stopped here: how many it had."""
+HELD_ELSEWHERE = (names.POSTGRES_CLAIM, names.SEAWEEDFS_CLAIM)
+"""Claims whose files change under a reader's hands: databases and buckets are asked for instead."""
+KEPT_RUNNING = ("proxy", "user-scheduler")
+"""Deployments that write nothing of a stack's data."""
+LABELS = names.labels("recovery")
+
+
+def stack_file(stack: str) -> StackFile:
+    """The checked stack file of this checkout."""
+    path = Path(path_of(stack))
+    if not path.is_file():
+        raise RecoveryError(f"STACK is {stack}, and there is no {path}; name one that there is")
+    config = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
+    secret = {key for key, value in config.items() if isinstance(value, dict) and "secure" in value}
+    raw = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in config.items()
+        if key not in secret
+    }
+    try:
+        return load(stack, raw, secret)
+    except StackFileError as error:
+        raise RecoveryError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A PersistentVolumeClaim whose files are a part of the archive."""
+
+    namespace: str
+    name: str
+
+    @property
+    def part(self) -> str:
+        return f"volumes/{self.namespace}/{self.name}"
+
+
+class Place:
+    """A stack's namespaces on its cluster."""
+
+    def __init__(self, config: StackFile, kubectl: Kubectl):
+        self.kubectl = kubectl
+        self.hub = config.hub.namespace
+        self.foundation = config.foundation.namespace
+        mlflow = [config.mlflow.namespace] if config.mlflow is not None else []
+        self.namespaces = [self.hub, self.foundation, *mlflow]
+        self.own_keycloak = config.foundation.keycloak is not None
+        self.postgres = Pod(self.foundation, f"{names.POSTGRES}-0")
+
+    def there(self) -> bool:
+        """Whether the stack's Postgres is on the cluster."""
+        name = f"--field-selector=metadata.name={names.POSTGRES}"
+        return bool(self.kubectl.items("statefulsets", self.foundation, name))
+
+    def sql(self, statement: str, database: str = "postgres") -> list[str]:
+        """Rows of one statement as the superuser, columns with `|` between them."""
+        options = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
+        said = self.kubectl.execute(
+            self.postgres, "psql", *options, f"--dbname={database}", "--file=-", stdin=statement
+        )
+        return [line for line in said.splitlines() if line]
+
+    def databases(self) -> list[str]:
+        return self.sql(
+            "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' "
+            "AND datname NOT LIKE '%.restoring' ORDER BY datname"
+        )
+
+    def claims(self) -> list[dict[str, Any]]:
+        """Bound claims with people's files, each as it would be made again."""
+        found = []
+        for namespace in self.namespaces:
+            for claim in self.kubectl.items("persistentvolumeclaims", namespace):
+                bound = claim.get("status", {}).get("phase") == "Bound"
+                if bound and claim["metadata"]["name"] not in HELD_ELSEWHERE:
+                    found.append(again(claim))
+        return found
+
+    def buckets(self) -> list[str]:
+        """Of the stack's own SeaweedFS."""
+        for container in self.seaweedfs_containers:
+            for variable in container.get("env", []):
+                if variable["name"] == "SEAWEEDFS_BUCKETS":
+                    return [name for name in variable.get("value", "").split(",") if name]
+        return []
+
+    @property
+    def filer(self) -> Pod:
+        return Pod(self.foundation, f"{names.SEAWEEDFS}-0", "filer")
+
+    @cached_property
+    def seaweedfs_containers(self) -> list[dict[str, Any]]:
+        name = f"--field-selector=metadata.name={names.SEAWEEDFS}"
+        found = self.kubectl.items("statefulsets", self.foundation, name)
+        return list(found[0]["spec"]["template"]["spec"]["containers"]) if found else []
+
+    def image(self) -> tuple[str, list[dict[str, str]]]:
+        """What pods of ours run: the image of Postgres, which has tar, and its pull Secrets."""
+        spec = self.kubectl.json(
+            "get", "statefulset", names.POSTGRES, "--namespace", self.foundation
+        )["spec"]["template"]["spec"]
+        return spec["containers"][0]["image"], spec.get("imagePullSecrets", [])
+
+    def images(self) -> dict[str, str]:
+        """What runs, by workload."""
+        found = {}
+        for namespace in self.namespaces:
+            for kind in ("deployments", "statefulsets"):
+                for one in self.kubectl.items(kind, namespace):
+                    containers = one["spec"]["template"]["spec"]["containers"]
+                    found[f"{namespace}/{one['metadata']['name']}"] = containers[0]["image"]
+        return found
+
+    def secrets(self) -> list[dict[str, Any]]:
+        """The Secrets that the program generated; Helm's records are none of them."""
+        return [
+            {key: one[key] for key in ("apiVersion", "kind", "type", "data") if key in one}
+            | {"metadata": {k: one["metadata"][k] for k in ("name", "namespace")}}
+            for namespace in self.namespaces
+            for one in self.kubectl.items(
+                "secrets", namespace, "--selector=app.kubernetes.io/part-of=mlhub"
+            )
+        ]
+
+    def has_data(self) -> list[str]:
+        """What a restore would replace, in words."""
+        homes = [c["metadata"]["name"] for c in self.claims()]
+        told = [f"{len(homes)} volumes ({', '.join(homes[:5])}{' …' if homes[5:] else ''})"]
+        people = 0
+        if names.HUB_DATABASE in self.databases():
+            tables = self.sql("SELECT to_regclass('users')", names.HUB_DATABASE)
+            people = (
+                int(self.sql("SELECT count(*) FROM users", names.HUB_DATABASE)[0]) if tables else 0
+            )
+        told += [f"{people} people known to the hub"] if people else []
+        return told if homes or people else []
+
+    # What writes.
+
+    def stop(self) -> None:
+        """Ends every writer: the services, then people's servers and runs. Volumes stay."""
+        for namespace in self.namespaces:
+            for one in self.kubectl.items("deployments", namespace):
+                name, replicas = one["metadata"]["name"], one["spec"].get("replicas", 1)
+                if name in KEPT_RUNNING or not replicas:
+                    continue
+                where = ["deployment", name, "--namespace", namespace]
+                self.kubectl("annotate", *where, "--overwrite", f"{REPLICAS}={replicas}")
+                self.kubectl("scale", *where, "--replicas=0")
+        wait_until("the stack's services have stopped", lambda: not self._writers(), 180)
+        self.kubectl(
+            "delete", "jobs", "--namespace", self.hub, "--selector", "mlhub.io/kind", "--wait=true"
+        )
+        self.kubectl(
+            "delete", "pods", "--namespace", self.hub, "--selector", "component=singleuser-server",
+            "--wait=true",
+        )  # fmt: skip
+
+    def _writers(self) -> list[str]:
+        """Pods of Deployments that were stopped and have not ended."""
+        stopped = {
+            (namespace, one["metadata"]["name"])
+            for namespace in self.namespaces
+            for one in self.kubectl.items("deployments", namespace)
+            if not one["spec"].get("replicas", 1)
+        }
+        return [
+            pod["metadata"]["name"]
+            for namespace in self.namespaces
+            for pod in self.kubectl.items("pods", namespace)
+            for owner in pod["metadata"].get("ownerReferences", [])
+            if (namespace, owner["name"].rpartition("-")[0]) in stopped
+        ]
+
+    def start(self, *only: str) -> None:
+        """Starts what was stopped, `only` those where any is named, and waits until it is ready."""
+        started = []
+        for namespace in self.namespaces:
+            for one in self.kubectl.items("deployments", namespace):
+                name, marks = one["metadata"]["name"], one["metadata"].get("annotations", {})
+                if REPLICAS not in marks or (only and name not in only):
+                    continue
+                where = ["deployment", name, "--namespace", namespace]
+                self.kubectl("scale", *where, f"--replicas={marks[REPLICAS]}")
+                self.kubectl("annotate", *where, f"{REPLICAS}-")
+                started.append(where)
+        for where in started:
+            self.kubectl("rollout", "status", *where, "--timeout=300s")
+
+
+def again(claim: dict[str, Any]) -> dict[str, Any]:
+    """A claim as it is made anew: no volume yet, and nothing that the cluster wrote on it.
+
+    A static volume keeps its name, which the stack chose.
+    """
+    meta, spec = claim["metadata"], dict(claim["spec"])
+    if spec.get("storageClassName"):
+        spec.pop("volumeName", None)
+    spec.pop("dataSource", None)
+    spec.pop("dataSourceRef", None)
+    marks = {
+        key: value
+        for key, value in meta.get("annotations", {}).items()
+        if "kubernetes.io/" not in key and "pulumi.com/" not in key
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "labels": meta.get("labels", {}),
+            "annotations": marks,
+        },
+        "spec": spec,
+    }

@@ -1,0 +1,187 @@
+"""`make restore`: a stack as its archive has it, on an empty cluster or over what is there.
+
+Every step can be done twice, so that the same command goes on after whatever ended it. On an empty
+cluster the state comes back without what went with the old one, and `up` makes that anew, with the
+same secrets. Then the services stop, the data come, and the services start on them.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from components import names
+from tools.recovery import state
+from tools.recovery.archive import Manifest, Reader
+from tools.recovery.backup import RESTORING, Say, backup, restoring
+from tools.recovery.contents import Writers, claims_of, write_bucket, write_database, write_volume
+from tools.recovery.errors import RecoveryError
+from tools.recovery.kube import Report
+from tools.recovery.place import Place
+from tools.recovery.state import Deployment, Stack, lineage, outliving, with_keycloak_of
+
+SMALL = ("passphrase", "state.json", "stack.yaml", "secrets.json")
+
+
+def prepare(reader: Reader, stack: str, say: Say) -> None:
+    """On a bare machine, before the engine is set up: the passphrase of the state."""
+    path = state.own_passphrase()
+    content = reader.first("passphrase")
+    if path is None or content is None or path.exists():
+        return
+    path.parent.mkdir(exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    say(f"            {path} from the archive, for the secrets in the state of {stack}")
+
+
+def restore(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: Say) -> None:
+    """The whole of it; `replace` says that what is there may go."""
+    start = time.monotonic()
+    say(f"            verify {reader.path}")
+    manifest = reader.verify()
+    if manifest.stack != stack.name:
+        raise RecoveryError(
+            f"{reader.path} is of the stack {manifest.stack} and STACK is {stack.name}; the same "
+            "is required, since names of volumes and secrets are the stack's"
+        )
+    small = _small(reader)
+    archived: Deployment = json.loads(small["state.json"])
+    say(told(manifest, time.monotonic() - start))
+    if (here := state.revision()) != manifest.revision:
+        say(
+            f"            this checkout is {here}, the archive was written by {manifest.revision}; "
+            "should the stack not come up, check that one out and run this again"
+        )
+    _bring_up(place, stack, archived, say)
+    _admit(place, stack, reader, replace=replace, say=say)
+    _mark(place, f"{RESTORING}={reader.path.name}")
+    timed(say, "services, servers and runs stopped", place.stop)
+    _fill(place, reader, manifest, say)
+    if place.own_keycloak:
+        stack.replace_state(with_keycloak_of(stack.export(), archived))
+        timed(say, "Keycloak runs", lambda: place.start(names.KEYCLOAK))
+    timed(say, "services run", place.start)
+    stack.change("up")
+    _mark(place, f"{RESTORING}-")
+    _compare(place, json.loads(small["secrets.json"]), say)
+    say(f"{time.monotonic() - start:>8.1f} s  restored as of {manifest.began}")
+
+
+def told(manifest: Manifest, seconds: float) -> str:
+    size = sum(part.bytes for part in manifest.parts) / 2**20
+    return (
+        f"{seconds:>8.1f} s  whole: {manifest.stack} as of {manifest.began}, commit "
+        f"{manifest.revision[:12]}, {len(manifest.parts)} parts, {size:.1f} MiB"
+    )
+
+
+def timed(say: Say, what: str, do: Callable[[], object]) -> None:
+    start = time.monotonic()
+    do()
+    say(f"{time.monotonic() - start:>8.1f} s  {what}")
+
+
+def _small(reader: Reader) -> dict[str, bytes]:
+    found = {}
+    for name, chunks in reader.parts():
+        if name not in SMALL:
+            break
+        found[name] = b"".join(chunks)
+    return found
+
+
+def _bring_up(place: Place, stack: Stack, archived: Deployment, say: Say) -> None:
+    """The stack is there, with the archive's secrets, and empty where it was not."""
+    present = stack.export()
+    if not state.resources(present):
+        say("            the stack is made anew, with the archive's secrets")
+        stack.replace_state(outliving(archived, own_keycloak=place.own_keycloak))
+        present = stack.export()
+    if lineage(present) != lineage(archived):
+        raise RecoveryError(
+            f"the stack {stack.name} was made anew and has secrets of its own, which the archive's "
+            "data do not know; remove that stack with its data (docs/recovery.md), then run this "
+            "again"
+        )
+    if not place.there():
+        stack.change("up")
+
+
+def _admit(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: Say) -> None:
+    """Nothing is replaced unasked, nor before it is in an archive of its own."""
+    under_way = restoring(place)
+    if under_way is not None and under_way != reader.path.name:
+        raise RecoveryError(
+            f"a restore of {under_way} has begun and not ended; run that one again, or remove the "
+            f"mark: kubectl annotate namespace {place.hub} {RESTORING}-"
+        )
+    if under_way or not (data := place.has_data()):
+        return
+    if not replace:
+        raise RecoveryError(
+            f"the stack {stack.name} has data: {'; '.join(data)}. Restoring replaces them by the "
+            "archive's; say so: REPLACE=yes. What is there is then kept in an archive of its own"
+        )
+    say("            what is there, kept first:")
+    backup(place, stack, reader.path.parent, [key.to_public() for key in reader.keys], say)
+
+
+def _mark(place: Place, mark: str) -> None:
+    place.kubectl("annotate", "namespace", place.hub, "--overwrite", mark)
+
+
+def _fill(place: Place, reader: Reader, manifest: Manifest, say: Say) -> None:
+    """Every part to where it belongs, each checked where it arrived."""
+    for claim in manifest.claims:
+        meta = claim["metadata"]
+        there = [c["metadata"]["name"] for c in place.kubectl.items("pvc", meta["namespace"])]
+        if meta["name"] not in there:
+            place.kubectl.apply(claim)
+    wanted = {part.name: part for part in manifest.parts}
+    by_part = {claim.part: claim for claim in claims_of(manifest.claims)}
+    with Writers(place, list(by_part.values())) as writers:
+
+        def write(name: str, chunks: Iterator[bytes]) -> Report:
+            kind, _, rest = name.partition("/")
+            if kind == "databases":
+                return write_database(place, rest, chunks)
+            if kind == "buckets":
+                return write_bucket(place, rest, chunks)
+            claim = by_part[name]
+            return write_volume(place, writers.pod(claim), claim, chunks)
+
+        for name, chunks in reader.parts():
+            if name not in wanted or name in SMALL:
+                continue
+            start = time.monotonic()
+            report = write(name, chunks)
+            if report.sha256 != wanted[name].sha256:
+                raise RecoveryError(f"{name} changed on its way into the cluster; run this again")
+            say(f"{time.monotonic() - start:>8.1f} s  {name}: {report.bytes / 2**20:.1f} MiB")
+
+
+def _compare(place: Place, archived: list[dict[str, object]], say: Say) -> None:
+    """The Secrets as they are beside those of the archive; names alone are said."""
+
+    def by_name(secrets: list[dict[str, object]]) -> dict[str, object]:
+        return {json.dumps(one["metadata"], sort_keys=True): one.get("data") for one in secrets}
+
+    here, there = by_name(place.secrets()), by_name(archived)
+    differ = sorted(name for name in there if here.get(name) != there[name])
+    say(f"            {len(there) - len(differ)} of {len(there)} Secrets are the archive's")
+    for name in differ:
+        meta = json.loads(name)
+        say(f"            {meta['namespace']}/{meta['name']} is another than in the archive")
+
+
+def inspect(path: Path, reader: Reader, say: Say) -> None:
+    """`make backup-verify`: reads all of it, and says what is in it."""
+    start = time.monotonic()
+    manifest = reader.verify()
+    for part in manifest.parts:
+        files = f", {part.files} files" if part.files else ""
+        say(f"            {part.name}: {part.bytes / 2**20:.1f} MiB{files}")
+        for remark in part.remarks:
+            say(f"            {part.name}: {remark}")
+    say(told(manifest, time.monotonic() - start))

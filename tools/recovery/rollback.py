@@ -1,0 +1,142 @@
+"""`make rollback`: the revision that was applied before, with the same secrets and, unless it is
+asked otherwise, the same data. Also what brings volumes back that lost their claim.
+"""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.stackfile import path_of
+from tools.recovery.backup import Say
+from tools.recovery.contents import Writers, claims_of, empty_bucket, empty_database, empty_volume
+from tools.recovery.errors import RecoveryError
+from tools.recovery.place import Place
+from tools.recovery.restore import timed
+from tools.recovery.state import Stack, git
+
+HEAD, DIRTY = "git.head", "git.dirty"
+"""What the CLI writes of the program into a stack's history."""
+SECRETS = "**random:index/randomPassword:RandomPassword::**"
+"""The URNs of generated secrets."""
+LINKED = {".venv": "requirements.txt", "policies/.venv": "policies/requirements.txt"}
+"""Environments that serve another revision as well, if it locks the same packages."""
+
+
+def before(updates: Sequence[dict[str, Any]]) -> str:
+    """The revision that was applied before the one that is: `updates` has the newest first."""
+    applied = [u for u in updates if u["kind"] == "update" and u.get("result") == "succeeded"]
+    heads = [u.get("environment", {}).get(HEAD, "") for u in applied]
+    for update, head in zip(applied, heads, strict=True):
+        if head and head != heads[0]:
+            if update["environment"].get(DIRTY) == "true":
+                raise RecoveryError(
+                    f"before this revision {head[:12]} was applied, with changes that were not "
+                    "committed, so that nobody can apply it again; name another: TO=<commit>"
+                )
+            return str(head)
+    raise RecoveryError(
+        "the stack's history has no other revision that was applied; name one: TO=<commit>"
+    )
+
+
+def roll_back(
+    place: Place, stack: Stack, wanted: str, *, drop: bool, confirm: str, say: Say
+) -> None:
+    """Applies `wanted`, or the revision before this one, from a clone of its own."""
+    revision = git("rev-parse", "--verify", f"{wanted or before(stack.updates())}^{{commit}}")
+    say(f"            {git('log', '-1', '--format=%h %s', revision)}")
+    if drop:
+        _drop(place, stack, confirm, say)
+    rebind(place, say)
+    with tempfile.TemporaryDirectory(prefix="mlhub-rollback-", dir=".mlhub") as made:
+        folder = Path(made) / "checkout"
+        clone(revision, folder)
+        if stack.config_file:
+            shutil.copyfile(folder / path_of(stack.name), stack.config_file)
+        Stack(stack.name, stack.config_file, folder).change("up")
+    say(f"            {stack.name} is at {revision[:12]}; `make rollback` again goes forth again")
+
+
+def clone(revision: str, folder: Path) -> None:
+    """A checkout of that revision with this one's environments, cluster and address.
+
+    A clone and no worktree: the CLI writes the commit into the history from `.git` itself.
+    """
+    here = Path.cwd()
+    git("clone", "--quiet", "--shared", "--no-checkout", str(here), str(folder))
+    git("-C", str(folder), "checkout", "--quiet", "--detach", revision)
+    if origin := git("config", "--default", "", "--get", "remote.origin.url"):
+        # Images are labelled with it.
+        git("-C", str(folder), "remote", "set-url", "origin", origin)
+    (folder / ".mlhub").symlink_to(here / ".mlhub")
+    for environment, lock in LINKED.items():
+        if (folder / lock).read_bytes() == (here / lock).read_bytes():
+            (folder / environment).symlink_to(here / environment)
+    subprocess.run(
+        ["make", "--silent", ".venv/run.stamp", "policies/.venv/run.stamp"], cwd=folder, check=True
+    )
+
+
+def _drop(place: Place, stack: Stack, confirm: str, say: Say) -> None:
+    """Empties databases, buckets and volumes, which themselves stay, as do all secrets."""
+    listed = place.claims()
+    claims, databases, buckets = claims_of(listed), place.databases(), place.buckets()
+    if confirm != stack.name:
+        raise RecoveryError(
+            f"DATA=drop empties the databases {', '.join(databases)}, the buckets "
+            f"{', '.join(buckets) or '(none)'} and {len(claims)} volumes: "
+            f"{', '.join(claim.name for claim in claims)}. Nothing but a backup brings them back. "
+            f"Say so: CONFIRM={stack.name}"
+        )
+    timed(say, "services, servers and runs stopped", place.stop)
+    with Writers(place, claims) as writers:
+        for claim in claims:
+            empty_volume(place, writers.pod(claim), claim)
+            say(f"            emptied {claim.namespace}/{claim.name}")
+    for bucket in buckets:
+        empty_bucket(place, bucket)
+        say(f"            emptied the bucket {bucket}")
+    for database in databases:
+        empty_database(place, database)
+        say(f"            emptied the database {database}")
+    timed(say, "services run", place.start)
+
+
+def rebind(place: Place, say: Say) -> None:
+    """Volumes whose claim was deleted wait for a claim of the same name, with what is on them."""
+    released: dict[tuple[str, str], list[str]] = {}
+    for volume in place.kubectl.json("get", "persistentvolumes")["items"]:
+        claim = volume["spec"].get("claimRef", {})
+        if volume["status"]["phase"] == "Released" and claim.get("namespace") in place.namespaces:
+            key = (claim["namespace"], claim["name"])
+            released.setdefault(key, []).append(volume["metadata"]["name"])
+    for (namespace, name), volumes in sorted(released.items()):
+        field = f"--field-selector=metadata.name={name}"
+        present = place.kubectl.items("persistentvolumeclaims", namespace, field)
+        has = present[0]["spec"].get("volumeName") if present else None
+        if has:
+            say(f"            {namespace}/{name} has {has}; {', '.join(volumes)} stay aside")
+        elif len(volumes) > 1:
+            say(
+                f"            {namespace}/{name}: {', '.join(volumes)} were its volumes one after "
+                "the other; remove claimRef.uid and claimRef.resourceVersion from the right one"
+            )
+        else:
+            place.kubectl(
+                "patch", "persistentvolume", volumes[0], "--type=json",
+                "--patch", json.dumps([
+                    {"op": "remove", "path": f"/spec/claimRef/{key}"}
+                    for key in ("uid", "resourceVersion")
+                ]),
+            )  # fmt: skip
+            say(f"            {volumes[0]} is {namespace}/{name}'s again")
+
+
+def destroy(stack: Stack, say: Say) -> None:
+    """Removes what an `up` makes anew. Volumes, the realm and every secret stay, and the state."""
+    stack.change("destroy", "--exclude-protected", "--exclude", SECRETS)
+    say("            data and secrets stay; `up` finds them again")
