@@ -10,7 +10,6 @@ age (age-encryption.org/v1) authenticates: a file that was cut or changed does n
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import tarfile
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import pyrage
 
@@ -28,6 +27,7 @@ from tools.recovery.errors import RecoveryError
 FORMAT = 1
 CHUNK = 4 << 20
 """Bytes of a tar member, which is held in memory."""
+BLOCK = tarfile.BLOCKSIZE
 MANIFEST = "manifest.json"
 
 
@@ -142,7 +142,6 @@ class Writer:
         self._source, self._sink = os.fdopen(out, "rb"), os.fdopen(into, "wb")
         self._encryption = Work(self._encrypt)
         self._encryption.start()
-        self._tar = tarfile.open(fileobj=self._sink, mode="w|", format=tarfile.PAX_FORMAT)
         return self
 
     def _encrypt(self) -> None:
@@ -168,7 +167,7 @@ class Writer:
         info = tarfile.TarInfo(name)
         info.size, info.mode = len(data), 0o600
         try:
-            self._tar.addfile(info, io.BytesIO(data))
+            self._sink.write(info.tobuf(tarfile.PAX_FORMAT) + data + bytes(-len(data) % BLOCK))
         except BrokenPipeError:
             self._encryption.end()
             raise
@@ -176,7 +175,7 @@ class Writer:
     def finish(self, manifest: Manifest) -> None:
         """Closes the archive and gives it its name, when all of it is on the disk."""
         self._member(MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
-        self._tar.close()
+        self._sink.write(bytes(2 * BLOCK))
         self._sink.close()
         self._encryption.end()
         self._file.flush()
@@ -203,12 +202,18 @@ class Writer:
         self._aside.unlink(missing_ok=True)
 
 
-Members = Iterator[tuple[str, BinaryIO]]
+Members = Iterator[tuple[str, bytes]]
+
+
+def _not_whole(path: Path) -> RecoveryError:
+    return RecoveryError(
+        f"{path} is not whole: it was cut or changed after it was written; take another archive"
+    )
 
 
 @contextlib.contextmanager
 def _members(path: Path, keys: Sequence[pyrage.x25519.Identity]) -> Iterator[Members]:
-    """The tar members of an archive, in order; each is read before the next is asked for."""
+    """The tar members of an archive, in order."""
     out, into = os.pipe()
 
     def decrypt() -> None:
@@ -220,35 +225,36 @@ def _members(path: Path, keys: Sequence[pyrage.x25519.Identity]) -> Iterator[Mem
             pyrage.decrypt_io(file, sink, list(keys))
 
     def read(tar: tarfile.TarFile) -> Members:
-        for member in tar:
-            if (file := tar.extractfile(member)) is not None:
-                yield member.name, file  # type: ignore[misc]
+        try:
+            for member in tar:
+                if (file := tar.extractfile(member)) is not None:
+                    yield member.name, file.read()
+        except tarfile.TarError:
+            raise _not_whole(path) from None
 
-    decryption = Work(decrypt)
+    decryption, readable = Work(decrypt), True
+    with os.fdopen(out, "rb") as source:
+        decryption.start()
+        try:
+            with tarfile.open(fileobj=source, mode="r|") as tar:
+                yield read(tar)
+            while source.read(CHUNK):  # or the end of the file would stay unchecked
+                pass
+        except tarfile.TarError:
+            readable = False  # why, the decryption knows
     try:
-        with os.fdopen(out, "rb") as source:
-            decryption.start()
-            try:
-                with tarfile.open(fileobj=source, mode="r|") as tar:
-                    yield read(tar)
-                while source.read(CHUNK):  # or the end of the file would stay unchecked
-                    pass
-            except tarfile.TarError:
-                source.close()
-                decryption.end()
-                raise
         decryption.end()
     except pyrage.DecryptError:
         raise RecoveryError(
             f"{path} was not written for this key; IDENTITY must be the file of the key whose "
             "public part was the RECIPIENT"
         ) from None
-    except (tarfile.TarError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except OSError as error:
+        if error.errno is not None:
             raise
-        raise RecoveryError(
-            f"{path} is not whole: it was cut or changed after it was written; take another archive"
-        ) from None
+        raise _not_whole(path) from None
+    if not readable:
+        raise RecoveryError(f"{path} holds no tar and is no archive of mlhub's")
 
 
 class Reader:
@@ -263,11 +269,11 @@ class Reader:
     def parts(self) -> Iterator[tuple[str, Iterator[bytes]]]:
         """Each part with its content; a part that is not read to its end is passed over."""
         with _members(self.path, self.keys) as members:
-            at: list[tuple[str, BinaryIO] | None] = [next(members, None)]
+            at: list[tuple[str, bytes] | None] = [next(members, None)]
 
             def content(part: str) -> Iterator[bytes]:
                 while at[0] is not None and at[0][0].rpartition("/")[0] == part:
-                    yield at[0][1].read()
+                    yield at[0][1]
                     at[0] = next(members, None)
 
             while at[0] is not None:

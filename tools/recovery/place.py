@@ -31,9 +31,7 @@ def stack_file(stack: str) -> StackFile:
     config = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
     secret = {key for key, value in config.items() if isinstance(value, dict) and "secure" in value}
     raw = {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in config.items()
-        if key not in secret
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()
     }
     try:
         return load(stack, raw, secret)

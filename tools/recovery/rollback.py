@@ -55,6 +55,7 @@ def roll_back(
     with tempfile.TemporaryDirectory(prefix="mlhub-rollback-", dir=".mlhub") as made:
         folder = Path(made) / "checkout"
         clone(revision, folder)
+        _environments(folder)
         if stack.config_file:
             shutil.copyfile(folder / path_of(stack.name), stack.config_file)
         Stack(stack.name, stack.config_file, folder).change("up")
@@ -74,11 +75,17 @@ def clone(revision: str, folder: Path) -> None:
         git("-C", str(folder), "remote", "set-url", "origin", origin)
     (folder / ".mlhub").symlink_to(here / ".mlhub")
     for environment, lock in LINKED.items():
-        if (folder / lock).read_bytes() == (here / lock).read_bytes():
+        same = (folder / lock).read_bytes() == (here / lock).read_bytes()
+        if same and (here / environment).exists():
             (folder / environment).symlink_to(here / environment)
-    subprocess.run(
-        ["make", "--silent", ".venv/run.stamp", "policies/.venv/run.stamp"], cwd=folder, check=True
-    )
+
+
+def _environments(folder: Path) -> None:
+    """What is not linked is made."""
+    wanted = [f"{environment}/run.stamp" for environment in LINKED]
+    made = [stamp for stamp in wanted if not (folder / stamp).parent.is_symlink()]
+    if made and subprocess.run(["make", "--silent", *made], cwd=folder, check=False).returncode:
+        raise RecoveryError(f"the packages of that revision were not installed: make {made[0]}")
 
 
 def _drop(place: Place, stack: Stack, confirm: str, say: Say) -> None:

@@ -1,0 +1,294 @@
+"""Recovery's parts, with a kubectl that runs a pod's command on this machine."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tools.recovery import rollback
+from tools.recovery.agents import BATCH, agent, batches
+from tools.recovery.errors import RecoveryError
+from tools.recovery.kube import Kubectl, Pod
+from tools.recovery.place import Claim, Place, again, stack_file
+from tools.recovery.state import lineage, outliving, resources, with_keycloak_of
+
+POD = Pod("jupyterhub", "agent")
+HERE = """
+import os, sys
+command = sys.argv[sys.argv.index("--") + 1:]
+os.execvp(command[0], command)
+"""
+"""`kubectl exec POD -- COMMAND` without the pod."""
+BREAKS = """
+import sys
+sys.stdout.write("half of it")
+sys.exit("error: connection lost")
+"""
+
+
+def kubectl(script: str) -> Kubectl:
+    return Kubectl(None, (sys.executable, "-c", script))
+
+
+def test_what_a_pod_sends_arrives_whole_and_with_its_checksum():
+    reports = []
+    data = b"".join(
+        kubectl(HERE).take(POD, "head", "-c", "3000000", "/dev/zero", ended=reports.append)
+    )
+    assert data == bytes(3_000_000)
+    assert reports[0].bytes == 3_000_000
+
+
+def test_what_a_pod_is_given_arrives_whole(tmp_path):
+    target = tmp_path / "target"
+    report = kubectl(HERE).give(POD, [b"a" * 100_000, b"b"], "tee", str(target))
+    assert target.read_bytes() == b"a" * 100_000 + b"b"
+    assert report.bytes == 100_001
+
+
+def test_a_broken_connection_is_never_taken_for_the_end_of_the_data():
+    reports = []
+    with pytest.raises(RecoveryError, match=r"connection lost.*run this again"):
+        list(kubectl(BREAKS).take(POD, "tar", ended=reports.append))
+    assert not reports
+
+
+def test_a_command_that_fails_says_why():
+    with pytest.raises(RecoveryError, match=r"status 2.*No such file"):
+        list(kubectl(HERE).take(POD, "ls", "/nowhere", ended=lambda report: None))
+    with pytest.raises(RecoveryError, match="sh in agent failed with status 3"):
+        kubectl(HERE).give(POD, [b"x" * 10_000_000], "sh", "-c", "exit 3")
+
+
+def test_a_file_that_changes_while_it_is_read_fails_nothing_and_is_told(tmp_path):
+    (tmp_path / "a").write_text("kept")
+    (tmp_path / "secret").write_text("closed")
+    stub = 'printf "./a\\ntar: ./b: file changed as we read it\\n" >&2; echo data; exit 1'
+    reports = []
+    taken = kubectl(HERE).take(POD, "sh", "-c", stub, ended=reports.append, fine=(0, 1))
+    assert b"".join(taken) == b"data\n"
+    assert reports[0].said == ["tar: ./b: file changed as we read it"]
+    assert reports[0].files == 1
+
+
+def test_M3_a_claim_is_made_again_with_the_names_that_the_hub_knows_and_no_former_volume():
+    claim = {
+        "metadata": {
+            "name": "claim-alice",
+            "namespace": "jupyterhub",
+            "uid": "1",
+            "labels": {"hub.jupyter.org/username": "alice"},
+            "annotations": {"hub.jupyter.org/username": "alice", "pv.kubernetes.io/bound": "yes"},
+        },
+        "spec": {"storageClassName": "jupyterhub-homes", "volumeName": "pvc-1"},
+        "status": {"phase": "Bound"},
+    }
+    made = again(claim)
+    assert made["metadata"]["annotations"] == {"hub.jupyter.org/username": "alice"}
+    assert made["spec"] == {"storageClassName": "jupyterhub-homes"}
+    assert "status" not in made
+    assert "uid" not in made["metadata"]
+    static = claim | {"spec": {"storageClassName": "", "volumeName": "jupyterhub.data"}}
+    assert again(static)["spec"]["volumeName"] == "jupyterhub.data"
+
+
+def test_T14_an_agent_has_no_privilege_and_a_reader_cannot_write():
+    claims = [Claim("jupyterhub", "claim-alice"), Claim("jupyterhub", "claim-bob")]
+    pod = agent("reader", claims, ("image@sha256:0", []), writes=False)
+    spec = pod["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    (container,) = spec["containers"]
+    assert all(mount["readOnly"] for mount in container["volumeMounts"])
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert spec["securityContext"]["runAsNonRoot"]
+    # It would give every file of a home to the group.
+    assert "fsGroup" not in spec["securityContext"]
+    assert container["resources"]["limits"]
+
+
+def test_claims_are_mounted_together_by_namespace_and_not_all_at_once():
+    claims = [Claim("a", f"c{number}") for number in range(BATCH + 1)] + [Claim("b", "c")]
+    assert [len(batch) for batch in batches(claims)] == [BATCH, 1, 1]
+
+
+def entry(kind: str, name: str, **more) -> dict:
+    return {"urn": f"urn:pulumi:local::mlhub::{kind}::{name}", "type": kind, **more}
+
+
+STATE = {
+    "version": 3,
+    "deployment": {
+        "secrets_providers": {"type": "passphrase", "state": {"salt": "one"}},
+        "pending_operations": [{}],
+        "resources": [
+            entry("pulumi:pulumi:Stack", "stack"),
+            entry("pulumi:providers:random", "random", id="r"),
+            entry("pulumi:providers:keycloak", "keycloak", id="k"),
+            entry("kubernetes:core/v1:Namespace", "space", protect=True),
+            entry(
+                "random:index/randomPassword:RandomPassword",
+                "postgres",
+                dependencies=["urn:pulumi:local::mlhub::kubernetes:core/v1:Namespace::space"],
+                outputs={"result": {"ciphertext": "v1:…"}},
+            ),
+            entry("keycloak:index/group:Group", "users", id="old", inputs={"name": "users"}),
+            entry("docker-build:index:Image", "hub"),
+        ],
+    },
+}
+
+
+def names_in(state: dict) -> list[str]:
+    return [resource["urn"].rpartition("::")[2] for resource in resources(state)]
+
+
+def test_T13_generated_secrets_outlive_a_cluster_and_what_was_on_it_does_not():
+    kept = outliving(STATE, own_keycloak=True)
+    assert names_in(kept) == ["stack", "random", "postgres"]
+    assert resources(kept)[-1]["outputs"] == {"result": {"ciphertext": "v1:…"}}
+    assert resources(kept)[-1]["dependencies"] == []
+    assert "pending_operations" not in kept["deployment"]
+    assert lineage(kept) == lineage(STATE)
+
+
+def test_objects_in_a_keycloak_of_others_outlive_the_cluster():
+    kept = outliving(STATE, own_keycloak=False)
+    assert names_in(kept) == ["stack", "random", "keycloak", "postgres", "users"]
+
+
+def test_keycloak_objects_are_known_by_the_ids_of_the_restored_database():
+    present = json.loads(json.dumps(STATE).replace('"old"', '"new"'))
+    found = with_keycloak_of(present, STATE)
+    (group,) = [r for r in resources(found) if r["urn"].endswith("::users")]
+    assert group["id"] == "old"
+    assert names_in(found) == names_in(present)
+
+
+def applied(head: str, *, result: str = "succeeded", kind: str = "update", dirty: str = "false"):
+    environment = {"git.head": head, "git.dirty": dirty}
+    return {"kind": kind, "result": result, "environment": environment}
+
+
+def test_T13_the_revision_before_is_the_last_other_one_whose_update_succeeded():
+    history = [
+        applied("c"),
+        applied("c"),
+        applied("b", result="failed"),
+        applied("x", kind="destroy"),
+        applied("a"),
+    ]
+    assert rollback.before(history) == "a"
+    with pytest.raises(RecoveryError, match="TO=<commit>"):
+        rollback.before([applied("c"), applied("c")])
+    with pytest.raises(RecoveryError, match="not committed"):
+        rollback.before([applied("c"), applied("b", dirty="true")])
+    with pytest.raises(RecoveryError, match="TO=<commit>"):
+        rollback.before([])
+
+
+class Volumes(Kubectl):
+    """A cluster of which only volumes and claims are known."""
+
+    def __init__(self, *volumes: tuple[str, str, str], claims: dict[str, str] | None = None):
+        super().__init__(None)
+        self.patched: list[str] = []
+        self._claims = claims or {}
+        self._volumes = [
+            {
+                "metadata": {"name": name},
+                "spec": {"claimRef": {"namespace": "jupyterhub", "name": claim, "uid": "1"}},
+                "status": {"phase": phase},
+            }
+            for name, claim, phase in volumes
+        ]
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        if arguments[0] == "patch":
+            self.patched.append(arguments[2])
+            assert "/spec/claimRef/uid" in arguments[-1]
+            return ""
+        if arguments[:2] == ("get", "persistentvolumes"):
+            return json.dumps({"items": self._volumes})
+        name = next(a for a in arguments if a.startswith("--field")).rpartition("=")[2]
+        found = [{"spec": {"volumeName": self._claims[name]}}] if name in self._claims else []
+        return json.dumps({"items": found})
+
+
+def rebound(cluster: Volumes) -> tuple[list[str], str]:
+    said: list[str] = []
+    rollback.rebind(Place(stack_file("local"), cluster), said.append)
+    return cluster.patched, "\n".join(said)
+
+
+def test_T13_a_released_volume_waits_for_its_claim_again_and_no_other_is_touched():
+    cluster = Volumes(("v1", "claim-alice", "Released"), ("v2", "claim-bob", "Bound"))
+    assert rebound(cluster)[0] == ["v1"]
+
+
+def test_T13_a_claim_that_has_another_volume_keeps_it_and_the_former_is_named():
+    cluster = Volumes(("v1", "claim-alice", "Released"), claims={"claim-alice": "v9"})
+    patched, said = rebound(cluster)
+    assert not patched
+    assert "v1 stay aside" in said
+
+
+def test_T13_of_two_former_volumes_none_is_chosen_by_chance():
+    cluster = Volumes(("v1", "claim-alice", "Released"), ("v2", "claim-alice", "Released"))
+    patched, said = rebound(cluster)
+    assert not patched
+    assert "v1, v2" in said
+
+
+def test_T13_data_are_dropped_only_when_the_stack_is_named():
+    class Full(Place):
+        def __init__(self):
+            pass
+
+        def claims(self):
+            return [{"metadata": {"namespace": "jupyterhub", "name": "claim-alice"}}]
+
+        def databases(self):
+            return ["jupyterhub", "keycloak"]
+
+        def buckets(self):
+            return []
+
+        def stop(self):
+            raise AssertionError("nothing may be stopped before it is confirmed")
+
+    class Named:
+        name = "local"
+
+    with pytest.raises(RecoveryError, match=r"jupyterhub, keycloak.*claim-alice.*CONFIRM=local"):
+        rollback._drop(Full(), Named(), "yes", lambda text: None)
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
+def test_recovery_reads_a_stack_file_with_encrypted_secrets(stack, tmp_path, monkeypatch):
+    content = yaml.safe_load(Path(f"stacks/Pulumi.{stack}.yaml").read_text())
+    for key in ("keycloak_client_secret", "harbor_password", "s3_secret_key"):
+        content["config"][f"mlhub:{key}"] = {"secure": "v1:…"}
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / f"Pulumi.{stack}.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    place = Place(stack_file(stack), Kubectl(None))
+    assert not place.own_keycloak
+    assert len(place.namespaces) == 3
+
+
+def test_an_unknown_stack_gets_a_sentence():
+    with pytest.raises(RecoveryError, match="there is no stacks/"):
+        stack_file("nothing")
+
+
+def test_T13_a_clone_has_the_revisions_files_and_this_checkouts_cluster(tmp_path):
+    head = rollback.git("rev-parse", "HEAD")
+    folder = tmp_path / "checkout"
+    rollback.clone(head, folder)
+    assert rollback.git("-C", str(folder), "rev-parse", "HEAD") == head
+    assert (folder / "__main__.py").is_file()
+    assert (folder / ".git").is_dir()  # where the CLI looks for the commit
+    assert (folder / ".mlhub").readlink() == Path.cwd() / ".mlhub"
+    assert not rollback.git("-C", str(folder), "status", "--porcelain", "--untracked-files=no")
