@@ -349,9 +349,27 @@ async def test_a_token_for_less_is_refused_and_nothing_is_kept(hub, token, tmp_p
     assert not file.exists()
 
 
+async def test_what_is_offered_is_told_to_nobody_who_could_not_start_it(hub, token):
+    identity = Connection(hub.url, "alice", await token("alice", scopes=["read:users:name!user"]))
+    with pytest.raises(Refused, match="scope start:servers is required"):
+        await asyncio.to_thread(identity.request, "GET", "/hub/api/mlhub/profiles")
+
+
 async def test_a_token_of_nobodys_is_refused(hub, tmp_path):
     with pytest.raises(Refused, match="does not know your log-in"):
         await asyncio.to_thread(log_in, hub.url, "made-up", tmp_path / "login.json")
+
+
+async def test_a_log_in_outlives_the_session_at_keycloak_once_there_is_another(
+    hub, alice, launcher, keycloak, token
+):
+    keycloak.sessions.clear()
+    await asyncio.sleep(1.1)  # the hub asks again after `refresh_seconds`
+    with pytest.raises(Refused, match="Log in to it in your browser") as refusal:
+        await launched(launcher)
+    assert refusal.value.type == "login"
+    await token("alice")
+    assert (await launched(launcher)).status is NotebookStatus.RUNNING
 
 
 async def test_a_servers_own_token_launches_for_its_owner_alone(hub, launcher, kubernetes):

@@ -12,7 +12,7 @@ from notebooks import cli
 from notebooks.cli import launch as launches
 from notebooks.cli import sessions as sessions_cli
 from notebooks.connection import Connection
-from notebooks.errors import Refused
+from notebooks.errors import Refused, Unreachable
 from notebooks.launcher import NotebookLauncher, session_name
 from notebooks.login import hub_address, least
 from notebooks.models import NotebookSession, NotebookStatus, ResourceConfig
@@ -73,6 +73,31 @@ def test_M3_no_name_leaves_its_place_in_an_address(user, name):
     assert parts.path == path
     assert path.count("/") == 6
     assert path.startswith("/hub/api/users/")
+
+
+class Restarting(Hub):
+    """Answers the first two requests with silence, and ends the first event stream."""
+
+    def request(self, method, path, json=None, params=None, timeout=10):
+        server = super().request(method, path)
+        if len(self.asked) < 3:
+            raise Unreachable("The hub does not answer.")
+        running = len(self.asked) > 4
+        return server | {"ready": running, "pending": None if running else "spawn"}
+
+    def events(self, path, seconds):
+        yield {"progress": 0, "message": "Server requested"}
+        raise Unreachable("The hub does not answer.")
+
+
+def test_a_hub_that_restarts_while_a_session_starts_is_waited_for(monkeypatch):
+    monkeypatch.setattr("notebooks.launcher.AGAIN_SECONDS", 0)
+    hub = Restarting("http://hub", "alice", "t")
+    object.__setattr__(hub, "asked", [])
+    told = []
+    session = NotebookLauncher(hub)._wait("alice/x", 5, lambda *each: told.append(each))
+    assert session.status is NotebookStatus.RUNNING
+    assert told == [(0, "Server requested")] * 2
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,8 @@ class Connection:
         if answer.status_code == 403 and "message" in body and said in NOBODY:
             kind = "login"
             said = (
-                f"The hub at {self.hub_url} does not know your log-in, or no longer. Log in again: "
+                f"The hub at {self.hub_url} does not know your log-in, or no longer. Log in to "
+                "it in your browser and try again; from a laptop, where that does not help: "
                 f"python -m notebooks.cli login --hub {self.hub_url}"
             )
         if not said:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from notebooks.connection import Connection
-from notebooks.errors import NotebooksError, Refused
+from notebooks.errors import NotebooksError, Refused, Unreachable
 from notebooks.models import NotebookSession, NotebookStatus, ResourceConfig
 from notebooks.sizes import smallest
 
@@ -24,6 +24,8 @@ Tell = Callable[[int, str], None]
 
 START_SECONDS = 600
 STOP_SECONDS = 120
+AGAIN_SECONDS = 2
+"""After a hub did not answer while a start is waited for."""
 
 
 class NotStarted(NotebooksError):  # noqa: N818 -- named for what it is, as in `notebooks.errors`
@@ -176,24 +178,39 @@ class NotebookLauncher:
             return
 
     def _wait(self, session_id: str, seconds: float, tell: Tell) -> NotebookSession:
-        session = self.get(session_id)
-        if not seconds or session.status is NotebookStatus.RUNNING:
-            return session
+        """The session once it runs; a hub that restarts meanwhile is waited for, too."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                session = self.get(session_id)
+                if not seconds or session.status is NotebookStatus.RUNNING:
+                    return session
+                self._follow(session, deadline - time.monotonic(), tell)
+            except Unreachable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(AGAIN_SECONDS)
+                continue
+            if time.monotonic() > deadline:
+                raise NotStarted(
+                    f"{session_id} is {session.status} after {seconds:g} s. `sessions list` shows "
+                    "when it is ready, `sessions stop` gives it up."
+                )
+
+    def _follow(self, session: NotebookSession, seconds: float, tell: Tell) -> None:
+        """Tell of a start until it has ended or the time is over; raises NotStarted."""
         path = f"{_path(session.user, session.name)}/progress"
-        for event in self._connection.events(path, seconds):
-            tell(int(event.get("progress") or 0), str(event.get("message") or ""))
-            if event.get("failed"):
-                why = str(event["message"]).removeprefix("Spawn failed: ")
-                raise NotStarted(f"{session_id} did not start: {why}")
-            if event.get("ready"):
-                return self.get(session_id)
-        session = self.get(session_id)
-        if session.status is not NotebookStatus.RUNNING:
-            raise NotStarted(
-                f"{session_id} is {session.status} after {seconds:g} s. `sessions list` shows when "
-                "it is ready, `sessions stop` gives it up."
-            )
-        return session
+        try:
+            for event in self._connection.events(path, max(seconds, 1)):
+                tell(int(event.get("progress") or 0), str(event.get("message") or ""))
+                if event.get("failed"):
+                    why = str(event["message"]).removeprefix("Spawn failed: ")
+                    raise NotStarted(f"{session.session_id} did not start: {why}")
+                if event.get("ready"):
+                    return
+        except Refused as refusal:  # nothing starts there any more
+            why = refusal.sentence
+            raise NotStarted(f"{session.session_id} did not start: {why}") from None
 
     def _split(self, session_id: str) -> tuple[str, str]:
         """User and name; a name alone is a session of the caller's."""

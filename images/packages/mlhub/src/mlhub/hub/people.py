@@ -18,8 +18,6 @@ from mlhub.hub.offers import Profile, amounts
 from mlhub.hub.office import Office
 from mlhub.hub.refusal import Refusal
 
-NO_PERSON = "A person's token or session is required."
-
 
 class ProfilesHandler(APIHandler):  # type: ignore[misc]
     def initialize(self, office: Office) -> None:
@@ -28,10 +26,14 @@ class ProfilesHandler(APIHandler):  # type: ignore[misc]
     async def get(self) -> None:
         """Sizes are cores, bytes and GPUs; `fits` is the most that one more server may take now."""
         caller = self.current_user
-        if caller is None or not hasattr(caller, "groups"):
-            raise web.HTTPError(403, NO_PERSON)
+        if caller is None:
+            raise web.HTTPError(403)  # as the Hub does
+        if not hasattr(caller, "groups"):
+            raise web.HTTPError(403, "A person's token or session is required.")
         name = self.get_argument("user", caller.name)
-        user = caller if name == caller.name else self._somebody_else(name)
+        user = self.find_user(name) if self.has_scope(f"start:servers!user={name}") else None
+        if user is None:
+            raise web.HTTPError(*_nobody(name, own=name == caller.name))
         groups = [group.name for group in user.groups]
         nothing = Ask("", user.name, Size(), self.office.desk.charges(user.name, groups))
         try:
@@ -43,7 +45,7 @@ class ProfilesHandler(APIHandler):  # type: ignore[misc]
             json.dumps(
                 {
                     "user": user.name,
-                    "email": await _email(user) if user is caller else "",
+                    "email": await _email(user) if name == caller.name else "",
                     "profiles": [
                         plain(profile, self.office.offers.defaults) for profile in offered
                     ],
@@ -53,15 +55,15 @@ class ProfilesHandler(APIHandler):  # type: ignore[misc]
             )
         )
 
-    def _somebody_else(self, name: str) -> Any:
-        user = self.find_user(name) if self.has_scope(f"start:servers!user={name}") else None
-        if user is None:
-            raise web.HTTPError(
-                404,
-                f"Nobody named {name!r} for whom you may start servers has ever logged in; only "
-                "administrators start servers for others.",
-            )
-        return user
+
+def _nobody(name: str, *, own: bool) -> tuple[int, str]:
+    """Status and sentence where the caller may start no servers, or there is no such person."""
+    if own:
+        return 403, "The scope start:servers is required."
+    return 404, (
+        f"Nobody named {name!r} for whom you may start servers has ever logged in; only "
+        "administrators start servers for others."
+    )
 
 
 async def _email(user: Any) -> str:
@@ -101,7 +103,7 @@ class LoginHandler(APIHandler):  # type: ignore[misc]
         """Revoke the token that the request bears."""
         token = self.get_token()
         if token is None or token.user is None or self.current_user is None:
-            raise web.HTTPError(403, NO_PERSON)
+            raise web.HTTPError(403)
         name = token.user.name
         self.db.delete(token)
         self.db.commit()
