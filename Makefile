@@ -63,8 +63,8 @@ rollback: $(ENGINE) ## the revision applied before: make rollback STACK=local [T
 rebind: $(ENGINE) ## give volumes whose claim was deleted back to claims of that name
 	@$(RECOVERY) rebind $(OF_STACK)
 
-destroy: $(ENGINE) ## remove all but data and secrets; the next `up` finds them again
-	@$(RECOVERY) destroy $(OF_STACK)
+destroy: $(ENGINE) ## remove all but data and secrets, which `up` finds again: make destroy CONFIRM=local
+	@$(RECOVERY) destroy $(OF_STACK) $(if $(CONFIRM),--confirm $(CONFIRM))
 
 new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack NAME=team-a
 	@$(PYTHON) -m tools.new_stack "$(NAME)"

@@ -117,6 +117,18 @@ def pods(layout: Layout, context: str | None) -> list[Row]:
     ]
 
 
+def last_backup(layout: Layout, context: str | None) -> dict[str, str] | None:
+    """What `make backup` has left in the cluster: when it began, the archive and its bytes."""
+    done = subprocess.run(
+        ["kubectl", "-n", "foundation", "get", "configmap", "mlhub-backup", "-o", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment(layout, context)},
+    )
+    return None if done.returncode else dict(json.loads(done.stdout)["data"])
+
+
 def table(rows: list[Row]) -> str:
     width = max(len(row.part) for row in rows)
     said = max(len(row.said) for row in rows)
@@ -146,17 +158,20 @@ def run(layout: Layout, *, as_json: bool) -> None:
         rows += [_server(layout, one, marked) for one in services(layout)]
     rows += pods(layout, context)
     healthy = all(row.healthy for row in rows)
+    backup = last_backup(layout, context)
     if as_json:
         content = {
             "healthy": healthy,
             "memory_bytes": sum(row.memory_bytes for row in rows if not row.notebook),
             "notebook_bytes": sum(row.memory_bytes for row in rows if row.notebook),
             "login": LOGIN_URL,
+            "backup": backup,
             "parts": [asdict(row) for row in rows],
         }
         print(json.dumps(content, indent=1))
     else:
         print(table(rows))
+        print(f"last backup {backup['began']}: {backup['archive']}" if backup else "no backup yet")
     bad = [row.part for row in rows if not row.healthy]
     if bad:
         raise BootstrapError(

@@ -241,6 +241,46 @@ def test_T13_of_two_former_volumes_none_is_chosen_by_chance():
     assert "v1, v2" in said
 
 
+class Known:
+    """A stack of which only the state is known, and what is done to it."""
+
+    name = "local"
+
+    def __init__(self, state: dict):
+        self.state = state
+        self.changes: list[tuple[str, ...]] = []
+
+    def export(self) -> dict:
+        return json.loads(json.dumps(self.state))
+
+    def replace_state(self, state: dict) -> None:
+        self.state = state
+
+    def change(self, *command: str) -> None:
+        self.changes.append(command)
+
+
+def test_T13_destroy_keeps_secrets_in_the_state_and_nothing_that_holds_on_to_the_cluster():
+    state = json.loads(json.dumps(STATE).replace('"protect": true', '"retainOnDelete": true'))
+    stack = Known(state)
+    rollback.destroy(stack, "local", lambda text: None)
+    ((verb, *options),) = stack.changes
+    assert verb == "destroy"
+    excluded = {option.rpartition("::")[2] for option in options if option.startswith("urn:")}
+    assert excluded == {"stack", "random", "keycloak", "postgres", "users"}
+    (secret,) = [r for r in resources(stack.state) if r["urn"].endswith("::postgres")]
+    assert secret["dependencies"] == []
+
+
+def test_T13_destroy_is_refused_unconfirmed_and_where_the_cluster_would_lose_something():
+    stack = Known(STATE)
+    with pytest.raises(RecoveryError, match="CONFIRM=local"):
+        rollback.destroy(stack, "", lambda text: None)
+    with pytest.raises(RecoveryError, match="space are protected"):
+        rollback.destroy(stack, "local", lambda text: None)
+    assert not stack.changes
+
+
 def test_T13_data_are_dropped_only_when_the_stack_is_named():
     class Full(Place):
         def __init__(self):

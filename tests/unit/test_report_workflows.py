@@ -146,7 +146,12 @@ def test_every_command_of_a_workflow_exists() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["tools.report preview", "tools.report comment", "tools.ci_identity prepare"],
+    [
+        "tools.report preview",
+        "tools.report comment",
+        "tools.ci_identity prepare",
+        "tools.recovery backup",
+    ],
 )
 def test_every_option_that_a_workflow_gives_is_known(command: str) -> None:
     module, verb = command.split()
@@ -171,7 +176,7 @@ def test_the_versions_are_those_of_the_lock() -> None:
     given = [
         s["with"]["pulumi-version"] for _, s in steps() if "pulumi/actions" in s.get("uses", "")
     ]
-    assert given == [locked[1]] * 2
+    assert given == [locked[1]] * 3
 
 
 def test_the_kubeconfig_holds_no_token_and_asks_for_one() -> None:

@@ -50,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--data", choices=("keep", "drop"), default="keep")
     one.add_argument("--confirm", default="", help="the stack's name, to drop its data")
     verb("rebind", "give volumes whose claim was deleted back to a claim of that name")
-    verb("destroy", "remove all but data and secrets, for an `up` that finds them again")
+    one = verb("destroy", "remove all but data and secrets, for an `up` that finds them again")
+    one.add_argument("--confirm", default="", help="the stack's name")
     return main
 
 
@@ -82,7 +83,7 @@ def act(given: argparse.Namespace) -> None:
         case "rebind":
             rollback.rebind(place, say)
         case "destroy":
-            rollback.destroy(stack, say)
+            rollback.destroy(stack, given.confirm, say)
 
 
 def main() -> int:

@@ -16,12 +16,12 @@ from tools.recovery.contents import Writers, claims_of, empty_bucket, empty_data
 from tools.recovery.errors import RecoveryError
 from tools.recovery.place import Place
 from tools.recovery.restore import timed
-from tools.recovery.state import Stack, git
+from tools.recovery.state import Stack, git, outliving, resources
 
 HEAD, DIRTY = "git.head", "git.dirty"
 """What the CLI writes of the program into a stack's history."""
-SECRETS = "**random:index/randomPassword:RandomPassword::**"
-"""The URNs of generated secrets."""
+RELEASE = "kubernetes:helm.sh/v3:Release"
+"""Protected for what runs in it; its data are in Postgres and in claims."""
 LINKED = {".venv": "requirements.txt", "policies/.venv": "policies/requirements.txt"}
 """Environments that serve another revision as well, if it locks the same packages."""
 
@@ -143,7 +143,31 @@ def rebind(place: Place, say: Say) -> None:
             say(f"            {volumes[0]} is {namespace}/{name}'s again")
 
 
-def destroy(stack: Stack, say: Say) -> None:
-    """Removes what an `up` makes anew. Volumes, the realm and every secret stay, and the state."""
-    stack.change("destroy", "--exclude-protected", "--exclude", SECRETS)
-    say("            data and secrets stay; `up` finds them again")
+def destroy(stack: Stack, confirm: str, say: Say) -> None:
+    """Takes the stack off its cluster. Namespaces, claims and volumes stay there, generated secrets
+    and what is in Keycloak and Harbor stay in the state, and an `up` finds all of them again.
+    """
+    if confirm != stack.name:
+        raise RecoveryError(
+            f"destroy ends everything that runs of {stack.name}; claims, volumes and secrets stay, "
+            f"and `up` brings it back. Say so: CONFIRM={stack.name}"
+        )
+    present = stack.export()
+    kept = {r["urn"]: r for r in resources(outliving(present, own_keycloak=False))}
+    exposed = [
+        resource["urn"].rpartition("::")[2]
+        for resource in resources(present)
+        if resource.get("protect") and not resource.get("retainOnDelete")
+        if resource["urn"] not in kept and resource["type"] != RELEASE
+    ]
+    if exposed:
+        raise RecoveryError(
+            f"{', '.join(exposed)} are protected and would be deleted on the cluster, since they "
+            "lack retainOnDelete; apply this revision first, or take them out of the state"
+        )
+    # What stays must not hold on to what goes.
+    present["deployment"]["resources"] = [kept.get(r["urn"], r) for r in resources(present)]
+    stack.replace_state(present)
+    excluded = [part for urn in kept for part in ("--exclude", urn)]
+    stack.change("destroy", "--ignore-protect", "--refresh=false", *excluded)
+    say("            claims, volumes and secrets stay; `up` finds them again")

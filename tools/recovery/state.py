@@ -53,7 +53,12 @@ class Stack:
         command = ["pulumi", verb, "--stack", self.name, *config, "--yes", "--skip-preview"]
         command += ["--policy-pack", "policies"] if verb == "up" else []
         command += ["--non-interactive", *options]
-        if subprocess.run(command, cwd=self._folder, check=False).returncode:
+        # A destroy goes by the state alone; the program would bind again what was unbound.
+        settings = {"PULUMI_RUN_PROGRAM": "false"} if verb == "destroy" else {}
+        done = subprocess.run(
+            command, cwd=self._folder, env={**os.environ, **settings}, check=False
+        )
+        if done.returncode:
             raise RecoveryError(
                 f"`pulumi {verb}` of {self.name} did not end; mend what it says above and run the "
                 "same again, which goes on from there"
