@@ -11,7 +11,17 @@ from packaging.requirements import Requirement
 
 from components import mlflow_server, names
 from components.network import object_storage
-from tests.unit.recorder import ROOT, Monitor, Registration, is_secret, platform
+from components.platform import Platform
+from tests.unit.recorder import (
+    ROOT,
+    STACKS,
+    Monitor,
+    Registration,
+    is_secret,
+    platform,
+    run,
+    stack_file,
+)
 from tests.unit.test_images_locks import pinned
 
 SECRET = "kubernetes:core/v1:Secret"
@@ -20,7 +30,7 @@ POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 RELEASE = "kubernetes:helm.sh/v3:Release"
 
 
-@pytest.fixture(params=["dev", "staging", "prod"])
+@pytest.fixture(params=STACKS)
 def stack(request: pytest.FixtureRequest) -> Monitor:
     return platform(request.param)
 
@@ -230,13 +240,28 @@ def test_T11_s3_is_reached_by_its_addresses_or_by_its_namespace():
         object_storage("https://s3.example.com", [])
 
 
+def test_J3_on_local_artifacts_go_to_the_stacks_own_s3():
+    server = {v["name"]: v.get("value") for v in containers(platform("local"))[1]["env"]}
+    s3 = "http://seaweedfs-s3.foundation.svc.cluster.local:8333"
+    assert server["MLFLOW_S3_ENDPOINT_URL"] == s3
+    (to_s3,) = [
+        rule
+        for rule in policy(platform("local"), "mlflow")["egress"]
+        if [port["port"] for port in rule["ports"]] == [8333]
+    ]
+    space = {"kubernetes.io/metadata.name": "foundation"}
+    assert to_s3["to"] == [{"namespaceSelector": {"matchLabels": space}}]
+
+
 # The stacks without it, and the image
 
 
 def test_a_stack_without_mlflow_has_nothing_of_it():
-    local = platform("local")
-    assert not [r for r in local.registrations if "mlflow" in r.name]
-    assert "MLFLOW_TRACKING_URI" not in values(local)["singleuser"]["extraEnv"]
+    stack = stack_file("local").model_copy(update={"mlflow": None})
+    monitor = run(lambda: Platform(stack))
+    kinds = (DEPLOYMENT, POLICY, "kubernetes:core/v1:Namespace")
+    assert not [r for r in monitor.registrations if "mlflow" in r.name and r.type in kinds]
+    assert "mlflow" not in json.dumps(values(monitor)).lower()
 
 
 @pytest.mark.parametrize("image", ["hub", "mlflow"])

@@ -111,6 +111,7 @@ def test_T13_what_holds_data_is_protected_and_kept(local: Monitor):
     assert kept == {
         ("Namespace", "foundation"),
         ("Namespace", "jupyterhub"),
+        ("Namespace", "mlflow"),
         ("PersistentVolumeClaim", "postgres-data"),
         ("PersistentVolumeClaim", "seaweedfs-data"),
         ("Realm", "realm"),
@@ -250,8 +251,8 @@ def test_the_release_waits_for_what_the_hub_needs(local: Monitor):
 
 def test_images_stand_on_base_by_its_digest_and_base_on_the_stacks_debian(local: Monitor):
     images = {r.name: r.plain for r in local.of_type("docker-build:index:Image")}
-    ours = {"base", "hub", "proxy", "ml-cpu", "keycloak", "postgres", "execution", "seaweedfs"}
-    assert set(images) == ours
+    services = {"hub", "proxy", "keycloak", "postgres", "execution", "mlflow", "seaweedfs"}
+    assert set(images) == {"base", "ml-cpu", *services}
     base = images.pop("base")
     assert base["buildArgs"] == {"DEBIAN_IMAGE": "localhost:5000/mlhub/debian:bookworm"}
     for image in images.values():
@@ -333,6 +334,7 @@ def test_J9_names_are_those_that_are_documented(local: Monitor):
     assert {n.plain["metadata"]["name"] for n in local.of_type(NAMESPACE)} == {
         "jupyterhub",
         "foundation",
+        "mlflow",
     }
     assert {s.plain["metadata"]["name"] for s in local.of_type(SECRET)} == {
         "demo-users",
@@ -340,6 +342,8 @@ def test_J9_names_are_those_that_are_documented(local: Monitor):
         "jupyterhub-oidc-secret",
         "keycloak-admin",
         "mlhub-execution",
+        "mlflow",
+        "mlflow-s3",
         "mlhub-hub",
         "postgres",
         "seaweedfs-s3",
@@ -347,6 +351,7 @@ def test_J9_names_are_those_that_are_documented(local: Monitor):
     assert {s.plain["metadata"]["name"] for s in local.of_type("kubernetes:core/v1:Service")} == {
         "execution",
         "keycloak",
+        "mlflow-service",
         "postgres",
         "seaweedfs",
         "seaweedfs-s3",
