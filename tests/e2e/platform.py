@@ -16,6 +16,33 @@ KEYCLOAK_URL = "http://localhost:30880"
 NAMESPACE = "jupyterhub"
 
 
+EXECUTE = """([user, kernel, code, timeout]) => new Promise((done, fail) => {
+    const address = location.origin.replace(/^http/, 'ws') + `/user/${user}/api/kernels/${kernel}`;
+    const socket = new WebSocket(address + '/channels');
+    const asked = {msg_id: crypto.randomUUID(), msg_type: 'execute_request', version: '5.3',
+                   session: crypto.randomUUID(), username: '', date: new Date().toISOString()};
+    const content = {code, silent: false, store_history: false, user_expressions: {},
+                     allow_stdin: false, stop_on_error: true};
+    let printed = '', error = '';
+    socket.onopen = () => socket.send(JSON.stringify(
+        {channel: 'shell', header: asked, parent_header: {}, metadata: {}, content}));
+    socket.onerror = () => fail('no way to the kernel');
+    socket.onmessage = ({data}) => {
+        const message = JSON.parse(data);
+        if (message.parent_header.msg_id !== asked.msg_id) return;
+        const {msg_type} = message.header;
+        if (msg_type === 'stream') printed += message.content.text;
+        if (msg_type === 'error') error = message.content.traceback.join('\\n');
+        if (msg_type === 'status' && message.content.execution_state === 'idle') {
+            socket.close();
+            done({printed, error});
+        }
+    };
+    setTimeout(() => fail('the kernel is busy still: ' + printed), timeout * 1000);
+})"""
+"""Code to a kernel by its websocket, with the cookies of the page."""
+
+
 def wait_until(claim: str, holds: Callable[[], Any], seconds: float = 60) -> Any:
     """Poll until `holds()` is truthy and return that; fail with the claim in words."""
     deadline = time.monotonic() + seconds
@@ -72,6 +99,7 @@ class Person:
     password: Secret
     context: BrowserContext
     page: Page = None  # type: ignore[assignment]
+    _kernel: str = ""
 
     def __post_init__(self) -> None:
         self.page = self.context.new_page()
@@ -141,6 +169,16 @@ class Person:
             [method, url, body],
         )
         return result
+
+    def run(self, code: str, timeout: float = 120) -> str:
+        """Run code in a kernel of the person's server; what it prints. Fails where it raises."""
+        if not self._kernel:
+            made = self.server("POST", "kernels", {})
+            assert made["status"] == 201, made
+            self._kernel = made["body"]["id"]
+        said: dict[str, str] = self.page.evaluate(EXECUTE, [self.name, self._kernel, code, timeout])
+        assert not said["error"], said["error"]
+        return said["printed"]
 
     def write(self, path: str, text: str) -> None:
         """Save a text file in the home, through the server."""
