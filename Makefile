@@ -66,6 +66,10 @@ rebind: $(ENGINE) ## give volumes whose claim was deleted back to claims of that
 destroy: $(ENGINE) ## remove all but data and secrets, which `up` finds again: make destroy CONFIRM=local
 	@$(RECOVERY) destroy $(OF_STACK) $(if $(CONFIRM),--confirm $(CONFIRM))
 
+verify: .venv/run.stamp ## whether an applied stack works for a person: make verify STACK=staging
+	@$(if $(filter local,$(STACK)),$(LOCAL_ENV),$(THEIR_ENV)) && PYTHONPATH=images/packages/mlhub/src \
+	  $(PYTHON) -m tools.verify --stack $(STACK) $(ARGS)
+
 new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack NAME=team-a
 	@$(PYTHON) -m tools.new_stack "$(NAME)"
 
@@ -91,5 +95,5 @@ lock: .venv/dev.stamp ## pin every requirements.in anew, with hashes
 policies/.venv/run.stamp: policies/requirements.txt tools/venv.sh | .venv/run.stamp
 	@tools/venv.sh policies/requirements.txt policies/.venv && touch $@
 
-.PHONY: help up down status doctor password preview rotate backup-key backup backup-verify \
+.PHONY: help up down status doctor password preview rotate verify backup-key backup backup-verify \
   restore rollback rebind destroy new-stack test e2e check lock

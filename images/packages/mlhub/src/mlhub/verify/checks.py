@@ -1,0 +1,153 @@
+"""The checks, in the order in which a person would meet the platform."""
+
+import secrets
+from contextlib import ExitStack
+from http import HTTPStatus
+from typing import Any
+
+from mlhub.verify.notebook import notebook
+from mlhub.verify.people import temporary
+from mlhub.verify.person import Person, Refused, log_in, said
+from mlhub.verify.report import Failed, NotTried, Report
+from mlhub.verify.settings import TEMPORARY, Settings
+from mlhub.verify.web import ask, session
+
+RUN_SECONDS = 240
+
+
+def verify(settings: Settings, report: Report, only: str | None = None) -> None:
+    """Every check, with each profile or `only` that one; the person is gone afterwards, whatever
+    happened."""
+    with report.check("hub and Keycloak answer"):
+        for url in (f"{settings.hub_url}/hub/health", f"{settings.keycloak_url}/realms/"
+                    f"{settings.realm}/.well-known/openid-configuration"):  # fmt: skip
+            answer = ask(session(settings.via), "GET", url)
+            if not answer.ok:
+                raise Failed(f"{url} is HTTP {answer.status_code}")
+    if report.failed:
+        return
+    with ExitStack() as stay:
+        with report.check("a person is made"):
+            password = stay.enter_context(temporary(settings))
+        if report.failed:
+            return
+        try:
+            as_person(settings, report, password, only)
+        finally:
+            with report.check("the person is removed"):
+                stay.close()
+
+
+def as_person(settings: Settings, report: Report, password: str, only: str | None) -> None:
+    with report.check("a wrong password is refused"):
+        try:
+            log_in(settings, secrets.token_urlsafe(8))
+        except Refused:
+            pass
+        else:
+            raise Failed("it was let in")
+    web = None
+    with report.check("log-in"):
+        web = log_in(settings, password)
+    if web is None:
+        return
+    person = None
+    with report.check("a token of one's own"):
+        person = Person(settings, web)
+    if person is None:
+        return
+    try:
+        refusals(person, report)
+        profiles = offered(person, report, only)
+        for profile in profiles:
+            serve(person, report, profile)
+        if profiles:
+            run(person, report, profiles[0]["slug"])
+    finally:
+        with report.check("the token is taken back"):
+            person.close()
+
+
+def refusals(person: Person, report: Report) -> None:
+    """What nobody may do, whoever they are."""
+    asked = {
+        "nobody without a log-in": (None, "/hub/api/users"),
+        "nobody else's server": (person, "/hub/api/users/admin/server"),
+        "the list of people": (person, "/hub/api/users"),
+    }
+    for what, (who, path) in asked.items():
+        with report.check(f"refused: {what}"):
+            plain = session(person.settings.via)
+            answer = (
+                who.call("GET", path) if who else ask(plain, "GET", person.settings.hub_url + path)
+            )
+            hidden = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+            if answer.status_code not in (*hidden, HTTPStatus.UNAUTHORIZED):
+                raise Failed(f"GET {path} is HTTP {answer.status_code}")
+    with report.check("refused: a profile that does not exist"):
+        path = f"/hub/api/users/{TEMPORARY}/server"
+        answer = person.call("POST", path, json={"profile": "verify-no-such"})
+        if answer.status_code not in (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN):
+            raise Failed(f"it is HTTP {answer.status_code}: {said(answer)}")
+
+
+def offered(person: Person, report: Report, only: str | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    with report.check("profiles are offered"):
+        found = [each for each in person.profiles() if only in (None, each["slug"])]
+        if not found:
+            raise Failed(
+                f"none{f' named {only}' if only else ''}, to a member of the access groups"
+            )
+    return found
+
+
+def serve(person: Person, report: Report, profile: dict[str, Any]) -> None:
+    """A server of one profile: start, write, stop, start, read."""
+    slug, word = profile["slug"], secrets.token_hex(8)
+    path = f"verify-{word}.txt"
+    with report.check(f"profile {slug}: start, write and read"):
+        if why := profile.get("unavailable"):
+            raise NotTried(str(why))
+        person.start(slug)
+        try:
+            person.write(path, "file", word)
+            if person.read(path) != word:
+                raise Failed(f"{path} was not read as it was written")
+            person.delete(path)
+        finally:
+            person.stop()
+
+
+def run(person: Person, report: Report, profile: str) -> None:
+    """A notebook by the execution API, which talks to MLflow; the home is kept over a stop."""
+    word = secrets.token_hex(8)
+    path, target = f"verify-{word}.ipynb", f"verify-{word}.txt"
+    mlflow = person.settings.mlflow
+    what = "a run of a notebook" + (", with MLflow" if mlflow else "")
+    with report.check(what):
+        if not person.settings.execution:
+            raise NotTried("the stack has no execution API")
+        person.start(profile)
+        person.write(path, "notebook", notebook(mlflow=mlflow))
+        person.stop()
+        body = {
+            "username": TEMPORARY,
+            "notebook_name": f"./{path}",
+            "parameters": {"word": word, "target": target},
+            "profile": profile,
+        }
+        ended = person.must(
+            "POST", f"/services/execution/execute?wait={RUN_SECONDS}", json=body,
+            timeout=(5, RUN_SECONDS + 30),
+        )  # fmt: skip
+        if ended["status"] != "succeeded":
+            raise Failed(f"the run {ended['status']}: {ended.get('message')}")
+        person.start(profile)
+        try:
+            if person.read(target) != word:
+                raise Failed(f"{target} is not what the run wrote")
+        finally:
+            for left in (path, target, ended["output_notebook"]):
+                person.delete(left)
+            person.stop()

@@ -1,0 +1,69 @@
+"""HTTP as a browser would: cookies, redirects, and addresses that mean something else in here."""
+
+from collections.abc import Mapping
+from http.cookiejar import Cookie
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar
+
+LOOPBACK = ("localhost", "127.0.0.1")
+TIMEOUT = (5, 30)  # seconds to connect, and between bytes
+
+
+class Unreachable(Exception):  # noqa: N818 - it is a finding, and no defect of this program
+    """Says what did not answer, and why."""
+
+
+class Via(HTTPAdapter):
+    """Sends what is meant for `published` to `target`, with the Host of the first."""
+
+    def __init__(self, published: str, target: str):
+        super().__init__()
+        self.published, self.target = published.rstrip("/"), target.rstrip("/")
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> Any:
+        meant = request.url or ""
+        request.url = self.target + meant.removeprefix(self.published)
+        request.headers["Host"] = self.published.split("://", 1)[1]
+        try:
+            response = super().send(request, *args, **options)
+        finally:
+            # Cookies and redirects are of the published address.
+            request.url = meant
+        response.url = meant
+        return response
+
+
+class AsBrowsers(RequestsCookieJar):
+    """Cookies for secure connections go to this machine as well (W3C, "Secure Contexts")."""
+
+    def set_cookie(self, cookie: Cookie, *args: Any, **options: Any) -> None:
+        if cookie.domain.removesuffix(".local") in LOOPBACK:
+            cookie.secure = False
+        super().set_cookie(cookie, *args, **options)
+
+
+def session(via: Mapping[str, str]) -> requests.Session:
+    made = requests.Session()
+    made.cookies = AsBrowsers()
+    for published, target in via.items():
+        made.mount(published, Via(published, target))
+    return made
+
+
+def ask(web: requests.Session, method: str, url: str, **given: Any) -> requests.Response:
+    """The answer, whatever its status; raises Unreachable in words without it."""
+    try:
+        return web.request(method, url, **{"timeout": TIMEOUT, **given})
+    except requests.RequestException as error:
+        raise Unreachable(f"{method} {url} got no answer: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """The innermost cause, which is the one that a person can act on."""
+    inner = error
+    while (cause := inner.__cause__ or inner.__context__) is not None:
+        inner = cause
+    return str(inner).rsplit(": ", 1)[-1].rstrip(")'") or type(inner).__name__
