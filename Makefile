@@ -6,7 +6,7 @@ ENGINE := .venv/run.stamp policies/.venv/run.stamp
 STACK ?= local
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(ENGINE) ## set everything up and apply the local stack, to a log-in page
 	@$(PYTHON) -m bootstrap up

@@ -99,6 +99,15 @@ def test_up_goes_through_the_stacks_in_order_after_a_merge() -> None:
         assert job["with"] == {"stack": name}
 
 
+def test_T12_staging_is_verified_before_prod_begins() -> None:
+    assert read("deploy.yaml")["jobs"]["prod"]["needs"] == "staging"
+    *_, applied, verified = read("up.yaml")["jobs"]["up"]["steps"]
+    assert applied["run"].startswith("pulumi up")
+    assert verified["run"] == 'make verify STACK="$STACK"'
+    assert verified["if"] == "inputs.stack != 'dev'"
+    assert "continue-on-error" not in verified
+
+
 def test_prod_waits_for_an_approval_and_no_up_meets_another_or_is_cut_off() -> None:
     up = read("up.yaml")["jobs"]["up"]
     assert up["environment"] == "${{ inputs.stack }}"
@@ -131,6 +140,9 @@ def test_every_command_of_a_workflow_exists() -> None:
             if not words or words[0].startswith(("|", "--")):
                 continue
             program = words[0].split("=")[0]
+            if program == "make":
+                assert f"\n{words[1]}: " in (ROOT / "Makefile").read_text(), f"{where}: {line}"
+                continue
             assert (
                 program in PROGRAMS
                 or (ROOT / program).exists()
