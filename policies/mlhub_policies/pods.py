@@ -140,3 +140,15 @@ def rights_are_small(resource: Resource, _limits: StackLimits) -> Iterator[Findi
             for node in (*rule["verbs"].parts(), *rule["resources"].parts()):
                 if node.value == ALL:
                     yield breach(node, "the names of those that are needed are required")
+            yield from _secrets_unread(rule)
+
+
+def _secrets_unread(rule: Node) -> Iterator[Finding]:
+    """To make a Secret is no right to read those of others."""
+    if not any(node.value == "secrets" for node in rule["resources"].parts()):
+        return
+    if any(True for _ in rule["resourceNames"].parts()):
+        return
+    for node in rule["verbs"].parts():
+        if node.value in ("get", "list", "watch"):
+            yield breach(node, "resourceNames are required: all Secrets are everybody's")

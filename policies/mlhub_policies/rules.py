@@ -49,7 +49,7 @@ RULES = (
     ),
     Rule(
         "small-rights",
-        "No binding reaches cluster-admin or everybody, no role reaches everything.",
+        "No binding reaches cluster-admin or everybody, no role reaches everything or reads every Secret.",
         pods.rights_are_small,
     ),
     Rule(

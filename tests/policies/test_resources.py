@@ -256,6 +256,15 @@ RIGHTS: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "every resource": (
         "Role", {"rules": [{**ROLE, "resources": ["*"]}]}, "rules[0].resources[0] is *",
     ),
+    "to make Secrets": (
+        "Role", {"rules": [{**ROLE, "verbs": ["create"], "resources": ["secrets"]}]}, None,
+    ),
+    "to read one Secret": (
+        "Role", {"rules": [{**ROLE, "resources": ["secrets"], "resourceNames": ["mine"]}]}, None,
+    ),
+    "to read every Secret": (
+        "Role", {"rules": [{**ROLE, "resources": ["secrets"]}]}, "rules[0].verbs[0] is get",
+    ),
     "one service account": (
         "ClusterRoleBinding", {"roleRef": {"name": "nodes"}, "subjects": [SUBJECT]}, None,
     ),
