@@ -85,18 +85,32 @@ class Connection:
         json: Any = None,
         params: Mapping[str, Any] | None = None,
         timeout: float = 10,
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """The answer's JSON, or None where it has no body; `path` is under `hub_url`.
 
         Raises Refused or Unreachable; `timeout` is in seconds, for each silence of the other side.
         """
-        with self._send(method, path, timeout, json=json, params=params) as answer:
+        with self._send(method, path, timeout, json=json, params=params, headers=headers) as answer:
             if not answer.content:
                 return None
             try:
                 return answer.json()
             except ValueError:
                 raise self._no_hub() from None
+
+    def lines(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[str]:
+        """The lines of a text, as they come, however long one takes.
+
+        Raises Refused or Unreachable.
+        """
+        with self._send("GET", path, (30, None), params=params, stream=True) as answer:
+            try:
+                for line in answer.iter_lines(chunk_size=None):
+                    yield line.decode(errors="replace")
+            except requests.RequestException as error:
+                raise self._unreachable(error) from None
 
     def events(self, path: str, seconds: float) -> Iterator[dict[str, Any]]:
         """The events of an event stream, as JSON, for so long or until the other side ends it.
@@ -117,7 +131,7 @@ class Connection:
 
     @contextmanager
     def _send(
-        self, method: str, path: str, timeout: float, **how: Any
+        self, method: str, path: str, timeout: float | tuple[float, float | None], **how: Any
     ) -> Iterator[requests.Response]:
         if not path.startswith("/"):
             raise ValueError(f"{path!r} does not begin with a slash")

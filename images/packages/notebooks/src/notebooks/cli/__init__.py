@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from notebooks.cli import launch, login, output, sessions
+from notebooks.cli import launch, login, output, runs, sessions
 from notebooks.errors import NotebooksError
 
 app = typer.Typer(
@@ -29,6 +29,9 @@ app.command("launch")(launch.launch)
 app.command("login")(login.login)
 app.command("logout")(login.logout)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(runs.app, name="runs")
+app.add_typer(runs.schedules, name="schedules")
+app.add_typer(runs.sweeps, name="sweeps")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

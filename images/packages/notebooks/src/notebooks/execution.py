@@ -1,0 +1,247 @@
+"""Run notebooks unattended: the client of the execution API (docs/execution.md).
+
+Each call says what the service says: a refusal is `Refused` with its word and sentence. A run, a
+schedule or a sweep is a dataclass with what a program asks for; `plain` has all that was told.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from notebooks.connection import Connection
+from notebooks.errors import NotebooksError, Unreachable
+
+BASE = "/services/execution"
+ENDED = ("succeeded", "failed", "cancelled", "lost")
+PAUSE_SECONDS = 1.0
+TRIES = 5
+"""Of a request that starts something: the same key is the same run, however often it is sent."""
+
+
+class RunFailed(NotebooksError):  # noqa: N818 -- named for what it is, as in `notebooks.errors`
+    """A run that was waited for and did not succeed; `run` is what it became."""
+
+    def __init__(self, run: "Run"):
+        self.run = run
+        self.type = run.reason or run.status
+        super().__init__(f"Run {run.run_id} {run.status}: {run.message or 'its log says how.'}")
+
+    def plain(self) -> dict[str, object]:
+        return {**super().plain(), "run": self.run.plain}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run; paths are in the home, `cells` are those done and all, once it is known."""
+
+    run_id: str
+    status: str
+    input_notebook: str
+    output_notebook: str
+    cells: tuple[int, int] | None
+    reason: str | None
+    message: str | None
+    error: Mapping[str, Any] | None
+    plain: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Self:
+        cells = told.get("cells")
+        return cls(
+            run_id=told["run_id"],
+            status=told["status"],
+            input_notebook=told["input_notebook"],
+            output_notebook=told["output_notebook"],
+            cells=(cells["done"], cells["total"]) if cells else None,
+            reason=told.get("reason"),
+            message=told.get("message"),
+            error=told.get("error"),
+            plain=told,
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+def _nobody(run: Run) -> None:
+    """Tell nobody."""
+
+
+class ExecutionClient:
+    """Runs of one hub; without a connection, of the hub that `Connection.find()` finds."""
+
+    def __init__(self, connection: Connection | None = None):
+        self._connection = connection or Connection.find()
+
+    # Runs
+
+    def run(
+        self,
+        notebook: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        user: str | None = None,
+        key: str | None = None,
+        **how: Any,
+    ) -> Run:
+        """Start a run of a notebook: a name, looked for in every folder, or a path `./a.ipynb`.
+
+        `how` is `profile`, `time_limit`, `cell_timeout` (seconds) and `workspace`. A lost answer is
+        asked for again with the same key, so that nothing runs twice.
+        """
+        body = self._body(user, notebook, parameters, how)
+        return Run.of(self._start("/execute", body, key))
+
+    def get(self, run_id: str) -> Run:
+        return Run.of(self._call("GET", f"/runs/{run_id}"))
+
+    def list(
+        self, *, user: str | None = None, status: str | None = None, limit: int = 50
+    ) -> list[Run]:
+        """The newest first."""
+        asked = {"username": user, "status": status, "limit": limit}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return [Run.of(told) for told in self._call("GET", "/runs", params=given)["runs"]]
+
+    def wait(
+        self,
+        run: Run | str,
+        *,
+        timeout: float | None = None,
+        tell: Callable[[Run], None] = _nobody,
+    ) -> Run:
+        """The run once it has ended; raises RunFailed where that is no success, and TimeoutError.
+
+        `tell` hears of the run each second. A service that is silent meanwhile is asked again.
+        """
+        run_id = run if isinstance(run, str) else run.run_id
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            found: Run = self._again(lambda: self.get(run_id))
+            tell(found)
+            if found.status == "succeeded":
+                return found
+            if found.ended:
+                raise RunFailed(found)
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"Run {run_id} goes on after {timeout:.0f} s.")
+            time.sleep(PAUSE_SECONDS)
+
+    def log(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
+        """What the cells print, line by line; with `follow` as they print it, to the end."""
+        params = {"follow": "true"} if follow else {}
+        yield from self._connection.lines(f"{BASE}/runs/{run_id}/log", params)
+
+    def cancel(self, run_id: str) -> Run:
+        return Run.of(self._call("POST", f"/runs/{run_id}/cancel"))
+
+    def artifacts(self, run_id: str) -> Sequence[Mapping[str, Any]]:
+        """What the run has left: `kind`, and `path` and `size` in bytes, or `mlflow_run_id`."""
+        found: Sequence[Mapping[str, Any]] = self._call("GET", f"/runs/{run_id}/artifacts")[
+            "artifacts"
+        ]
+        return found
+
+    # Schedules
+
+    def schedule(
+        self,
+        name: str,
+        notebook: str,
+        cron: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        time_zone: str = "UTC",
+        user: str | None = None,
+        **how: Any,
+    ) -> Mapping[str, Any]:
+        """Run a notebook again and again: `cron` is minute, hour, day, month, day of the week."""
+        body = self._body(user, notebook, parameters, how)
+        return self._call(
+            "POST", "/schedules", body | {"name": name, "cron": cron, "time_zone": time_zone}
+        )
+
+    def schedules(self, *, user: str | None = None) -> Sequence[Mapping[str, Any]]:
+        found: Sequence[Mapping[str, Any]] = self._call(
+            "GET", "/schedules", params={"username": user} if user else None
+        )["schedules"]
+        return found
+
+    def change_schedule(self, schedule_id: str, **changes: Any) -> Mapping[str, Any]:
+        """`cron`, `time_zone`, `parameters`, `suspended`."""
+        return self._call("PATCH", f"/schedules/{schedule_id}", changes)
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        self._call("DELETE", f"/schedules/{schedule_id}")
+
+    # Sweeps
+
+    def sweep(
+        self,
+        notebook: str,
+        grid: Mapping[str, Sequence[Any]],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        parallel: int = 2,
+        user: str | None = None,
+        key: str | None = None,
+        **how: Any,
+    ) -> Mapping[str, Any]:
+        """A run for each combination of `grid`, `parallel` at once at most."""
+        body = self._body(user, notebook, parameters, how)
+        given = {name: list(values) for name, values in grid.items()}
+        return self._start("/sweeps", body | {"grid": given, "parallel": parallel}, key)
+
+    def get_sweep(self, sweep_id: str) -> Mapping[str, Any]:
+        return self._call("GET", f"/sweeps/{sweep_id}")
+
+    def cancel_sweep(self, sweep_id: str) -> Mapping[str, Any]:
+        return self._call("POST", f"/sweeps/{sweep_id}/cancel")
+
+    def _body(
+        self,
+        user: str | None,
+        notebook: str,
+        parameters: Mapping[str, Any] | None,
+        how: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        return {
+            "username": user or self._connection.user,
+            "notebook_name": notebook,
+            "parameters": dict(parameters or {}),
+            **{name: value for name, value in how.items() if value is not None},
+        }
+
+    def _start(self, path: str, body: Mapping[str, Any], key: str | None) -> dict[str, Any]:
+        headers = {"Idempotency-Key": key or secrets.token_hex(16)}
+        found: dict[str, Any] = self._again(lambda: self._call("POST", path, body, headers=headers))
+        return found
+
+    def _again(self, call: Callable[[], Any]) -> Any:
+        """`call`, tried anew while the service is silent; raises Unreachable after TRIES."""
+        for left in reversed(range(TRIES)):
+            try:
+                return call()
+            except Unreachable:
+                if not left:
+                    raise
+                time.sleep(PAUSE_SECONDS)
+        raise AssertionError("the last try raises")
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        # A name is looked for by a pod of the person's, which has a minute.
+        told: dict[str, Any] = self._connection.request(
+            method, BASE + path, body, params=params, headers=headers, timeout=90
+        )
+        return told
