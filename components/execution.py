@@ -1,7 +1,8 @@
 """The notebook execution API: a service that makes Jobs in the hub's namespace, and nothing else.
 
-It runs beside the hub and is reached through the hub's proxy alone. What it may do in Kubernetes is
-to make, see and end Jobs, to see their pods and logs, and whether somebody has a home.
+It runs beside the hub and is reached through the hub's proxy, and by the pods that its schedules
+call it from. What it may do in Kubernetes is to make, see and end Jobs and CronJobs, to see their
+pods and logs, and whether somebody has a home. It gives each a Secret of its own and reads none.
 """
 
 import hashlib
@@ -19,11 +20,19 @@ from components.secrets import fingerprint, hex_key, secret
 
 SETTINGS_FILE = "execution.json"
 SETTINGS_FOLDER = "/etc/mlhub"
+TRIGGER_PODS = names.selector(names.EXECUTION_TRIGGER)
+"""How the service labels the pods of its schedules (`mlhub.execution.cronjobs`)."""
+
 HUB_ACCESS = {"hub.jupyter.org/network-access-hub": "true"}
 """Both charts let pods with this label reach the hub."""
 
 RULES: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
-    {"api_groups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list", "delete"]},
+    {
+        "api_groups": ["batch"],
+        "resources": ["jobs", "cronjobs"],
+        "verbs": ["create", "get", "list", "patch", "delete"],
+    },
+    {"api_groups": [""], "resources": ["secrets"], "verbs": ["create"]},
     {"api_groups": [""], "resources": ["pods"], "verbs": ["list"]},
     {"api_groups": [""], "resources": ["pods/log"], "verbs": ["get"]},
     {"api_groups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get"]},
@@ -99,6 +108,8 @@ class ExecutionArgs:
     """Address ranges of the API server behind its Service."""
     keycloak: k8s.networking.v1.NetworkPolicyEgressRuleArgsDict
     """The way to the realm's keys: to our Keycloak's pods, or to addresses."""
+    mlflow_namespace: pulumi.Input[str] | None
+    """None for a stack without MLflow."""
 
 
 class Execution(pulumi.ComponentResource):
@@ -126,7 +137,13 @@ class Execution(pulumi.ComponentResource):
             },
             opts=self._child,
         )
-        settings = pulumi.Output.json_dumps(args.settings, indent=1, sort_keys=True)
+        trigger = {
+            "image": args.image,
+            "url": names.address(names.EXECUTION, names.EXECUTION_PORT) + names.EXECUTION_PATH,
+        }
+        settings = pulumi.Output.json_dumps(
+            args.settings | {"trigger": trigger}, indent=1, sort_keys=True
+        )
         config = k8s.core.v1.ConfigMap(
             names.EXECUTION,
             metadata=self._metadata(),
@@ -220,7 +237,10 @@ class Execution(pulumi.ComponentResource):
                     "pod_selector": {"match_labels": service},
                     "policy_types": ["Ingress", "Egress"],
                     "ingress": [
-                        {"from_": [pods(PROXY_PODS)], "ports": [tcp(names.EXECUTION_PORT)]}
+                        {
+                            "from_": [pods(PROXY_PODS), pods(TRIGGER_PODS)],
+                            "ports": [tcp(names.EXECUTION_PORT)],
+                        }
                     ],
                     "egress": [
                         {"to": [pods(HUB_PODS)], "ports": [tcp(names.HUB_PORT)]},
@@ -233,6 +253,19 @@ class Execution(pulumi.ComponentResource):
                             "ports": [tcp(443), tcp(6443)],
                         },
                         args.keycloak,
+                        *self._to_mlflow(args),
+                        dns(),
+                    ],
+                },
+            ),
+            self._policy(
+                names.EXECUTION_TRIGGER,
+                args.namespace,
+                {
+                    "pod_selector": {"match_labels": TRIGGER_PODS},
+                    "policy_types": ["Ingress", "Egress"],
+                    "egress": [
+                        {"to": [pods(service)], "ports": [tcp(names.EXECUTION_PORT)]},
                         dns(),
                     ],
                 },
@@ -261,6 +294,15 @@ class Execution(pulumi.ComponentResource):
                 },
             ),
         ]
+
+    def _to_mlflow(
+        self, args: ExecutionArgs
+    ) -> list[k8s.networking.v1.NetworkPolicyEgressRuleArgsDict]:
+        """To end the MLflow runs of runs that were killed."""
+        if args.mlflow_namespace is None:
+            return []
+        server = pods(names.selector(names.MLFLOW), args.mlflow_namespace)
+        return [{"to": [server], "ports": [tcp(names.MLFLOW_PORT)]}]
 
     def _policy(
         self,

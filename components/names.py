@@ -59,6 +59,8 @@ HOME = "/home/jovyan"
 SCRATCH_MOUNT = f"{HOME}/scratch"
 
 EXECUTION = "execution"
+EXECUTION_TRIGGER = "execution-trigger"
+"""What schedules call the API from."""
 EXECUTION_PORT = 8002
 EXECUTION_SECRET = "mlhub-execution"  # noqa: S105
 EXECUTION_PATH = "/services/execution"

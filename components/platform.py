@@ -224,6 +224,7 @@ def execution_of(
         keycloak_secret=clients.client_secret,
         kubernetes_api=stack.network.kubernetes_api,
         keycloak=keycloak_egress(stack),
+        mlflow_namespace=spaces["mlflow"].name if stack.mlflow is not None else None,
     )
     opts = pulumi.ResourceOptions(providers=providers, depends_on=[foundation, clients])
     return Execution("execution", args, opts)

@@ -1,6 +1,7 @@
 """Notebooks run unattended on the real cluster: as their person, beside the original, to an end."""
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -147,6 +148,48 @@ def test_P6_P8_errors_are_structured_cancel_ends_and_a_restart_in_between_loses_
     run = alice.call.until(slow, ENDED)
     assert run["status"] == "succeeded", run
     assert "at the end" in text_of(alice.home(run["output_notebook"]))
+
+
+def test_P10_a_schedules_cronjob_runs_it_as_its_person_and_goes_with_it(alice, kubectl: Kubectl):
+    now = int(time.time() // 60)
+    moment = time.gmtime(now * 60)
+    made = alice.call(
+        "POST",
+        "/schedules",
+        {
+            "username": "alice",
+            "name": "e2e",
+            "notebook_name": f"./{FOLDER}/sum-of-years",
+            "parameters": {"year": 1999},
+            "profile": "small-cpu",
+            # This very minute and no other today: the clock itself has passed it by.
+            "cron": f"{moment.tm_min} {moment.tm_hour} * * *",
+        },
+    )
+    assert made.status_code == 201, made.text
+    path = f"/schedules/{made.json()['schedule_id']}"
+    name = f"schedule-{made.json()['schedule_id']}"
+    try:
+        # As the CronJob controller makes it, name and all.
+        job = ("create", "job", f"{name}-{now}", f"--from=cronjob/{name}")
+        kubectl("-n", NAMESPACE, *job)
+        last = wait_until("the firing is told", lambda: alice.call("GET", path).json()["last"], 60)
+        assert last[0]["outcome"] == "started", last
+        run = alice.call.until(last[0]["run_id"], ENDED)
+        assert run["status"] == "succeeded", run
+        assert "year 1999 as 1000" in text_of(alice.home(run["output_notebook"]))
+    finally:
+        assert alice.call("DELETE", path).status_code == 204
+    wait_until("the CronJob is gone", lambda: name not in kubectl("-n", NAMESPACE, "get", "cj"))
+    wait_until("its Secret is gone", lambda: name not in kubectl("-n", NAMESPACE, "get", "secrets"))
+
+
+def test_P10_the_client_in_ones_own_server_runs_a_notebook(alice, kubectl: Kubectl):
+    command = ("python", "-m", "notebooks.cli", "--json", "runs", "start")
+    given = (f"./{FOLDER}/sum-of-years", "-p", "year=7", "--profile", "small-cpu")
+    run = json.loads(kubectl.exec(alice.person.pod, *command, *given))
+    assert run["status"] == "succeeded", run
+    assert "year 7 as 1000" in text_of(alice.home(run["output_notebook"]))
 
 
 def test_P3_P7_another_is_refused_and_the_sixth_in_a_minute_waits(alice, browser, kubectl):

@@ -63,6 +63,7 @@ def settings(kubernetes_url: str, hub_url: str, database: str, **given: Any) -> 
                 }
             ],
             "hub": {"api_url": hub_url, "scope": SCOPE},
+            "trigger": {"image": "registry/execution@sha256:2", "url": "http://execution:8002"},
             "limits": {"reconcile_seconds": 0.2},
         }
         | given
@@ -82,7 +83,8 @@ class Pod:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {e["name"]: e["value"] for e in self.item["spec"]["containers"][0]["env"]}
+        env = self.item["spec"]["containers"][0]["env"]
+        return {e["name"]: e["value"] for e in env if "value" in e}
 
     @property
     def task(self) -> Object:
@@ -145,10 +147,13 @@ class Jobs:
     pods: dict[str, Object] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
     created: list[Object] = field(default_factory=list)
+    cron_jobs: dict[str, Object] = field(default_factory=dict)
+    secrets: dict[str, Object] = field(default_factory=dict)
     tasks: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
 
     def application(self) -> web.Application:
         batch = "/apis/batch/v1/namespaces/{namespace}/jobs"
+        cron = "/apis/batch/v1/namespaces/{namespace}/cronjobs"
         core = "/api/v1/namespaces/{namespace}"
         app = web.Application(middlewares=[self._well])
         app.add_routes(
@@ -157,7 +162,14 @@ class Jobs:
                 web.get(batch, self._list_jobs),
                 web.post(batch, self._create),
                 web.get(batch + "/{name}", self._read),
+                web.patch(batch + "/{name}", self._start),
                 web.delete(batch + "/{name}", self._delete),
+                web.get(cron, self._list_cron_jobs),
+                web.post(cron, self._create_cron_job),
+                web.get(cron + "/{name}", self._read_cron_job),
+                web.patch(cron + "/{name}", self._patch_cron_job),
+                web.delete(cron + "/{name}", self._delete_cron_job),
+                web.post(core + "/secrets", self._create_secret),
                 web.get(core + "/pods", self._list_pods),
                 web.get(core + "/pods/{name}/log", self._log),
                 web.get(core + "/persistentvolumeclaims/{name}", self._claim),
@@ -207,8 +219,17 @@ class Jobs:
         job["status"] = {}
         self.jobs[name] = job
         self.created.append(job)
+        pod = self._pod_of(name, job)
+        job["metadata"]["uid"] = f"uid-of-{name}"
+        if not job["spec"].get("suspend"):
+            self._begin(name, pod)
+        if self.unheard:
+            return web.json_response({"message": "timed out"}, status=504)
+        return web.json_response(job, status=201)
+
+    def _pod_of(self, name: str, job: Object) -> Object:
         template = job["spec"]["template"]
-        pod = {
+        return {
             "metadata": {
                 "name": f"{name}-x",
                 "labels": {**template["metadata"]["labels"], "job-name": name},
@@ -216,11 +237,56 @@ class Jobs:
             "spec": template["spec"],
             "status": {"phase": "Pending"},
         }
+
+    def _begin(self, name: str, pod: Object) -> None:
         self.pods[f"{name}-x"] = pod
         self.tasks[name] = asyncio.create_task(self.script(Pod(self, pod)))
-        if self.unheard:
-            return web.json_response({"message": "timed out"}, status=504)
-        return web.json_response(job, status=201)
+
+    async def _start(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        assert request.content_type == "application/merge-patch+json"
+        assert await request.json() == {"spec": {"suspend": False}}
+        job = self.jobs[name]
+        job["spec"]["suspend"] = False
+        self._begin(name, self._pod_of(name, job))
+        return web.json_response(job)
+
+    async def _create_secret(self, request: web.Request) -> web.Response:
+        secret = await request.json()
+        self.secrets[secret["metadata"]["name"]] = secret
+        return web.json_response({}, status=201)
+
+    async def _create_cron_job(self, request: web.Request) -> web.Response:
+        item = await request.json()
+        name = item["metadata"]["name"]
+        if name in self.cron_jobs:
+            return web.json_response({"message": f"{name} exists"}, status=409)
+        item["metadata"]["uid"] = f"uid-of-{name}"
+        self.cron_jobs[name] = item
+        return web.json_response(item, status=201)
+
+    async def _read_cron_job(self, request: web.Request) -> web.Response:
+        item = self.cron_jobs.get(request.match_info["name"])
+        return web.json_response(item or {"message": "not found"}, status=200 if item else 404)
+
+    async def _patch_cron_job(self, request: web.Request) -> web.Response:
+        item = self.cron_jobs[request.match_info["name"]]
+        change = await request.json()
+        item["spec"] |= change["spec"]
+        item["metadata"]["annotations"] = change["metadata"]["annotations"]
+        return web.json_response(item)
+
+    async def _delete_cron_job(self, request: web.Request) -> web.Response:
+        """With the Secrets that it owns, as the garbage collector does."""
+        item = self.cron_jobs.pop(request.match_info["name"], None)
+        for name, secret in list(self.secrets.items()):
+            owners = secret["metadata"]["ownerReferences"]
+            if item and owners[0]["uid"] == item["metadata"]["uid"]:
+                del self.secrets[name]
+        return web.json_response({}, status=200 if item else 404)
+
+    async def _list_cron_jobs(self, request: web.Request) -> web.Response:
+        return self._selected(request, self.cron_jobs)
 
     async def _read(self, request: web.Request) -> web.Response:
         job = self.jobs.get(request.match_info["name"])
@@ -352,6 +418,8 @@ class Room:
     silent: bool = False
     asked: list[AdmissionRequest] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
+    tokens: dict[str, str] = field(default_factory=dict)
+    """Those given and not revoked, by run; an MLflow is there where a test wants one."""
     at_once: int = 0
     most_at_once: int = 0
 
@@ -373,10 +441,18 @@ class Room:
             reservation="0" * 16,
             labels={"mlhub/holder": "run"},
             annotations={"mlhub/owner": request.user},
+            role="viewer" if request.workspace else "",
         )
 
     async def release(self, reservation: str) -> None:
         self.released.append(reservation)
+
+    async def token(self, user: str, run_id: str, seconds: int) -> str | None:
+        self.tokens[run_id] = f"mlflow-token-of-{user}"
+        return self.tokens[run_id]
+
+    async def revoke(self, run_id: str) -> None:
+        self.tokens.pop(run_id, None)
 
     async def close(self) -> None: ...
 

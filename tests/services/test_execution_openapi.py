@@ -45,6 +45,11 @@ def service(tmp_path_factory: Any) -> Iterator[Any]:
             async with running.client(found["token"]) as client:
                 body = {"username": "alice", "notebook_name": "./sum.ipynb"}
                 found["run"] = (await client.post("/execute", json=body)).json()["run_id"]
+                often = body | {"name": "often", "cron": "* * * * *"}
+                made = await client.post("/schedules", json=often)
+                found["schedule"] = made.json()["schedule_id"]
+                swept = await client.post("/sweeps", json=body | {"grid": {"a": [1]}})
+                found["sweep"] = swept.json()["sweep_id"]
             ready.set()
             await stop.wait()
         await cluster.close()
@@ -91,6 +96,15 @@ OPERATIONS = [
     ("POST", "/runs/{run_id}/cancel"),
     ("GET", "/runs/{run_id}/artifacts"),
     ("GET", "/runs/{run_id}/log"),
+    ("POST", "/schedules"),
+    ("GET", "/schedules"),
+    ("GET", "/schedules/{schedule_id}"),
+    ("PATCH", "/schedules/{schedule_id}"),
+    ("DELETE", "/schedules/{schedule_id}"),
+    ("POST", "/sweeps"),
+    ("GET", "/sweeps"),
+    ("GET", "/sweeps/{sweep_id}"),
+    ("POST", "/sweeps/{sweep_id}/cancel"),
 ]
 
 
@@ -110,7 +124,12 @@ def test_P6_P9_the_service_answers_as_its_document_says(service, method, path):
     operation = schema_of(service)[path][method]
     headers = {"Authorization": f"Bearer {service['token']}"}
 
-    known = {"username": "alice", "run_id": service["run"]}
+    known = {
+        "username": "alice",
+        "run_id": service["run"],
+        "schedule_id": service["schedule"],
+        "sweep_id": service["sweep"],
+    }
 
     def takes(case: Any) -> None:
         # What a stranger's name or a run that is not there gets is tried elsewhere.

@@ -42,6 +42,7 @@ def deployed(stack: str) -> Monitor:
                 keycloak_secret=pulumi.Output.secret("the-keycloak-secret"),
                 kubernetes_api=list(config.network.kubernetes_api),
                 keycloak={"to": [{"ip_block": {"cidr": "10.0.8.10/32"}}]},
+                mlflow_namespace="mlflow",
             ),
             pulumi.ResourceOptions(providers=providers),
         )
@@ -94,7 +95,7 @@ def test_P5_a_runs_pod_has_its_profiles_image_and_limits(dev):
     assert claim == "claim-alice-example-com---ff8d9819"
 
 
-def test_T14_the_service_may_make_jobs_in_one_namespace_and_nothing_else(dev):
+def test_T14_the_service_may_make_jobs_in_one_namespace_and_reads_no_secret(dev):
     roles = [r for r in dev.registrations if "rbac.authorization.k8s.io" in r.type]
     assert sorted(r.type.rpartition(":")[2] for r in roles) == ["Role", "RoleBinding"]
     (role,) = [r.plain for r in roles if r.type.endswith(":Role")]
@@ -105,7 +106,13 @@ def test_T14_the_service_may_make_jobs_in_one_namespace_and_nothing_else(dev):
         for verb in rule["verbs"]
     }
     assert allowed == {
-        *(("jobs", verb) for verb in ("create", "get", "list", "delete")),
+        *(
+            (kind, verb)
+            for kind in ("jobs", "cronjobs")
+            for verb in ("create", "get", "list", "patch", "delete")
+        ),
+        # Its own to give; it reads none, for there are the hub's.
+        ("secrets", "create"),
         ("pods", "list"),
         ("pods/log", "get"),
         ("persistentvolumeclaims", "get"),
@@ -157,16 +164,20 @@ def test_P9_the_pod_is_restricted_and_asked_for_its_health(dev):
     assert service["ports"][0]["port"] == 8002
 
 
-def test_T11_only_the_proxy_reaches_the_service_and_it_reaches_what_it_asks(dev):
+def test_T11_only_the_proxy_and_schedules_reach_the_service_and_it_reaches_what_it_asks(dev):
     policy = dev.one(POLICY, "execution").plain["spec"]
     (way_in,) = policy["ingress"]
     assert way_in["from"] == [
-        {"podSelector": {"matchLabels": {"app": "jupyterhub", "component": "proxy"}}}
+        {"podSelector": {"matchLabels": {"app": "jupyterhub", "component": "proxy"}}},
+        {"podSelector": {"matchLabels": names.selector("execution-trigger")}},
     ]
     assert [p["port"] for p in way_in["ports"]] == [8002]
     ports = [[p["port"] for p in rule.get("ports", [])] for rule in policy["egress"]]
-    assert ports == [[8081], [5432], [443, 6443], [], [53, 53]]
+    assert ports == [[8081], [5432], [443, 6443], [], [5000], [53, 53]]
     assert dev.one(POLICY, "proxy-to-execution").plain["spec"]["policyTypes"] == ["Egress"]
+    trigger = dev.one(POLICY, "execution-trigger").plain["spec"]
+    assert "ingress" not in trigger
+    assert [[p["port"] for p in rule["ports"]] for rule in trigger["egress"]] == [[8002], [53, 53]]
     postgres = dev.one(POLICY, "execution-to-postgres").plain
     assert postgres["metadata"]["namespace"] == stack_file("dev").foundation.namespace
 

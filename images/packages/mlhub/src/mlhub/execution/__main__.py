@@ -14,7 +14,8 @@ from mlhub.execution.cluster import Cluster
 from mlhub.execution.store import Store
 
 PORT = 8002
-HUB_TOKEN = "JUPYTERHUB_API_TOKEN"  # noqa: S105 (the name of a variable)
+HUB_TOKEN = "JUPYTERHUB_API_TOKEN"  # noqa: S105 (the names of variables)
+KEYCLOAK_SECRET = "KEYCLOAK_CLIENT_SECRET"  # noqa: S105
 
 
 def application() -> FastAPI:
@@ -33,6 +34,7 @@ def application() -> FastAPI:
         store=Store(given.database_url),
         cluster=Cluster(given.kubernetes_url, given.pod.namespace),
         admission=HubAdmission(given.hub.api_url, token),
+        keycloak_secret=os.environ.get(KEYCLOAK_SECRET, ""),
     )
 
 

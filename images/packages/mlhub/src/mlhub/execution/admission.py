@@ -14,6 +14,10 @@ RESERVED_SECONDS = 120
 """From the decision to the pod; the Job controller makes it within seconds."""
 
 
+NO_MEMBER = "no member of workspace"
+"""The Hub's words (`mlhub.hub.api`)."""
+
+
 class AdmissionSilentError(Exception):
     """Nobody decides for the moment."""
 
@@ -28,6 +32,7 @@ class AdmissionRequest:
     cpu: float
     memory: int
     gpu: int
+    workspace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Decision:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     """What the pod bears, so that it is counted for whom it is."""
+    role: str = ""
+    """The person's in the workspace that the run is for."""
 
 
 class Admission(Protocol):
@@ -54,14 +61,24 @@ class Admission(Protocol):
     async def release(self, reservation: str) -> None:
         """The run's pod does not come; raises nothing, for the reservation ends by itself."""
 
+    async def token(self, user: str, run_id: str, seconds: int) -> str | None:
+        """A token by which the run says to MLflow whose it is; None where there is no MLflow.
+
+        Raises AdmissionSilentError.
+        """
+
+    async def revoke(self, run_id: str) -> None:
+        """End a run's token now; raises nothing, for it ends by itself."""
+
     async def close(self) -> None: ...
 
 
 class HubAdmission:
-    """`POST /hub/api/mlhub/admission`, with the service's own Hub token."""
+    """`/hub/api/mlhub/admission` and `…/tokens`, with the service's own Hub token."""
 
     def __init__(self, api_url: str, token: str):
         self._url = f"{api_url}/mlhub/admission"
+        self._tokens = f"{api_url}/mlhub/tokens"
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"token {token}"},
             timeout=10,
@@ -79,12 +96,14 @@ class HubAdmission:
             "memory": str(request.memory),
             "gpu": request.gpu,
             "seconds": RESERVED_SECONDS,
-        }
+        } | ({"workspace": request.workspace} if request.workspace else {})
         try:
             answer = await self._client.post(self._url, json=asked)
             body = answer.json()
             if answer.status_code in (403, 429) and body.get("admitted") is False:
                 return Decision(False, body["sentence"], answer.status_code, body)
+            if answer.status_code == 403 and NO_MEMBER in str(body.get("message")):
+                return Decision(False, body["message"], 403)
             answer.raise_for_status()
             pod = body["pod"]
             return Decision(
@@ -92,6 +111,7 @@ class HubAdmission:
                 reservation=body["reservation"],
                 labels=pod["labels"],
                 annotations=pod["annotations"],
+                role=body.get("role") or "",
             )
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise AdmissionSilentError(type(error).__name__) from error
@@ -99,5 +119,22 @@ class HubAdmission:
     async def release(self, reservation: str) -> None:
         try:
             await self._client.delete(f"{self._url}/{reservation}")
+        except httpx.HTTPError:
+            return
+
+    async def token(self, user: str, run_id: str, seconds: int) -> str | None:
+        asked = {"user": user, "run": run_id, "seconds": seconds}
+        try:
+            answer = await self._client.post(self._tokens, json=asked)
+            if answer.status_code == 404:
+                return None
+            answer.raise_for_status()
+            return str(answer.json()["token"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise AdmissionSilentError(type(error).__name__) from error
+
+    async def revoke(self, run_id: str) -> None:
+        try:
+            await self._client.delete(f"{self._tokens}/{run_id}")
         except httpx.HTTPError:
             return

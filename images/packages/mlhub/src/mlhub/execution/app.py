@@ -15,17 +15,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from mlhub.execution import jobs
+from mlhub.execution import jobs, plan_routes
 from mlhub.execution.admission import Admission
 from mlhub.execution.cluster import Cluster
 from mlhub.execution.identity import Callers, HubTokens, ServiceTokens
 from mlhub.execution.limits import BodyLimits
 from mlhub.execution.listing import Listings
+from mlhub.execution.members import Members, Standing
+from mlhub.execution.plan_store import PlanStore
 from mlhub.execution.problems import SCHEMA, Problem, on_fault, on_http, on_invalid, on_problem
 from mlhub.execution.routes import Api, mlhub_version, router
 from mlhub.execution.runs import Reconciler, Runs
+from mlhub.execution.schedules import Schedules
 from mlhub.execution.settings import Settings
 from mlhub.execution.store import Store
+from mlhub.execution.sweeps import Sweeps
 
 
 def build_app(
@@ -34,6 +38,7 @@ def build_app(
     store: Store,
     cluster: Cluster,
     admission: Admission,
+    keycloak_secret: str = "",
     listing_wait: float = jobs.LISTING_SECONDS,
 ) -> FastAPI:
     """The application; it owns what it is given and closes it."""
@@ -43,11 +48,17 @@ def build_app(
         ServiceTokens(settings.keycloak, client) if settings.keycloak else None,
     )
     runs = Runs(settings, store, cluster, admission)
+    keycloak = settings.keycloak
+    members = Members(keycloak, keycloak_secret, client) if keycloak else None
+    plans, standing = PlanStore(store), Standing(keycloak, members)
+    schedules, sweeps = Schedules(runs, plans, standing), Sweeps(runs, plans, standing)
+
+    looks = (schedules.look, sweeps.look)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(store.prepare)
-        reconciler = asyncio.create_task(Reconciler(runs).forever())
+        reconciler = asyncio.create_task(Reconciler(runs, looks).forever())
         try:
             yield
         finally:
@@ -68,7 +79,7 @@ def build_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.api = Api(runs, callers, Listings(runs, listing_wait))
+    app.state.api = Api(runs, callers, Listings(runs, listing_wait), schedules, sweeps)
     for error, handler in (
         (Problem, on_problem),
         (HTTPException, on_http),
@@ -78,6 +89,7 @@ def build_app(
         app.add_exception_handler(error, handler)
     app.add_middleware(BodyLimits, base_path=settings.base_path)
     app.include_router(router)
+    app.include_router(plan_routes.router)
     app.openapi = lambda: _openapi(app, settings.base_path)  # type: ignore[method-assign]
     return app
 

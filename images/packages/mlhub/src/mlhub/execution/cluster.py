@@ -1,5 +1,6 @@
 """The few calls to Kubernetes that the service makes, over its HTTP API."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ class Cluster:
             trust_env=False,
         )
         self._batch = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+        self._cron = f"/apis/batch/v1/namespaces/{namespace}/cronjobs"
         self._core = f"/api/v1/namespaces/{namespace}"
 
     async def close(self) -> None:
@@ -49,9 +51,12 @@ class Cluster:
             else {}
         )
 
-    async def _call(self, method: str, path: str, **more: Any) -> Any:
+    async def _call(
+        self, method: str, path: str, more_headers: dict[str, str] | None = None, **more: Any
+    ) -> Any:
+        headers = self._headers() | (more_headers or {})
         try:
-            answer = await self._client.request(method, path, headers=self._headers(), **more)
+            answer = await self._client.request(method, path, headers=headers, **more)
         except httpx.HTTPError as error:
             raise ClusterError(0, type(error).__name__) from error
         if answer.is_error:
@@ -66,25 +71,58 @@ class Cluster:
         return made
 
     async def job(self, name: str) -> Object | None:
+        return await self._get(f"{self._batch}/{name}")
+
+    async def _get(self, path: str) -> Object | None:
         try:
-            found: Object = await self._call("GET", f"{self._batch}/{name}")
+            found: Object = await self._call("GET", path)
         except ClusterError as error:
             if error.status == 404:
                 return None
             raise
         return found
 
+    async def start_job(self, name: str) -> None:
+        """Let a Job that was made suspended make its pod."""
+        await self._patch(f"{self._batch}/{name}", {"spec": {"suspend": False}})
+
     async def delete_job(self, name: str) -> None:
         """With its pod, which gets its grace; no error where there is none."""
+        await self._delete(f"{self._batch}/{name}")
+
+    async def _patch(self, path: str, body: Object) -> None:
+        kind = {"Content-Type": "application/merge-patch+json"}
+        await self._call("PATCH", path, content=json.dumps(body), more_headers=kind)
+
+    async def _delete(self, path: str) -> None:
+        """No error where there is nothing."""
+        options = {"kind": "DeleteOptions", "propagationPolicy": "Background"}
         try:
-            await self._call(
-                "DELETE",
-                f"{self._batch}/{name}",
-                json={"kind": "DeleteOptions", "propagationPolicy": "Background"},
-            )
+            await self._call("DELETE", path, json=options)
         except ClusterError as error:
             if error.status != 404:
                 raise
+
+    async def create_secret(self, body: Object) -> None:
+        """What is in it is never read again: the service has no right to."""
+        await self._call("POST", f"{self._core}/secrets", json=body)
+
+    async def create_cron_job(self, body: Object) -> Object:
+        made: Object = await self._call("POST", self._cron, json=body)
+        return made
+
+    async def cron_job(self, name: str) -> Object | None:
+        return await self._get(f"{self._cron}/{name}")
+
+    async def cron_jobs(self, selector: str) -> list[Object]:
+        return await self._list(self._cron, selector)
+
+    async def patch_cron_job(self, name: str, body: Object) -> None:
+        await self._patch(f"{self._cron}/{name}", body)
+
+    async def delete_cron_job(self, name: str) -> None:
+        """With the Jobs and the Secret that are its."""
+        await self._delete(f"{self._cron}/{name}")
 
     async def jobs(self, selector: str) -> list[Object]:
         return await self._list(self._batch, selector)

@@ -7,8 +7,8 @@ that is there twice is fired at twice (robfig/cron, `Schedule.Next`).
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from itertools import islice
+from datetime import datetime, timedelta
+from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -21,7 +21,10 @@ FIELD = re.compile(rf"{PART}(,{PART})*", re.IGNORECASE)
 LONGEST = 100
 ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
 
-EVENING = timedelta(hours=3)
+MOST = 100
+"""Times that are looked at in one go."""
+
+PUT_BACK = timedelta(hours=3)
 """More than any clock is put back by."""
 
 
@@ -55,7 +58,7 @@ def zone(given: str) -> str:
         if not ZONE.fullmatch(given):
             raise ValueError
         ZoneInfo(given)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):  # KeyError: ZoneInfoNotFoundError
         raise ValueError("a zone of the IANA database is required, as Europe/Berlin") from None
     return given
 
@@ -63,7 +66,7 @@ def zone(given: str) -> str:
 def firings(text: str, zone_name: str, after: float) -> Iterator[float]:
     """The times after `after`, in seconds since 1970, earliest first; endless."""
     place = ZoneInfo(zone_name)
-    start = datetime.fromtimestamp(after, place).replace(tzinfo=None) - EVENING
+    start = datetime.fromtimestamp(after, place).replace(tzinfo=None) - PUT_BACK
     held: list[float] = []
     for local in CronSim(text, start):
         found = {local.replace(tzinfo=place, fold=fold).timestamp() for fold in (0, 1)}
@@ -74,7 +77,7 @@ def firings(text: str, zone_name: str, after: float) -> Iterator[float]:
             and datetime.fromtimestamp(moment, place).replace(tzinfo=None) == local
         ]
         # Whatever comes later on the clock is later in time, but for an hour put back.
-        sure = local.replace(tzinfo=place).timestamp() - EVENING.total_seconds()
+        sure = local.replace(tzinfo=place).timestamp() - PUT_BACK.total_seconds()
         held.sort()
         while held and held[0] <= sure:
             yield held.pop(0)
@@ -84,9 +87,11 @@ def following(text: str, zone_name: str, after: float, count: int) -> list[float
     return list(islice(firings(text, zone_name, after), count))
 
 
+def between(text: str, zone_name: str, after: float, until: float) -> list[float]:
+    """At most MOST of the times after `after` up to `until`, the earliest first."""
+    found = islice(firings(text, zone_name, after), MOST)
+    return list(takewhile(lambda moment: moment <= until, found))
+
+
 def fires_at(text: str, zone_name: str, moment: float) -> bool:
     return following(text, zone_name, moment - 1, 1) == [moment]
-
-
-def utc(moment: float) -> datetime:
-    return datetime.fromtimestamp(moment, UTC)

@@ -47,6 +47,18 @@ class Caller:
         return self.may_act_for(user) or caller == self.name
 
 
+SERVICE_ACCOUNT = "service-account-"
+"""How Keycloak begins the name of a client's own account."""
+
+
+def people_of(caller: str, keycloak: Keycloak | None) -> Sequence[str] | None:
+    """For whom a caller of that name may run by the stack file; None for a person."""
+    if not caller.startswith(SERVICE_ACCOUNT):
+        return None
+    clients = keycloak.clients if keycloak else {}
+    return clients.get(caller.removeprefix(SERVICE_ACCOUNT), ())
+
+
 def unauthorized(detail: str) -> Problem:
     return Problem(401, "token", detail, headers={"WWW-Authenticate": "Bearer"})
 
@@ -137,18 +149,19 @@ class ServiceTokens:
         if claims.get("typ") != "Bearer":
             raise wrong
         client, name = str(claims.get("azp")), str(claims.get("preferred_username"))
-        if name != f"service-account-{client}":
+        if name != f"{SERVICE_ACCOUNT}{client}":
             raise Problem(
                 403, "not-a-service", "The token is a person's; people use a token of the Hub's."
             )
-        if client not in self._keycloak.clients:
+        people = people_of(name, self._keycloak)
+        if not people:
             raise Problem(
                 403,
                 "client",
                 f"The client {client} may run notebooks for nobody; an administrator lists it "
                 "under execution.clients in the stack file.",
             )
-        return Caller(name, people=tuple(self._keycloak.clients[client]))
+        return Caller(name, people=tuple(people))
 
     async def _key(self, kid: str) -> jwt.PyJWK:
         """Raises KeyError for a key that the realm does not have."""

@@ -11,6 +11,7 @@ from typing import Any
 from mlhub.execution.settings import Pod, Profile, Settings
 from mlhub.execution.slugs import slug
 from mlhub.execution.store import Run
+from mlhub.workspaces import mounts
 
 KIND = "mlhub.io/kind"
 RUN = "mlhub.io/run"
@@ -23,14 +24,37 @@ CONTAINER = "notebook"
 GRACE_SECONDS = 45
 """For the runner to bring a partial notebook home; it takes 15 s and an MLflow's time-out."""
 
-EXPERIMENT = "notebooks"
-"""Where MLflow keeps the runs of all notebooks that name no other."""
+MLFLOW_TOKEN = "mlflow-token"  # noqa: S105 (a key of a Secret)
+TRACKING_URI = "MLFLOW_TRACKING_URI"
 
 LISTING_SECONDS = 60
 
 
 def job_name(run_id: str) -> str:
     return f"run-{run_id}"
+
+
+def experiment(run: Run) -> str:
+    """Where MLflow keeps the runs of notebooks that name no other experiment: a workspace's own, or
+    the person's, whose experiments are nobody else's."""
+    return "notebooks" if run.workspace else f"notebooks-{run.user}"
+
+
+def token_secret(pod: Pod, run_id: str, token: str, owner: str) -> dict[str, Any]:
+    """The Secret of a run's MLflow token; it goes with the run's Job, whose uid is `owner`."""
+    job = {"apiVersion": "batch/v1", "kind": "Job", "name": job_name(run_id), "uid": owner}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": job_name(run_id),
+            "namespace": pod.namespace,
+            "labels": {"app.kubernetes.io/part-of": "mlhub", RUN: run_id},
+            "ownerReferences": [job],
+        },
+        "immutable": True,
+        "stringData": {MLFLOW_TOKEN: token},
+    }
 
 
 def claim_name(pod: Pod, user: str) -> str:
@@ -43,10 +67,13 @@ def run_job(
     *,
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
+    role: str = "",
+    with_token: bool = False,
 ) -> dict[str, Any]:
     """The Job of a run. Its own deadline is the hard one: the runner's comes first and says why.
 
-    `labels` and `annotations` are the admission's, for the pod.
+    `labels` and `annotations` are the admission's, for the pod; `role` is the person's in the run's
+    workspace. `with_token`: the Job is suspended until its Secret is there.
     """
     profile = settings.profile(run.profile)
     assert profile is not None  # noqa: S101 (checked when the run was accepted)
@@ -58,21 +85,34 @@ def run_job(
         "parameters": run.parameters,
         "time_limit": run.time_limit,
         "cell_timeout": run.cell_timeout,
-        "experiment": EXPERIMENT,
+        "experiment": experiment(run),
     }
-    return _job(
+    environment = {"MLHUB_RUN": ascii_json(task)}
+    job = _job(
         settings,
         run.user,
         name=job_name(run.id),
         labels={KIND: "run", RUN: run.id},
-        annotations={USER: run.user, REQUEST: _ascii(run.request())},
+        annotations={USER: run.user, REQUEST: ascii_json(run.request())},
         admitted=(labels, annotations),
         profile=profile,
         module="notebooks.jobs.run",
-        environment={"MLHUB_RUN": _ascii(task)},
+        environment=environment | (mounts.environment(run.workspace) if run.workspace else {}),
         deadline=settings.limits.start_seconds + run.time_limit + GRACE_SECONDS,
         kept=settings.limits.job_kept_seconds,
     )
+    spec = job["spec"]["template"]["spec"]
+    container = spec["containers"][0]
+    if run.workspace:
+        spec["volumes"].append(mounts.volume(run.workspace, role))
+        container["volumeMounts"].append(mounts.volume_mount(run.workspace, role))
+    if with_token:
+        job["spec"]["suspend"] = True
+        reference = {"name": job_name(run.id), "key": MLFLOW_TOKEN}
+        container["env"].append(
+            {"name": "MLFLOW_TRACKING_TOKEN", "valueFrom": {"secretKeyRef": reference}}
+        )
+    return job
 
 
 def listing_job(settings: Settings, user: str, name: str) -> dict[str, Any]:
@@ -210,6 +250,6 @@ def _some(resources: Mapping[str, str]) -> dict[str, str]:
     return {name: amount for name, amount in resources.items() if amount != "0"}
 
 
-def _ascii(value: Any) -> str:
+def ascii_json(value: Any) -> str:
     """JSON in which Kubernetes finds no `$(VARIABLE)` to replace."""
     return json.dumps(value).replace("$", "\\u0024")

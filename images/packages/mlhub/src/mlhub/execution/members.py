@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from mlhub.execution.identity import people_of
 from mlhub.execution.problems import Problem
 from mlhub.execution.settings import Keycloak
 
@@ -79,3 +80,17 @@ class Members:
         self._token = str(given["access_token"])
         self._until = self._clock() + float(given["expires_in"]) - EARLY_SECONDS
         return self._token
+
+
+class Standing:
+    """Whether a caller may still start something for a person while neither is there to ask."""
+
+    def __init__(self, keycloak: Keycloak | None, members: Members | None):
+        self._keycloak, self._members = keycloak, members
+
+    async def why_not(self, caller: str, user: str) -> str | None:
+        """Why not, or None; raises Problem (503) where Keycloak is silent."""
+        allowed = people_of(caller, self._keycloak)
+        if allowed is not None and user not in allowed:
+            return f"{caller}, which asked for it, may not run for this person any more."
+        return await self._members.why_not(user) if self._members else None

@@ -28,6 +28,7 @@ def _name_or_path(given: str) -> str:
 NotebookName = Annotated[
     str, Field(min_length=1, max_length=inputs.LONGEST_PATH), AfterValidator(_name_or_path)
 ]
+Workspace = Annotated[str, Field(pattern="^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 Parameters = Annotated[dict[str, JsonValue], AfterValidator(inputs.parameters)]
 
 
@@ -46,6 +47,10 @@ class HowToRun(Body):
     )
     cell_timeout: int | None = Field(
         default=None, ge=1, le=30 * 86400, description="seconds that each cell may take"
+    )
+
+    workspace: Workspace | None = Field(
+        default=None, description="a workspace of the person's: mounted, counted, and in MLflow"
     )
 
 
@@ -91,6 +96,10 @@ class RunModel(BaseModel):
     profile: str
     time_limit: int
     cell_timeout: int | None = None
+    workspace: str | None = None
+    origin: str | None = Field(
+        default=None, description="`schedule/<id>` or `sweep/<id>`, where one of them started it"
+    )
     cells: Cells | None = None
     reason: str | None = Field(default=None, description="a word for why it ended as it did")
     message: str | None = Field(default=None, description="the same for a person")
@@ -113,6 +122,8 @@ class RunModel(BaseModel):
             profile=run.profile,
             time_limit=run.time_limit,
             cell_timeout=run.cell_timeout,
+            workspace=run.workspace,
+            origin=run.origin,
             cells=Cells(done=run.cells_done, total=run.cells_total) if known else None,  # type: ignore[arg-type]
             reason=run.reason,
             message=run.message,

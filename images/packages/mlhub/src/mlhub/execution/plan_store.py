@@ -53,7 +53,6 @@ sweeps = sa.Table(
     sa.Column("grid", sa.Text, nullable=False),
     sa.Column("how", sa.Text, nullable=False),
     sa.Column("parallel", sa.Integer, nullable=False),
-    sa.Column("people", sa.Text),
     sa.Column("created", sa.Float, nullable=False, index=True),
     sa.Column("idempotency_key", sa.String(200)),
     sa.Column("fingerprint", sa.String(64)),
@@ -71,7 +70,7 @@ points = sa.Table(
     sa.Column("message", sa.Text),
 )
 
-JSON_COLUMNS = ("parameters", "how", "grid", "people")
+JSON_COLUMNS = ("parameters", "how", "grid")
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,6 @@ class Sweep:
     grid: dict[str, list[Any]]
     how: dict[str, Any]
     parallel: int
-    people: list[str] | None
-    """Whom the caller may run for, where it is a service."""
     created: float
     idempotency_key: str | None = None
     fingerprint: str | None = None
@@ -197,6 +194,8 @@ class PlanStore:
         return self._select(Schedule, query)
 
     def change_schedule(self, schedule_id: str, **values: Any) -> None:
+        if not values:
+            return
         with self._begin() as connection:
             connection.execute(
                 schedules.update()
@@ -298,10 +297,11 @@ class PlanStore:
             )
         return changed.rowcount == 1
 
-    def cancel_points(self, sweep_id: str) -> None:
+    def settle_points(self, sweep_id: str, state: str, message: str | None = None) -> None:
+        """All that wait."""
         with self._begin() as connection:
             connection.execute(
                 points.update()
                 .where(points.c.sweep == sweep_id, points.c.state == "waiting")
-                .values(state="cancelled")
+                .values(state=state, message=message)
             )

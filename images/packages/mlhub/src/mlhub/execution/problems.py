@@ -37,6 +37,7 @@ SCHEMA: dict[str, Any] = {
         "run_id": {"type": "string", "description": "the run, where there is one"},
         "run": {"$ref": "#/components/schemas/Run"},
         "matches": {"type": "array", "items": {"type": "string"}},
+        "quota": {"type": "object", "description": "what remains, and to whom"},
         "errors": {"type": "array", "items": {"type": "object"}},
     },
 }

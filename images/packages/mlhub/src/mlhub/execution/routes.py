@@ -35,7 +35,9 @@ from mlhub.execution.models import (
 )
 from mlhub.execution.problems import Problem, answer, documented
 from mlhub.execution.runs import Runs
+from mlhub.execution.schedules import Schedules
 from mlhub.execution.store import Run
+from mlhub.execution.sweeps import Sweeps
 
 LONGEST_WAIT = 600
 POLL_SECONDS = 0.5
@@ -71,6 +73,8 @@ class Api:
     runs: Runs
     callers: Callers
     listings: Listings
+    schedules: Schedules
+    sweeps: Sweeps
 
     @property
     def base(self) -> str:
@@ -144,7 +148,7 @@ async def documentation(api: Given, request: Request) -> HTMLResponse:
 )
 async def list_notebooks(call: Who, username: Annotated[UserName, Path()]) -> Listing:
     """The notebooks in a person's home, sub-folders included."""
-    _may_act(call.caller, username)
+    may_act(call.caller, username)
     taken, found = await call.api.listings.of(username)
     home = call.api.runs.settings.pod.home_mount
     return Listing(
@@ -185,7 +189,7 @@ async def execute(
     wait: Wait = 0,
 ) -> Any:
     """Run a notebook, found by its name or given by its path."""
-    _may_act(call.caller, body.username)
+    may_act(call.caller, body.username)
     notebook = body.notebook_name
     if inputs.is_bare_name(notebook):
         # A repeated request is answered although another notebook has that name by now.
@@ -204,7 +208,7 @@ async def execute(
         notebook=notebook.removeprefix("./"),
         output=None,
         parameters=body.parameters,
-        how=_how(body),
+        how=how_of(body),
         key=key,
     )
     return await _answered(call.api, run, wait, response)
@@ -225,14 +229,14 @@ async def run_notebook(
 ) -> Any:
     """Run a notebook by its path, to a path."""
     user = body.username or call.caller.name
-    _may_act(call.caller, user)
+    may_act(call.caller, user)
     run = await call.api.runs.submit(
         call.caller,
         user=user,
         notebook=body.input_path,
         output=body.output_path,
         parameters=body.params,
-        how=_how(body),
+        how=how_of(body),
         key=key,
     )
     return await _answered(call.api, run, wait, response)
@@ -265,7 +269,7 @@ async def list_runs(
 ) -> RunList:
     """Runs, the newest first; an administrator's own without `username`."""
     user = username or call.caller.name
-    _may_act(call.caller, user)
+    may_act(call.caller, user)
     found = await call.api.runs.db(
         call.api.runs.store.find,
         user=user,
@@ -344,7 +348,7 @@ async def _log(api: Api, run: Run, follow: bool) -> AsyncIterator[bytes]:
     yield (await api.runs.db(api.runs.store.log, run.id) or "").encode()
 
 
-def _may_act(caller: Caller, user: str) -> None:
+def may_act(caller: Caller, user: str) -> None:
     if not caller.may_act_for(user):
         raise Problem(
             403,
@@ -353,8 +357,17 @@ def _may_act(caller: Caller, user: str) -> None:
         )
 
 
-def _how(body: HowToRun) -> dict[str, Any]:
-    return body.model_dump(include={"profile", "time_limit", "cell_timeout"})
+def how_of(body: HowToRun) -> dict[str, Any]:
+    """Without a workspace where none is named, as requests were before there were any."""
+    how = body.model_dump(include={"profile", "time_limit", "cell_timeout"})
+    return how | ({"workspace": body.workspace} if body.workspace else {})
+
+
+async def found_notebook(api: Api, user: str, name: str) -> str:
+    """The path of a notebook that was given by its name or as a path; raises Problem."""
+    if inputs.is_bare_name(name):
+        return await api.listings.find(user, name)
+    return name.removeprefix("./")
 
 
 def _waited(run: Run, seconds: int, address: str) -> Problem:

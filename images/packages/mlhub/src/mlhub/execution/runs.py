@@ -11,21 +11,23 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
+import httpx
 import sqlalchemy as sa
 
 from mlhub.execution import jobs, outcome
 from mlhub.execution.admission import Admission, AdmissionRequest, AdmissionSilentError, Decision
 from mlhub.execution.cluster import Cluster, ClusterError, Object
 from mlhub.execution.identity import Caller
+from mlhub.execution.mlflow import Mlflow
 from mlhub.execution.problems import Problem
-from mlhub.execution.settings import Settings
+from mlhub.execution.settings import Profile, Settings
 from mlhub.execution.store import LOG_CHARACTERS, KeyTakenError, Run, Store, adopted
 
 log = logging.getLogger("mlhub.execution")
@@ -56,6 +58,7 @@ class Runs:
     ):
         self.settings, self.store, self.cluster = settings, store, cluster
         self.clock = clock
+        self.mlflow = Mlflow(settings.pod.environment.get(jobs.TRACKING_URI, ""))
         self._admission = admission
         self._holder = secrets.token_hex(8)
         self._looked: dict[str, float] = {}
@@ -104,9 +107,10 @@ class Runs:
         parameters: dict[str, Any],
         how: Mapping[str, Any],
         key: str | None,
+        origin: str | None = None,
     ) -> Run:
         """A new run, or the one that the caller's key already made; raises Problem."""
-        fingerprint = _fingerprint(user, notebook, output, parameters, dict(how))
+        fingerprint = fingerprint_of(user, notebook, output, parameters, dict(how))
         if known := await self.replayed(caller, key, fingerprint):
             return known
         # In whole microseconds, as the API tells it, so that a page of runs begins where one ended.
@@ -120,30 +124,38 @@ class Runs:
             parameters=parameters,
             how=how,
         )
-        run = replace(run, idempotency_key=key, fingerprint=fingerprint)
+        run = replace(run, idempotency_key=key, fingerprint=fingerprint, origin=origin)
         async with self.lease(f"user:{user}"):
             if known := await self.replayed(caller, key, fingerprint):
                 return known
             await self._has_home(user)
-            wait = await self.db(self.store.take_slot, user, self.settings.limits.per_minute, now)
-            if wait:
-                raise Problem(
-                    429,
-                    "rate",
-                    f"At most {self.settings.limits.per_minute} runs start for one person in a "
-                    f"minute; the next one can in {wait:.0f} s.",
-                    headers={"Retry-After": str(int(wait) + 1)},
-                )
+            await self._take_slot(run)
             decision = await self._admit(run)
             try:
+                token = await self._token(run, decision)
                 await self.db(self.store.add, run)
             except KeyTakenError:
                 # The same caller's key for another person, at the same moment.
                 if known := await self.replayed(caller, key, fingerprint):
                     return known
                 raise
-            await self._make_job(run, decision)
+            await self._make_job(run, decision, token)
         return run
+
+    async def _take_slot(self, run: Run) -> None:
+        """Raises Problem (429). A sweep's runs leave one slot of each minute to the person."""
+        most = self.settings.limits.per_minute
+        if (run.origin or "").startswith("sweep/"):
+            most = max(1, most - 1)
+        wait = await self.db(self.store.take_slot, run.user, most, run.created)
+        if wait:
+            raise Problem(
+                429,
+                "rate",
+                f"At most {most} runs start for one person in a minute; the next one can in "
+                f"{wait:.0f} s.",
+                headers={"Retry-After": str(int(wait) + 1)},
+            )
 
     async def replayed(self, caller: Caller, key: str | None, fingerprint: str) -> Run | None:
         """The run of an idempotency key; raises Problem where it was for something else."""
@@ -170,17 +182,7 @@ class Runs:
         parameters: dict[str, Any],
         how: Mapping[str, Any],
     ) -> Run:
-        limits = self.settings.limits
-        profile = self.settings.profile(how.get("profile"))
-        if profile is None:
-            offered = ", ".join(p.slug for p in self.settings.profiles)
-            raise Problem(422, "profile", f"There is no such profile. There are: {offered}.")
-        longest = limits.longest_run_seconds
-        time_limit = how.get("time_limit") or min(limits.run_seconds, longest)
-        if time_limit > longest:
-            raise Problem(
-                422, "time-limit", f"time_limit is more than {longest} s, the longest of a run."
-            )
+        profile, time_limit = self.settled(how)
         if output == notebook:
             raise Problem(
                 422, "output", "output_path is input_path; the original is never changed."
@@ -197,7 +199,23 @@ class Runs:
             time_limit=time_limit,
             cell_timeout=how.get("cell_timeout"),
             created=now,
+            workspace=how.get("workspace"),
         )
+
+    def settled(self, how: Mapping[str, Any]) -> tuple[Profile, int]:
+        """The profile and the time limit that were asked for, or the defaults; raises Problem."""
+        limits = self.settings.limits
+        profile = self.settings.profile(how.get("profile"))
+        if profile is None:
+            offered = ", ".join(p.slug for p in self.settings.profiles)
+            raise Problem(422, "profile", f"There is no such profile. There are: {offered}.")
+        longest = limits.longest_run_seconds
+        time_limit = how.get("time_limit") or min(limits.run_seconds, longest)
+        if time_limit > longest:
+            raise Problem(
+                422, "time-limit", f"time_limit is more than {longest} s, the longest of a run."
+            )
+        return profile, time_limit
 
     async def _has_home(self, user: str) -> None:
         try:
@@ -221,34 +239,61 @@ class Runs:
             cpu=profile.cpu_limit,
             memory=profile.mem_limit,
             gpu=profile.gpus,
+            workspace=run.workspace,
         )
         try:
             decision = await self._admission.decide(asked)
         except AdmissionSilentError as error:
-            log.error("No admission decision: %s", error)
-            await self.db(self.store.give_back_slot, run.user, run.created)
-            raise Problem(
-                503,
-                "admission",
-                "The hub, which knows whether there is room, does not answer. Try again in a "
-                "minute.",
-                headers={"Retry-After": "10"},
-            ) from error
+            raise await self._silent_hub(run, error) from error
         if not decision.allowed:
             raise Problem(decision.status, "quota", decision.reason, quota=dict(decision.details))
         return decision
 
-    async def _make_job(self, run: Run, decision: Decision) -> None:
+    async def _token(self, run: Run, decision: Decision) -> str | None:
+        """What the run tells MLflow its person by, for as long as it may run; raises Problem."""
+        if not self.settings.tracked:
+            return None
+        limits = self.settings.limits
+        seconds = limits.start_seconds + run.time_limit + outcome.SLACK_SECONDS
+        try:
+            return await self._admission.token(run.user, run.id, seconds)
+        except AdmissionSilentError as error:
+            await self._admission.release(decision.reservation)
+            raise await self._silent_hub(run, error) from error
+
+    async def _silent_hub(self, run: Run, error: AdmissionSilentError) -> Problem:
+        log.error("The hub is silent: %s", error)
+        await self.db(self.store.give_back_slot, run.user, run.created)
+        return Problem(
+            503,
+            "admission",
+            "The hub, which knows whether there is room, does not answer. Try again in a minute.",
+            headers={"Retry-After": "10"},
+        )
+
+    async def _make_job(self, run: Run, decision: Decision, token: str | None) -> None:
         """Raises Problem; then no Job is left, or the reconciler ends it."""
         body = jobs.run_job(
-            self.settings, run, labels=decision.labels, annotations=decision.annotations
+            self.settings,
+            run,
+            labels=decision.labels,
+            annotations=decision.annotations,
+            role=decision.role,
+            with_token=token is not None,
         )
         try:
-            await self.cluster.create_job(body)
+            made = await self.cluster.create_job(body)
+            if token is not None:
+                owner = made["metadata"]["uid"]
+                secret = jobs.token_secret(self.settings.pod, run.id, token, owner)
+                await self.cluster.create_secret(secret)
+                await self.cluster.start_job(jobs.job_name(run.id))
         except ClusterError as error:
             log.error("No Job for run %s: %s", run.id, error)
             await self._admission.release(decision.reservation)
+            await self._admission.revoke(run.id)
             if 400 <= error.status < 500:
+                await self._drop_job(run)
                 await self.db(
                     self.store.change,
                     run.id,
@@ -266,6 +311,13 @@ class Runs:
             await self.db(self.store.change, run.id, cancel_requested=True)
             await self.db(self.store.give_back_slot, run.user, run.created)
             raise silent_cluster(error, run.id) from error
+
+    async def _drop_job(self, run: Run) -> None:
+        """One that was made and whose Secret was refused; otherwise the reconciler does."""
+        try:
+            await self.cluster.delete_job(jobs.job_name(run.id))
+        except ClusterError as error:
+            log.warning("The Job of %s waits for its end: %s", run.id, error)
 
     # A run goes on
 
@@ -288,6 +340,14 @@ class Runs:
         await self.apply(run, job, pod)
         return await self._again(run)
 
+    async def close_mlflow(self, run: Run) -> None:
+        """End the MLflow run of a run whose pod could not; raises AdmissionSilentError and
+        httpx.HTTPError."""
+        token = await self._admission.token(run.user, f"{run.id}-end", 60)
+        found = await self.mlflow.end(run, token) if token else None
+        await self._admission.revoke(f"{run.id}-end")
+        await self.db(self.store.settle_mlflow, run.id, found)
+
     async def _again(self, run: Run) -> Run:
         found: Run | None = await self.db(self.store.get, run.id)
         return found or run
@@ -309,9 +369,13 @@ class Runs:
                 said = await self._last_words(pod)
                 values = _progress_of(said) | values | {"log": said}
             self._looked.pop(run.id, None)
+            # The runner that told its MLflow run has ended it.
+            values["mlflow_pending"] = self.settings.tracked and not values.get("mlflow_run_id")
         if change.delete_job:
             await self.cluster.delete_job(jobs.job_name(run.id))
         changed: bool = bool(values) and await self.db(self.store.change, run.id, **values)
+        if changed and "finished" in values and self.settings.tracked:
+            await self._admission.revoke(run.id)
         if changed and "status" in values:
             log.info(
                 "run %s of %s: %s %s",
@@ -354,7 +418,7 @@ def _progress_of(log_text: str) -> dict[str, Any]:
     return {"cells_done": found[0], "cells_total": found[1]} if found else {}
 
 
-def _fingerprint(*given: Any) -> str:
+def fingerprint_of(*given: Any) -> str:
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
@@ -374,18 +438,20 @@ class Reconciler:
     """Brings the database in line with the cluster, for ever. Every replica runs one; changes are
     conditional, so that they do not get in each other's way."""
 
-    def __init__(self, runs: Runs):
-        self._runs = runs
+    def __init__(self, runs: Runs, looks: Sequence[Callable[[], Awaitable[None]]]):
+        """`looks` is what else is looked after, each time the runs are."""
+        self._runs, self._looks = runs, (self.once, *looks, self._mlflow)
 
     async def forever(self) -> None:
         pause = self._runs.settings.limits.reconcile_seconds
         while True:
-            try:
-                await self.once()
-            except (ClusterError, Problem) as error:
-                log.warning("Not reconciled: %s", error)
-            except Exception:  # whatever comes, the next look is seconds away
-                log.exception("Not reconciled")
+            for look in self._looks:
+                try:
+                    await look()
+                except (ClusterError, Problem) as error:
+                    log.warning("Not reconciled: %s", error)
+                except Exception:  # whatever comes, the next look is seconds away
+                    log.exception("Not reconciled")
             await asyncio.sleep(pause)
 
     async def once(self) -> None:
@@ -405,6 +471,17 @@ class Reconciler:
                 log.warning("Run %s waits: %s", run_id, error)
         await self._strays({k: v for k, v in by_run.items() if k and k not in active})
         await runs.db(runs.store.forget, runs.clock() - runs.settings.limits.run_kept_days * 86400)
+
+    async def _mlflow(self) -> None:
+        """End the MLflow runs of runs that could not; for a day, then MLflow has lost them."""
+        runs = self._runs
+        if not runs.settings.tracked:
+            return
+        for run in await runs.db(runs.store.mlflow_pending, runs.clock() - 86400):
+            try:
+                await runs.close_mlflow(run)
+            except (AdmissionSilentError, httpx.HTTPError) as error:
+                log.warning("The MLflow run of %s waits: %s", run.id, type(error).__name__)
 
     async def _strays(self, strays: dict[str, Object]) -> None:
         """Jobs without an active run: of one that has ended, or of one that nobody remembers."""

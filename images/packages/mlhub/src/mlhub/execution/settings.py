@@ -92,6 +92,13 @@ class Keycloak(Section):
     members: list[str] = Field(description="the groups that may use the platform, by full path")
 
 
+class Trigger(Section):
+    """What a schedule's CronJob runs."""
+
+    image: str = Field(description="this service's own image")
+    url: str = Field(description="this service as its namespace's pods reach it, with base_path")
+
+
 class Limits(Section):
     per_minute: int = Field(default=5, ge=1, description="runs that start for one person")
     run_seconds: int = Field(default=3600, ge=1, description="where a caller says nothing")
@@ -111,7 +118,13 @@ class Settings(Section):
     profiles: list[Profile] = Field(min_length=1)
     hub: Hub
     keycloak: Keycloak | None = None
+    trigger: Trigger
     limits: Limits = Limits()
+
+    @property
+    def tracked(self) -> bool:
+        """Whether the platform has an MLflow that runs are recorded in."""
+        return "MLFLOW_TRACKING_URI" in self.pod.environment
 
     def profile(self, slug: str | None) -> Profile | None:
         """The profile of that slug, or the default one; None where there is no such."""

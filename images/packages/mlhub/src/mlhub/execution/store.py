@@ -52,6 +52,7 @@ runs = sa.Table(
     sa.Column("log", sa.Text),
     sa.Column("origin", sa.String(40)),
     sa.Column("workspace", sa.String(63)),
+    sa.Column("mlflow_pending", sa.Boolean),
     sa.UniqueConstraint("caller", "idempotency_key", name="execution_one_run_a_key"),
 )
 
@@ -213,6 +214,9 @@ class Store:
             conditions.append(runs.c.created < before)
         return self._select(*conditions, limit=limit)
 
+    def some(self, ids: list[str]) -> list[Run]:
+        return self._select(runs.c.id.in_(ids)) if ids else []
+
     def active(self) -> list[Run]:
         return self._select(runs.c.status.in_(ACTIVE))
 
@@ -231,9 +235,17 @@ class Store:
             )
         return changed.rowcount == 1
 
-    def drop(self, run_id: str) -> None:
+    def mlflow_pending(self, since: float) -> list[Run]:
+        """Runs that ended since then, whose MLflow run nobody has ended."""
+        return self._select(runs.c.mlflow_pending.is_(True), runs.c.finished >= since)
+
+    def settle_mlflow(self, run_id: str, mlflow_run_id: str | None) -> None:
         with self.begin() as connection:
-            connection.execute(runs.delete().where(runs.c.id == run_id))
+            connection.execute(
+                runs.update()
+                .where(runs.c.id == run_id)
+                .values(mlflow_pending=False, mlflow_run_id=mlflow_run_id)
+            )
 
     def log(self, run_id: str) -> str | None:
         with self.begin() as connection:

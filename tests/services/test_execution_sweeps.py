@@ -1,0 +1,148 @@
+"""Sweeps: a grid of runs that wait for room, share the minute's starts, and end together."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.services.test_execution_api import RUN, hangs, problem, until, world  # noqa: F401
+
+SWEEP = {
+    "username": "alice",
+    "notebook_name": "./work/train.ipynb",
+    "grid": {"rate": [0.1, 0.01], "depth": [2, 4]},
+    "parameters": {"epochs": 3},
+    "parallel": 4,
+}
+
+
+async def settled(api: Any, sweep_id: str, *statuses: str) -> Any:
+    for _ in range(300):
+        sweep = (await api.get(f"/sweeps/{sweep_id}")).json()
+        if sweep["status"] in statuses:
+            return sweep
+        await asyncio.sleep(0.05)
+    raise AssertionError(sweep)
+
+
+async def test_P10_every_combination_is_one_run_and_the_sweep_says_what_became_of_them(world):  # noqa: F811
+    api = await world.client(await world.start(per_minute=20))
+    answer = await api.post("/sweeps", json=SWEEP)
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["status"] == "waiting"
+    sweep = await settled(api, answer.json()["sweep_id"], "succeeded")
+    assert sweep["counts"] == {"succeeded": 4}
+    assert [point["parameters"] for point in sweep["points"]] == [
+        {"epochs": 3, "rate": rate, "depth": depth} for rate in (0.1, 0.01) for depth in (2, 4)
+    ]
+    run = (await api.get(f"/runs/{sweep['points'][0]['run_id']}")).json()
+    assert run["origin"] == f"sweep/{sweep['sweep_id']}"
+    assert (await api.get("/sweeps")).json()["sweeps"][0]["sweep_id"] == sweep["sweep_id"]
+
+
+async def test_P7_a_sweep_leaves_one_start_of_each_minute_to_its_person(world):  # noqa: F811
+    api = await world.client(await world.start())
+    grid = {"n": list(range(10))}
+    sweep_id = (await api.post("/sweeps", json=SWEEP | {"grid": grid, "parallel": 20})).json()[
+        "sweep_id"
+    ]
+    for _ in range(200):
+        if len(world.cluster.runs()) >= 4:
+            break
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(1)
+    assert len(world.cluster.runs()) == 4
+    assert (await api.post("/execute", json=RUN)).status_code == 202
+    counts = (await api.get(f"/sweeps/{sweep_id}")).json()["counts"]
+    assert counts["waiting"] == 6
+
+
+async def test_P5_points_wait_for_the_quota_and_run_a_few_at_once(world, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("mlhub.execution.sweeps.PAUSE_SECONDS", 0.2)
+    world.room.runs = 1
+    world.cluster.script = hangs
+    api = await world.client(await world.start(per_minute=50))
+    sweep_id = (await api.post("/sweeps", json=SWEEP | {"parallel": 2})).json()["sweep_id"]
+    sweep = await settled(api, sweep_id, "running")
+    await asyncio.sleep(1)
+    assert len(world.cluster.runs()) == 1
+    world.room.runs = 10
+    await asyncio.sleep(1.5)
+    sweep = (await api.get(f"/sweeps/{sweep_id}")).json()
+    assert len(world.cluster.runs()) == 2
+    assert sweep["counts"]["waiting"] == 2
+
+
+async def test_P8_cancel_ends_what_runs_and_what_waits(world):  # noqa: F811
+    world.cluster.script = hangs
+    api = await world.client(await world.start(per_minute=50))
+    sweep_id = (await api.post("/sweeps", json=SWEEP | {"parallel": 2})).json()["sweep_id"]
+    for _ in range(100):
+        if len(world.cluster.runs()) == 2:
+            break
+        await asyncio.sleep(0.05)
+    assert (await api.post(f"/sweeps/{sweep_id}/cancel")).status_code == 202
+    sweep = await settled(api, sweep_id, "cancelled")
+    assert sweep["counts"] == {"cancelled": 4}
+    assert not world.cluster.jobs
+    assert len(world.cluster.runs()) == 2
+
+
+async def test_P8_two_replicas_and_a_restart_start_each_point_once(world):  # noqa: F811
+    first, second = [await world.start(per_minute=50) for _ in range(2)]
+    api = await world.client(second)
+    key = {"Idempotency-Key": "one"}
+    grid = {"n": list(range(12))}
+    bodies = [SWEEP | {"grid": grid, "parallel": 3}] * 3
+    answers = [await api.post("/sweeps", json=body, headers=key) for body in bodies]
+    (sweep_id,) = {answer.json()["sweep_id"] for answer in answers}
+    await asyncio.sleep(0.5)
+    await first.stop()
+    sweep = await settled(api, sweep_id, "succeeded")
+    assert sweep["counts"] == {"succeeded": 12}
+    assert len(world.cluster.runs()) == 12
+    other = await api.post("/sweeps", json=bodies[0] | {"parallel": 4}, headers=key)
+    problem(other, 422, "key-reused")
+
+
+async def test_P6_a_point_that_is_refused_is_told_and_holds_up_nothing(world):  # noqa: F811
+    world.cluster.claims.discard("claim-alice")
+    api = await world.client(await world.start(per_minute=50))
+    sweep_id = (await api.post("/sweeps", json=SWEEP)).json()["sweep_id"]
+    sweep = await settled(api, sweep_id, "failed")
+    assert sweep["counts"] == {"refused": 4}
+    assert "no home" in sweep["points"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"grid": {}},
+        {"grid": {"a": []}},
+        {"grid": {"a": list(range(201))}},
+        {"grid": {"a": list(range(15)), "b": list(range(15))}},
+        {"grid": {"import os": [1]}},
+        {"grid": {"a": [float("1e308")], "class": [1]}},
+        {"grid": {f"p{n}": [1, 2] for n in range(60)}},
+        {"parallel": 0},
+        {"parameters": {"a b": 1}},
+        {"profile": "huge"},
+    ],
+)
+async def test_P6_a_grid_is_bounded_and_its_names_are_identifiers(world, change):  # noqa: F811
+    api = await world.client(await world.start())
+    answer = await api.post("/sweeps", json=SWEEP | change)
+    assert answer.status_code == 422, answer.text
+    assert (await api.get("/sweeps")).json() == {"sweeps": []}
+
+
+async def test_P3_a_sweep_is_its_persons(world):  # noqa: F811
+    service = await world.start()
+    api, bob = await world.client(service), await world.client(service, world.bob)
+    sweep_id = (await api.post("/sweeps", json=SWEEP)).json()["sweep_id"]
+    problem(await bob.get(f"/sweeps/{sweep_id}"), 404, "no-sweep")
+    problem(await bob.post(f"/sweeps/{sweep_id}/cancel"), 404, "no-sweep")
+    problem(await bob.post("/sweeps", json=SWEEP), 403, "not-yours")
+    problem(await bob.get("/sweeps?username=alice"), 403, "not-yours")
+    run = (await settled(api, sweep_id, "running", "succeeded"))["points"][0]["run_id"]
+    await until(api, run, "succeeded")
