@@ -49,7 +49,7 @@ RULES = (
     ),
     Rule(
         "small-rights",
-        "No binding reaches cluster-admin or everybody, no role reaches everything or reads every Secret.",
+        "No binding reaches cluster-admin or everybody, no role everything or every Secret.",
         pods.rights_are_small,
     ),
     Rule(
