@@ -327,6 +327,23 @@ async def test_P10_schedules_are_their_persons_changed_and_deleted_with_all_that
     assert again.status_code == 201, again.text
 
 
+async def test_P8_replicas_that_look_while_schedules_are_made_leave_each_its_token(place):
+    services = [await place.start(reconcile_seconds=0.01) for _ in range(3)]
+    api = await place.client(services[0])
+    for number in range(8):
+        made = await api.post("/schedules", json=DAILY | {"name": f"n{number}"})
+        assert made.status_code == 201, made.text
+    await asyncio.sleep(0.5)
+    secrets = {
+        s["metadata"]["labels"]["mlhub.io/schedule"]: s for s in place.cluster.secrets.values()
+    }
+    assert len(secrets) == len(place.cluster.secrets) == len(place.cluster.cron_jobs) == 8
+    for schedule_id, secret in secrets.items():
+        scheduled = Scheduled(services[1], api, schedule_id, secret["stringData"]["token"])
+        answer = await scheduled.fire(this_minute())
+        assert answer.status_code == 200 or answer.json()["type"] == "rate", answer.text
+
+
 async def test_P8_a_cluster_that_was_silent_gets_its_cronjob_later(place):
     api = await place.client(await place.start())
     place.cluster.broken = 500

@@ -220,36 +220,34 @@ class Schedules:
                 await cluster.delete_cron_job(name)
             else:
                 await self._runs.db(self.store.drop_schedule, schedule.id)
-        elif found and not schedule.armed:
-            # Killed before its token was there: made anew once this one is gone.
-            await cluster.delete_cron_job(name)
-        elif found:
+        elif not found or not schedule.armed:
+            async with self._runs.lease(f"arming:{schedule.id}"):
+                await self._arm(schedule.id)
+        else:
             wanted = cronjobs.cron_job(self._runs.settings, schedule)
             if _differs(wanted, found):
                 await cluster.patch_cron_job(name, wanted)
-        else:
-            async with self._runs.lease(f"arming:{schedule.id}"):
-                await self._arm(schedule)
 
-    async def _arm(self, schedule: Schedule) -> None:
+    async def _arm(self, schedule_id: str) -> None:
         """A CronJob and a token for it; only then is the schedule armed."""
         runs, token = self._runs, secrets.token_urlsafe(32)
-        fresh: Schedule | None = await runs.db(self.store.schedule, schedule.id)
+        name = cronjobs.cron_job_name(schedule_id)
+        fresh: Schedule | None = await runs.db(self.store.schedule, schedule_id)
         if fresh is None or fresh.deleted:
             return
+        if await runs.cluster.cron_job(name):
+            if not fresh.armed:
+                # Killed before its token was there: made anew once this one is gone.
+                await runs.cluster.delete_cron_job(name)
+            return
         values: dict[str, Any] = {"token_hash": hashed(token), "armed": False}
-        await runs.db(self.store.change_schedule, schedule.id, **values)
+        await runs.db(self.store.change_schedule, schedule_id, **values)
         fresh = replace(fresh, **values)
-        try:
-            made = await runs.cluster.create_cron_job(cronjobs.cron_job(runs.settings, fresh))
-        except ClusterError as error:
-            if error.status == 409:  # going, or another replica's
-                return
-            raise
+        made = await runs.cluster.create_cron_job(cronjobs.cron_job(runs.settings, fresh))
         owner = made["metadata"]["uid"]
         secret = cronjobs.token_secret(runs.settings, fresh, token, owner)
         await runs.cluster.create_secret(secret)
-        await runs.db(self.store.change_schedule, schedule.id, armed=True)
+        await runs.db(self.store.change_schedule, schedule_id, armed=True)
 
     async def _note_missed(self, schedule: Schedule) -> None:
         """Write down the firings for which nobody called."""
@@ -270,6 +268,8 @@ class Schedules:
         name = item["metadata"]["name"]
         try:
             held = json.loads(item["metadata"]["annotations"][jobs.REQUEST])
+            if await self._runs.db(self.store.schedule, held["id"]):  # made a moment ago
+                return
             now = self._runs.clock()
             schedule = Schedule(**held, armed=True, deleted=False, checked=now)
             await self._runs.db(self.store.add_schedule, schedule)
