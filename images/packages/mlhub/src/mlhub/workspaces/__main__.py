@@ -1,0 +1,51 @@
+"""`python -m mlhub.workspaces`: serve on port 8003."""
+
+import logging
+import os
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+
+from mlhub import audit
+from mlhub.execution.settings import SettingsError
+from mlhub.workspaces import settings
+from mlhub.workspaces.app import build_app
+
+PORT = 8003
+
+
+def application() -> FastAPI:
+    """The service as its pod configures it; ends the process where that is wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    audit.configure()
+    try:
+        given = settings.load()
+    except SettingsError as error:
+        sys.exit(f"mlhub.workspaces: {error}")
+    secrets = {}
+    for variable in ("JUPYTERHUB_API_TOKEN", "KEYCLOAK_CLIENT_SECRET"):
+        if not (value := os.environ.get(variable)):
+            sys.exit(f"mlhub.workspaces: {variable} is not set; it comes from the Secret.")
+        secrets[variable] = value
+    return build_app(
+        given,
+        keycloak_secret=secrets["KEYCLOAK_CLIENT_SECRET"],
+        hub_token=secrets["JUPYTERHUB_API_TOKEN"],
+    )
+
+
+def main() -> None:
+    # A caller's address is the proxy's; nothing is decided by it.
+    uvicorn.run(
+        application(),
+        host="0.0.0.0",  # noqa: S104 (network policies decide who reaches it)
+        port=PORT,
+        proxy_headers=False,
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
