@@ -575,6 +575,23 @@ class ServiceClient(Section):
     )
 
 
+class WorkspaceService(Section):
+    """The API by which people make workspaces and manage their members."""
+
+    size: Quantity = Field(description="the size of a new workspace's volume, such as 10Gi")
+    largest: Quantity = Field(
+        default="100Gi", description="the largest size that a person may ask for, at most 100Gi"
+    )
+    per_person: int = Field(
+        ge=1, description="a whole number of workspaces that one person may make, 1 or more"
+    )
+    grace_days: int = Field(
+        default=7,
+        ge=1,
+        description="a whole number of days in which a deleted one can be restored, 1 or more",
+    )
+
+
 class Execution(Section):
     """The API that runs notebooks unattended."""
 
@@ -674,6 +691,9 @@ class StackFile(Section):
     quotas: Quotas
     mlflow: Mlflow | None = Field(default=None, description="an MLflow")
     workspaces: tuple[Workspace, ...] = Field(default=(), description="a list of workspaces")
+    workspace_service: WorkspaceService | None = Field(
+        default=None, description="an API for people's own workspaces"
+    )
     execution: Execution | None = Field(default=None, description="an execution API")
     network: Network
     foundation: Foundation

@@ -68,6 +68,14 @@ EXECUTION_PATH = "/services/execution"
 EXECUTION_AUDIENCE = "mlhub-execution"
 """What a Keycloak token for the execution API is for, and the id of its own client."""
 
+WORKSPACES = "workspaces"
+WORKSPACES_PORT = 8003
+WORKSPACES_SECRET = "mlhub-workspaces"  # noqa: S105
+WORKSPACES_PATH = "/services/workspaces"
+"""Where the hub's proxy has the workspaces' API."""
+WORKSPACES_CLIENT = "mlhub-workspaces"
+"""The service's own client in Keycloak."""
+
 HUB_SERVICE = "hub"
 HUB_PORT = 8081
 """The hub's API, as both charts name it."""
@@ -80,6 +88,7 @@ HUB_DATABASE = "jupyterhub"
 KEYCLOAK_DATABASE = "keycloak"
 MLFLOW_DATABASE = "mlflow"
 EXECUTION_DATABASE = "execution"
+WORKSPACES_DATABASE = "workspaces"
 
 
 def execution_client(client: str) -> str:

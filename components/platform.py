@@ -8,7 +8,7 @@ import pulumi_docker_build as docker_build
 import pulumi_kubernetes as k8s
 import pulumi_random as random
 
-from components import execution_server, names
+from components import execution_server, names, workspace_server
 from components.config import Foundation as FoundationConfig
 from components.config import Harbor, StackFile
 from components.config import Mlflow as MlflowConfig
@@ -37,6 +37,7 @@ from components.registry import Login, Registry, RegistryArgs, harbor_provider
 from components.storage import Storage, StorageArgs
 from components.values import BuiltImage, hub_values, port_of, pull_secrets, server_urls
 from components.volumes import Volumes, VolumesArgs
+from components.workspace_service import WorkspaceService, WorkspaceServiceArgs
 from components.workspaces import Workspaces, WorkspacesArgs
 
 
@@ -49,7 +50,7 @@ def wanted_images(stack: StackFile) -> list[str]:
         ours.append(names.SEAWEEDFS)
     if stack.mlflow is not None:
         ours.append(names.MLFLOW)
-    if stack.execution is not None:
+    if stack.execution is not None or stack.workspace_service is not None:
         ours.append(names.EXECUTION)
     return [*ours, *stack.user_images]
 
@@ -189,7 +190,8 @@ def databases_of(stack: StackFile) -> list[str]:
     """What the stack keeps in its Postgres, beside Keycloak's."""
     mlflow = [names.MLFLOW_DATABASE] if stack.mlflow is not None else []
     execution = [names.EXECUTION_DATABASE] if stack.execution is not None else []
-    return [names.HUB_DATABASE, *mlflow, *execution]
+    workspaces = [names.WORKSPACES_DATABASE] if stack.workspace_service is not None else []
+    return [names.HUB_DATABASE, *mlflow, *execution, *workspaces]
 
 
 def execution_of(
@@ -237,6 +239,8 @@ def with_services(values: dict[str, Any], stack: StackFile) -> dict[str, Any]:
         told.append(execution_server.hub_values(stack.hub.namespace))
     if stack.mlflow is not None:
         told.append(mlflow_hub_values(stack.mlflow.namespace))
+    if stack.workspace_service is not None:
+        told.append(workspace_server.hub_values(stack.hub.namespace))
     if not told:
         return values
     services: dict[str, Any] = {}
@@ -295,8 +299,8 @@ def workspaces_of(
     identity: Identity,
     providers: list[pulumi.ProviderResource],
 ) -> list[Workspaces]:
-    """The teams' workspaces, where there are any."""
-    if not stack.workspaces:
+    """The teams' workspaces, where there are any, or may be."""
+    if not stack.workspaces and stack.workspace_service is None:
         return []
     args = WorkspacesArgs(
         workspaces=stack.workspaces,
@@ -306,6 +310,33 @@ def workspaces_of(
         provisioner=stack.storage.provisioner,
     )
     return [Workspaces("workspaces", args, pulumi.ResourceOptions(providers=providers))]
+
+
+def workspace_service_of(
+    stack: StackFile,
+    spaces: Mapping[str, Namespace],
+    foundation: Foundation,
+    identity: Identity,
+    built: Mapping[str, BuiltImage],
+    *,
+    providers: list[pulumi.ProviderResource],
+) -> WorkspaceService | None:
+    """The API for people's own workspaces, where the stack has one."""
+    if stack.workspace_service is None:
+        return None
+    args = WorkspaceServiceArgs(
+        realm_id=identity.realm_id,
+        namespace=spaces["jupyterhub"].name,
+        foundation_namespace=spaces["foundation"].name,
+        settings=workspace_server.settings(stack),
+        image=built[names.EXECUTION].reference,
+        pull_secrets=pull_secrets(stack),
+        database_password=foundation.database_passwords[names.WORKSPACES_DATABASE],
+        kubernetes_api=stack.network.kubernetes_api,
+        keycloak=keycloak_egress(stack),
+    )
+    opts = pulumi.ResourceOptions(providers=providers, depends_on=[foundation])
+    return WorkspaceService("workspace-service", args, opts)
 
 
 def discovery_of(
@@ -441,6 +472,14 @@ class Platform:
             providers=[kubernetes, generator, realms],
         )
         mlflow = mlflow_of(stack, spaces, foundation, built, [kubernetes, generator])
+        workspaces = workspace_service_of(
+            stack,
+            spaces,
+            foundation,
+            identity,
+            built,
+            providers=[kubernetes, generator, realms],
+        )
         place = spaces["jupyterhub"]
         rooms = [
             *volumes_of(stack, place, storage, built, [kubernetes]),
@@ -448,8 +487,13 @@ class Platform:
             discovery_of(stack, place, [kubernetes]),
             *([execution] if execution else []),
             *([mlflow] if mlflow else []),
+            *([workspaces] if workspaces else []),
         ]
-        services = {names.EXECUTION: execution, names.MLFLOW: mlflow}
+        services = {
+            names.EXECUTION: execution,
+            names.MLFLOW: mlflow,
+            names.WORKSPACES: workspaces,
+        }
         hub = JupyterHub(
             "jupyterhub",
             JupyterHubArgs(

@@ -54,12 +54,19 @@ def client_that_sees_people(
 ) -> None:
     """A client that may look people and their groups up, and change nobody."""
     client = service_client(client_id, realm_id, word, child, all_roles=True)
+    grant(f"{name}-sees-people", client, "view-users", child)
+
+
+def grant(
+    name: str, client: keycloak.openid.Client, role: str, child: pulumi.ResourceOptions
+) -> None:
+    """One role of the realm's own client for the account of a service's."""
     keycloak.openid.ClientServiceAccountRole(
-        f"{name}-sees-people",
-        realm_id=realm_id,
+        name,
+        realm_id=client.realm_id,
         service_account_user_id=client.service_account_user_id,
-        client_id=_management(realm_id, child),
-        role="view-users",
+        client_id=_management(client.realm_id, child),
+        role=role,
         # It never changes, and a preview does not know it.
         opts=pulumi.ResourceOptions.merge(
             child, pulumi.ResourceOptions(ignore_changes=["client_id"])

@@ -150,6 +150,7 @@ def _about_volumes(stack: StackFile) -> Iterator[str]:
             )
     yield from _about_mounts(storage)
     yield from _about_workspaces(stack)
+    yield from _about_the_workspace_service(stack)
 
 
 def _about_mounts(storage: Storage) -> Iterator[str]:
@@ -182,6 +183,20 @@ def _about_workspaces(stack: StackFile) -> Iterator[str]:
             yield (
                 f"workspaces[{number}].size is {workspace.size}; "
                 f"at most {LARGEST_WORKSPACE} is required"
+            )
+
+
+def _about_the_workspace_service(stack: StackFile) -> Iterator[str]:
+    if (service := stack.workspace_service) is None:
+        return
+    for key, size, most in (
+        ("largest", service.largest, LARGEST_WORKSPACE),
+        ("size", service.size, service.largest),
+    ):
+        if in_bytes(size) > in_bytes(most) or in_bytes(size) % in_bytes("1Gi"):
+            yield (
+                f"workspace_service.{key} is {size}; a whole number of Gi, at most {most}, is "
+                "required"
             )
 
 

@@ -5,7 +5,7 @@ hub follow them. Five resources a workspace, all of them in one component, so th
 workspaces are five thousand resources and nothing beside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -55,19 +55,27 @@ class Workspaces(pulumi.ComponentResource):
         self._args = args
         top = self._group(GROUP)
         for workspace in args.workspaces:
-            above = self._group(f"{GROUP}--{workspace.slug}", top)
+            read = {"mlhub.name": workspace.name, "mlhub.size": workspace.size}
+            above = self._group(f"{GROUP}--{workspace.slug}", top, read)
             for role in ROLES:
                 self._group(f"{GROUP}--{workspace.slug}--{role}", above)
         self.claims = [self._claim(workspace) for workspace in args.workspaces]
         self.register_outputs({"claims": self.claims})
 
-    def _group(self, path: str, parent: keycloak.Group | None = None) -> keycloak.Group:
-        """`path` with `--` between its parts, which no slug has."""
+    def _group(
+        self,
+        path: str,
+        parent: keycloak.Group | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> keycloak.Group:
+        """`path` with `--` between its parts, which no slug has; `attributes` are what people read
+        (`mlhub.workspaces.records`)."""
         return keycloak.Group(
             f"group-{path}",
             realm_id=self._args.realm_id,
             parent_id=parent.id if parent is not None else None,
             name=path.rpartition("--")[2],
+            attributes=attributes,
             opts=self._kept,
         )
 

@@ -118,6 +118,17 @@ def test_T13_what_holds_data_is_protected_and_kept(local: Monitor):
         ("Group", "group-mlhub"),
         ("Group", "group-mlhub--users"),
         ("Group", "group-mlhub--admins"),
+        *(
+            ("Group", f"group-workspaces{below}")
+            for below in (
+                "",
+                "--forecasting",
+                "--forecasting--owner",
+                "--forecasting--editor",
+                "--forecasting--viewer",
+            )
+        ),
+        ("PersistentVolumeClaim", "workspace-forecasting"),
         ("Release", "jupyterhub"),
     }
     for registration in local.registrations:
@@ -345,6 +356,7 @@ def test_J9_names_are_those_that_are_documented(local: Monitor):
         "mlflow",
         "mlflow-s3",
         "mlhub-hub",
+        "mlhub-workspaces",
         "postgres",
         "seaweedfs-s3",
     }
@@ -355,4 +367,5 @@ def test_J9_names_are_those_that_are_documented(local: Monitor):
         "postgres",
         "seaweedfs",
         "seaweedfs-s3",
+        "workspaces",
     }

@@ -110,7 +110,7 @@ class Store(execution.Store):
             await self.db(self._renewed, holder, time.time() + execution.LEASE_SECONDS)
 
     def _renewed(self, holder: str, until: float) -> None:
-        with self._begin() as connection:
+        with self.begin() as connection:
             connection.execute(leases.update().where(leases.c.holder == holder).values(until=until))
 
     # What is shared
@@ -118,14 +118,14 @@ class Store(execution.Store):
     def share(self, workspace: str, type: str, path: str, by: str) -> Shared:
         """What is shared already stays as it is."""
         made = Shared(secrets.token_hex(8), type, path, by, time.time())
-        with contextlib.suppress(sa.exc.IntegrityError), self._begin() as connection:
+        with contextlib.suppress(sa.exc.IntegrityError), self.begin() as connection:
             connection.execute(resources.insert().values(workspace=workspace, **vars(made)))
             return made
         return next((each for each in self.shared(workspace) if each.path == path), made)
 
     def shared(self, workspace: str) -> list[Shared]:
         columns = [resources.c[name] for name in Shared.__dataclass_fields__]
-        with self._begin() as connection:
+        with self.begin() as connection:
             rows = connection.execute(
                 sa.select(*columns)
                 .where(resources.c.workspace == workspace)
@@ -135,7 +135,7 @@ class Store(execution.Store):
 
     def unshare(self, workspace: str, id: str) -> bool:
         """Whether it was there."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             gone = connection.execute(
                 resources.delete().where(resources.c.workspace == workspace, resources.c.id == id)
             )
@@ -143,5 +143,5 @@ class Store(execution.Store):
 
     def end(self, workspace: str) -> None:
         """The workspace is gone for good."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             connection.execute(resources.delete().where(resources.c.workspace == workspace))
