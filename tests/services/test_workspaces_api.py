@@ -94,7 +94,7 @@ async def test_M7_what_is_not_ones_own_looks_like_what_is_not_there(service, slu
 
 
 async def test_M7_everybody_sees_their_own_with_the_role(service, slug):
-    for who, role in (("olga", "owner"), ("ed", "editor"), ("vera", "viewer")):
+    for who, role in (("olga", "owner"), ("edda", "editor"), ("vera", "viewer")):
         (found,) = (await service.ask(who, "GET", "/workspaces")).json()["workspaces"]
         assert (found["id"], found["name"], found["role"]) == (slug, "Fraud Detection", role)
     for who in ("sam", "fran", "ada"):
@@ -112,17 +112,17 @@ async def test_M7_a_member_is_found_by_name_or_address_and_must_be_of_the_hub(se
 
 
 async def test_M7_a_change_of_role_leaves_one_role_and_the_hub_is_told(service, slug, place):
-    assert (await member(service, slug, "ed", "viewer")).status_code == 200
-    assert place.realm.paths("ed") == {f"/workspaces/{slug}/viewer"}
-    assert place.hub.told[-1] == ("ed", slug, "viewer")
+    assert (await member(service, slug, "edda", "viewer")).status_code == 200
+    assert place.realm.paths("edda") == {f"/workspaces/{slug}/viewer"}
+    assert place.hub.told[-1] == ("edda", slug, "viewer")
     await service.ask("olga", "DELETE", f"/workspaces/{slug}/members/ed")
-    assert place.realm.paths("ed") == set()
-    assert place.hub.told[-1] == ("ed", slug, None)
+    assert place.realm.paths("edda") == set()
+    assert place.hub.told[-1] == ("edda", slug, None)
 
 
 async def test_a_hub_that_does_not_hear_hinders_nobody(service, slug, place):
     place.hub.deaf = True
-    assert (await member(service, slug, "ed", "viewer")).status_code == 200
+    assert (await member(service, slug, "edda", "viewer")).status_code == 200
 
 
 # The last owner
@@ -131,7 +131,7 @@ async def test_a_hub_that_does_not_hear_hinders_nobody(service, slug, place):
 @pytest.mark.parametrize("how", ["remove", "viewer", "editor"])
 async def test_M7_the_last_owner_stays(service, place, how):
     slug = (await create(service, "olga", "solo"))[1]["id"]
-    await member(service, slug, "ed", "editor", by="olga")
+    await member(service, slug, "edda", "editor", by="olga")
     at = f"/workspaces/{slug}/members"
     if how == "remove":
         answer = await service.ask("olga", "DELETE", f"{at}/olga")
@@ -160,9 +160,9 @@ async def test_M7_two_owners_who_remove_each_other_leave_one(service, slug, plac
 
 
 async def test_M7_owners_who_all_leave_at_once_leave_one(service, slug, place):
-    for name in ("ed", "vera", "sam"):
+    for name in ("edda", "vera", "sam"):
         await member(service, slug, name, "owner")
-    everybody = ("olga", "otto", "ed", "vera", "sam")
+    everybody = ("olga", "otto", "edda", "vera", "sam")
     at = f"/workspaces/{slug}/members"
     answers = await asyncio.gather(*(service.ask(n, "DELETE", f"{at}/{n}") for n in everybody))
     assert Counter(a.status_code for a in answers) == {204: 4, 409: 1}
@@ -217,7 +217,7 @@ async def test_M1_the_owner_may_be_named_by_address_and_others_by_an_administrat
 
 async def test_M9_the_same_name_at_once_makes_one(service, place):
     async with serving(place.settings()) as other:
-        names = ("olga", "otto", "ed", "vera", "sam", "fran")
+        names = ("olga", "otto", "edda", "vera", "sam", "fran")
         answers = await asyncio.gather(
             *(create((service, other)[n % 2], who, "Same") for n, who in enumerate(names))
         )
@@ -299,7 +299,7 @@ async def test_M7_a_workspace_of_the_stack_file_is_like_any_other_but_stays(serv
 async def test_M11_what_is_shared_is_listed_with_who_shared_it(service, slug):
     at = f"/workspaces/{slug}/resources"
     note = {"resource_type": "notebook", "resource_path": "reports/churn.ipynb"}
-    made = (await service.ask("ed", "POST", at, **note)).json()
+    made = (await service.ask("edda", "POST", at, **note)).json()
     again = (await service.ask("olga", "POST", at, **note)).json()
     assert again == made, "what is shared already stays as it is"
     await service.ask(
@@ -307,8 +307,8 @@ async def test_M11_what_is_shared_is_listed_with_who_shared_it(service, slug):
     )
     listed = (await service.ask("vera", "GET", at)).json()["resources"]
     shown = [(r["resource_type"], r["resource_path"], r["shared_by"]) for r in listed]
-    assert shown == [("notebook", "reports/churn.ipynb", "ed"), ("folder", "data", "olga")]
-    forged = await service.ask("ed", "POST", at, **note, shared_by="olga@example.com")
+    assert shown == [("notebook", "reports/churn.ipynb", "edda"), ("folder", "data", "olga")]
+    forged = await service.ask("edda", "POST", at, **note, shared_by="olga@example.com")
     assert (forged.status_code, forged.json()["type"]) == (403, "shared-by")
 
 
@@ -341,21 +341,21 @@ def test_M11_whatever_passes_stays_below_the_folder(path):
 
 async def test_M7_a_deleted_workspace_is_hidden_and_restored_as_it_was(service, slug, place):
     await service.ask(
-        "ed", "POST", f"/workspaces/{slug}/resources", resource_type="folder", resource_path="d"
+        "edda", "POST", f"/workspaces/{slug}/resources", resource_type="folder", resource_path="d"
     )
     before = (await service.ask("olga", "GET", f"/workspaces/{slug}/members")).json()
     deleted = (await service.ask("olga", "DELETE", f"/workspaces/{slug}")).json()
     until = datetime.fromisoformat(deleted["restorable_until"])
     assert abs(until - datetime.now(UTC) - timedelta(days=7)) < timedelta(minutes=5)
-    for who in ("olga", "ed", "vera", "ada"):
+    for who in ("olga", "edda", "vera", "ada"):
         assert (await service.ask(who, "GET", f"/workspaces/{slug}")).status_code == 404
     assert {(who, role) for who, at, role in place.hub.told[-4:] if at == slug} == {
-        (who, None) for who in ("olga", "otto", "ed", "vera")
+        (who, None) for who in ("olga", "otto", "edda", "vera")
     }
-    assert roles_in([*place.realm.paths("ed")]) == {f"{slug}.deleted": "editor"}
+    assert roles_in([*place.realm.paths("edda")]) == {f"{slug}.deleted": "editor"}
     listed = (await service.ask("olga", "GET", "/workspaces?deleted=true")).json()["workspaces"]
     assert [each["id"] for each in listed] == [slug]
-    assert (await service.ask("ed", "GET", "/workspaces?deleted=true")).json()["workspaces"] == []
+    assert (await service.ask("edda", "GET", "/workspaces?deleted=true")).json()["workspaces"] == []
     status, body = await create(service, "sam", "Fraud Detection")
     assert (status, body["type"]) == (409, "deleted")
     assert (await service.ask("otto", "POST", f"/workspaces/{slug}/restore")).status_code == 200
@@ -370,7 +370,7 @@ async def test_M7_after_the_grace_the_groups_go_and_a_new_one_begins_with_nothin
     async with serving(place.settings(limits=limits)) as service:
         slug = await furnished(service)
         at = f"/workspaces/{slug}/resources"
-        await service.ask("ed", "POST", at, resource_type="folder", resource_path="d")
+        await service.ask("edda", "POST", at, resource_type="folder", resource_path="d")
         other = (await create(service, "olga", "other"))[1]["id"]
         rooms = service.app.state.api.rooms
         await rooms.sweep()
@@ -378,7 +378,7 @@ async def test_M7_after_the_grace_the_groups_go_and_a_new_one_begins_with_nothin
         await service.ask("olga", "DELETE", f"/workspaces/{slug}")
         await rooms.sweep()
         assert set(place.volumes.claims) == {f"workspace-{other}"}
-        assert place.realm.paths("ed") == set()
+        assert place.realm.paths("edda") == set()
         assert (await create(service, "sam", "Fraud Detection"))[0] == 201
         assert (await service.ask("sam", "GET", at)).json() == {"resources": []}
         members = (await service.ask("sam", "GET", f"/workspaces/{slug}/members")).json()

@@ -24,7 +24,7 @@ BASE = "/services/workspaces"
 SCOPE = "access:services!service=workspaces"
 USERS, ADMINS = "/mlhub/users", "/mlhub/admins"
 PEOPLE = {
-    **dict.fromkeys(("olga", "otto", "ed", "vera", "fran", "sam", "extra"), USERS),
+    **dict.fromkeys(("olga", "otto", "edda", "vera", "fran", "sam", "extra"), USERS),
     "ada": ADMINS,
     "mallory": "",
 }
@@ -341,7 +341,7 @@ async def serving(given: Settings, secret: str = SECRET) -> AsyncIterator[Servic
 
 
 ROLES = ("owner", "editor", "viewer", "stranger", "former", "admin")
-WHO = dict(zip(ROLES, ("olga", "ed", "vera", "sam", "fran", "ada"), strict=True))
+WHO = dict(zip(ROLES, ("olga", "edda", "vera", "sam", "fran", "ada"), strict=True))
 MATRIX = {
     "get": (200, 200, 200, 404, 404, 200),
     "members": (200, 200, 200, 404, 404, 200),
@@ -363,7 +363,7 @@ async def furnished(service: Service) -> str:
     made = await service.ask("olga", "POST", "/workspaces", name="Fraud Detection")
     assert made.status_code == 201, made.text
     slug = str(made.json()["id"])
-    for name, role in (("otto", "owner"), ("ed", "editor"), ("vera", "viewer"), ("fran", "editor")):
+    for name, role in (("otto", "owner"), ("edda", "editor"), ("vera", "viewer"), ("fran", "editor")):
         put = await member(service, slug, name, role)
         assert put.status_code == 200, put.text
     gone = await service.ask("olga", "DELETE", f"/workspaces/{slug}/members/fran")
