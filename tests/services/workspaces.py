@@ -363,7 +363,12 @@ async def furnished(service: Service) -> str:
     made = await service.ask("olga", "POST", "/workspaces", name="Fraud Detection")
     assert made.status_code == 201, made.text
     slug = str(made.json()["id"])
-    for name, role in (("otto", "owner"), ("edda", "editor"), ("vera", "viewer"), ("fran", "editor")):
+    for name, role in (
+        ("otto", "owner"),
+        ("edda", "editor"),
+        ("vera", "viewer"),
+        ("fran", "editor"),
+    ):
         put = await member(service, slug, name, role)
         assert put.status_code == 200, put.text
     gone = await service.ask("olga", "DELETE", f"/workspaces/{slug}/members/fran")

@@ -15,6 +15,11 @@ _HOME = {
     "NotebookStatus": "notebooks.models",
     "NotebookTemplate": "notebooks.models",
     "ResourceConfig": "notebooks.models",
+    "SharedResource": "notebooks.workspaces",
+    "Workspace": "notebooks.workspaces",
+    "WorkspaceManager": "notebooks.workspaces",
+    "WorkspaceMember": "notebooks.workspaces",
+    "WorkspaceRole": "notebooks.workspaces",
 }
 """Where each name of the package is."""
 
