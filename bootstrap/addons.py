@@ -28,6 +28,8 @@ class Addon:
     binary: str
     manifest: str
     workload: tuple[str, str]
+    beside: tuple[str, ...] = ()
+    """Other programs in the image, which the first one starts."""
 
 
 ADDONS = (
@@ -38,17 +40,23 @@ ADDONS = (
         "storage.yaml",
         ("local-path-storage", "deployment/local-path-provisioner"),
     ),
+    Addon(
+        "seaweedfs-csi",
+        "seaweedfs.yaml",
+        ("seaweedfs-csi-driver", "deployment/provisioner"),
+        beside=("weed-mount",),
+    ),
 )
 
 
 def push_images(layout: Layout) -> dict[str, str]:
     """Pushes the add-ons' images; returns each by digest, under its manifest's name for it."""
     images = {}
-    for binary in (*(addon.binary for addon in ADDONS), "pause"):
-        path = layout.bin / binary
+    for binary, *beside in (*((addon.binary, *addon.beside) for addon in ADDONS), ("pause",)):
+        files = {name: layout.bin / name for name in (binary, *beside)}
         repository = Repository(f"mlhub/{binary}")
         tag = PAUSE_IMAGE.rpartition(":")[2]
-        digest = repository.push(tag, layer_of({binary: path}), entrypoint=[f"/{binary}"])
+        digest = repository.push(tag, layer_of(files), entrypoint=[f"/{binary}"])
         images[binary.replace("-", "_")] = f"{REGISTRY}/mlhub/{binary}@{digest}"
     return images
 
@@ -79,10 +87,11 @@ def apply(layout: Layout, images: dict[str, str], debian: str) -> None:
         "debian": debian,
         "dns_address": DNS_ADDRESS,
         "volumes": str(layout.volumes),
+        "kubelet": str(layout.cluster / "kubelet"),
         "gate_queue": str(GATE_QUEUE),
         "policy_queue": str(POLICY_QUEUE),
     }
-    names = ["node.yaml", *(addon.manifest for addon in ADDONS)]
+    names = ["node.yaml", "pipelines.yaml", *(addon.manifest for addon in ADDONS)]
     documents = "\n---\n".join(manifest(name, values) for name in names)
     _kubectl(
         layout,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bootstrap import apt, gobuild, leftovers, preflight, processes, sources, stack
 from bootstrap.errors import BootstrapError
-from bootstrap.parts import ENGINE_PARTS, NODE_PARTS
+from bootstrap.parts import ENGINE_PARTS, NODE_PARTS, WEED
 from bootstrap.paths import Layout
 from bootstrap.preflight import Finding
 
@@ -32,7 +32,7 @@ def parts(layout: Layout, context: str | None) -> list[Finding]:
     """Which parts are there; for the others, whether Go can build them."""
     found = []
     lacking = []
-    for part in (*(() if context else NODE_PARTS), *ENGINE_PARTS):
+    for part in (*((WEED,) if context else NODE_PARTS), *ENGINE_PARTS):
         source = sources.installed(layout, part)
         found.append(Finding(f"{part.name}: {source or 'not there yet'}", True))
         if source is None:

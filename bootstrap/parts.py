@@ -104,7 +104,15 @@ ADDONS = Part(
     name="add-ons",
     # Two builds: local-path-provisioner imports logrus by its old name, which collides.
     targets=(
-        Target("addons", {"pause": "./pause", "coredns": "./coredns", "netpol": "./netpol"}),
+        Target(
+            "addons",
+            {
+                "pause": "./pause",
+                "coredns": "./coredns",
+                "netpol": "./netpol",
+                "seaweedfs-csi": "./csi",
+            },
+        ),
         Target(
             "addons",
             {"local-path-provisioner": "github.com/rancher/local-path-provisioner"},
@@ -180,11 +188,12 @@ DOCKER_PROVIDER = Part(
 
 WEED = Part(
     name="seaweedfs",
-    targets=(Target("weed", {"weed": "github.com/seaweedfs/seaweedfs/weed"}),),
+    targets=(
+        Target("weed", {"weed": "github.com/seaweedfs/seaweedfs/weed", "weed-mount": "./mount"}),
+    ),
     cpu_seconds=165,
     check={"weed": Check(("version",), f" {SEAWEEDFS} ")},
 )
 
-NODE_PARTS = (ADDONS, KUBE, BUILDKITD)
-ENGINE_PARTS = (ENGINE, KUBERNETES_PROVIDER, DOCKER_PROVIDER, WEED)
-"""What `pulumi up` needs; SeaweedFS goes into an image."""
+NODE_PARTS = (ADDONS, KUBE, BUILDKITD, WEED)
+ENGINE_PARTS = (ENGINE, KUBERNETES_PROVIDER, DOCKER_PROVIDER)

@@ -79,16 +79,13 @@ def _plugins(layout: Layout, task: Task) -> str:
 
 def _programs(layout: Layout) -> str:
     """Lays what goes into the SeaweedFS image in a folder with nothing else (images/seaweedfs)."""
-    folder = layout.programs / "seaweedfs"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in WEED.binaries:
-        if (folder / name).exists() and (folder / name).samefile(layout.bin / name):
-            continue
-        aside = folder.with_name(f"{name}.part")
-        aside.unlink(missing_ok=True)
-        aside.hardlink_to(layout.bin / name)
-        aside.replace(folder / name)
-    return f"laid {', '.join(WEED.binaries)}"
+    program = layout.programs / "seaweedfs" / "weed"
+    if program.exists() and program.samefile(layout.bin / "weed"):
+        return "there"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.unlink(missing_ok=True)
+    program.hardlink_to(layout.bin / "weed")
+    return "laid weed"
 
 
 def _apply_addons(layout: Layout, task: Task) -> str:
@@ -148,7 +145,7 @@ def node_steps(layout: Layout, hosts: Hosts, order: sources.Sources) -> list[Ste
         Step(
             "cluster",
             lambda task: _apply_addons(layout, task),
-            ("node", ADDONS.name, "debian image"),
+            ("node", ADDONS.name, WEED.name, "debian image"),
         ),
         Step("builder", builder, (BUILDKITD.name, "registry", "network")),
     ]
@@ -181,7 +178,7 @@ def run(
     order = (sources.from_build,) if from_source else sources.SOURCES
     if context:
         console.say(f"cluster: {context}, from {stack.stack_file(layout)}; no node is made here")
-        steps = engine_steps(layout, hosts, order)
+        steps = [_part(layout, WEED, hosts, order), *engine_steps(layout, hosts, order)]
     else:
         console.say(f"machine: {leftovers.settle(layout, take_over)}")
         steps = [*node_steps(layout, hosts, order)]

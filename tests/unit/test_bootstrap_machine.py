@@ -67,9 +67,10 @@ def test_every_way_of_a_pods_packet_leads_past_the_policies():
 @pytest.mark.parametrize("addon", addons.ADDONS, ids=lambda addon: addon.binary)
 def test_manifests_are_yaml_with_every_place_filled(addon):
     values = dict.fromkeys(
-        ("netpol", "coredns", "local_path_provisioner", "debian"), "localhost:5000/x@sha256:0"
+        ("netpol", "coredns", "local_path_provisioner", "seaweedfs_csi", "debian"),
+        "localhost:5000/x@sha256:0",
     )
-    values |= {"dns_address": "10.96.0.10", "volumes": "/v"}
+    values |= {"dns_address": "10.96.0.10", "volumes": "/v", "kubelet": "/k"}
     values |= {"policy_queue": "100", "gate_queue": "101"}
     text = addons.manifest(addon.manifest, values)
     assert "${" not in text
