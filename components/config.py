@@ -285,6 +285,11 @@ class Storage(Section):
         default={}, description="the provisioner's own parameters, texts by name"
     )
     home: Quantity = Field(description="the size of a person's home, such as 10Gi")
+    home_provisioner: str | None = Field(
+        default=None,
+        pattern=PROVISIONER,
+        description="what makes homes, such as rancher.io/local-path (without it: provisioner)",
+    )
     scratch: Quantity | None = Field(
         default=None,
         description="the size of a server's scratch folder, which ends with it, such as 50Gi",

@@ -150,6 +150,11 @@ def home_class(hub_namespace: str) -> str:
     return f"{hub_namespace}-homes"
 
 
+def shared_class(hub_namespace: str) -> str:
+    """The StorageClass of workspaces and shared volumes, where homes have one of their own."""
+    return f"{hub_namespace}-shared"
+
+
 def data_class(foundation_namespace: str) -> str:
     """The StorageClass of databases, where they are not of the homes' kind."""
     return f"{foundation_namespace}-data"

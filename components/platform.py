@@ -36,6 +36,7 @@ from components.quotas import Quotas, QuotasArgs
 from components.registry import Login, Registry, RegistryArgs, harbor_provider
 from components.storage import Storage, StorageArgs
 from components.values import BuiltImage, hub_values, port_of, pull_secrets, server_urls
+from components.volume_specs import expandable
 from components.volumes import Volumes, VolumesArgs
 from components.workspace_service import WorkspaceService, WorkspaceServiceArgs
 from components.workspaces import Workspaces, WorkspacesArgs
@@ -117,6 +118,26 @@ def images_of(stack: StackFile, registry: Registry | None) -> Images | PromotedI
     )
 
 
+def shared_storage(stack: StackFile, homes: Storage, opts: pulumi.ResourceOptions) -> Storage:
+    """The class of workspaces and shared volumes: that of homes, or one of their own."""
+    if stack.storage.home_provisioner is None:
+        return homes
+    args = StorageArgs(
+        class_name=names.shared_class(stack.hub.namespace),
+        provisioner=stack.storage.provisioner,
+        parameters=stack.storage.parameters,
+        labels=names.labels("storage"),
+        holds="volumes",
+        grows=grows(stack),
+    )
+    return Storage("shared-storage", args, opts)
+
+
+def grows(stack: StackFile) -> bool:
+    """The embedded cluster's own driver makes no volume larger."""
+    return expandable(stack.storage.provisioner) and stack.foundation.seaweedfs is None
+
+
 def data_storage(stack: StackFile, providers: list[pulumi.ProviderResource]) -> Storage | None:
     """The class of the foundation's own volumes, where it is not that of homes."""
     if stack.foundation.provisioner is None:
@@ -127,6 +148,7 @@ def data_storage(stack: StackFile, providers: list[pulumi.ProviderResource]) -> 
         parameters={},
         labels=names.labels("storage"),
         holds="volumes",
+        grows=expandable(stack.foundation.provisioner),
     )
     return Storage("foundation-data", args, pulumi.ResourceOptions(providers=providers))
 
@@ -273,6 +295,8 @@ def volumes_of(
     stack: StackFile,
     hub_space: Namespace,
     storage: Storage,
+    foundation: Foundation,
+    *,
     built: Mapping[str, BuiltImage],
     providers: list[pulumi.ProviderResource],
 ) -> list[Volumes]:
@@ -287,7 +311,8 @@ def volumes_of(
         class_name=storage.class_name,
         image=built["hub"].reference,
         pull_secrets=pull_secrets(stack),
-        after=[hub_space],
+        # A SeaweedFS of our own has to run before a folder can be made on it.
+        after=[hub_space, *([foundation] if stack.foundation.seaweedfs else [])],
     )
     return [Volumes("volumes", args, pulumi.ResourceOptions(providers=providers))]
 
@@ -370,12 +395,14 @@ class Platform:
             "storage",
             StorageArgs(
                 class_name=names.home_class(stack.hub.namespace),
-                provisioner=stack.storage.provisioner,
-                parameters=stack.storage.parameters,
+                provisioner=stack.storage.home_provisioner or stack.storage.provisioner,
+                parameters={} if stack.storage.home_provisioner else stack.storage.parameters,
                 labels=names.labels("storage"),
+                grows=grows(stack) and stack.storage.home_provisioner is None,
             ),
             pulumi.ResourceOptions(providers=[kubernetes]),
         )
+        shared = shared_storage(stack, storage, pulumi.ResourceOptions(providers=[kubernetes]))
         data = data_storage(stack, [kubernetes])
         wanted_spaces = {
             "jupyterhub": stack.hub.namespace,
@@ -482,8 +509,8 @@ class Platform:
         )
         place = spaces["jupyterhub"]
         rooms = [
-            *volumes_of(stack, place, storage, built, [kubernetes]),
-            *workspaces_of(stack, place, storage, identity, [kubernetes, realms]),
+            *volumes_of(stack, place, shared, foundation, built=built, providers=[kubernetes]),
+            *workspaces_of(stack, place, shared, identity, [kubernetes, realms]),
             discovery_of(stack, place, [kubernetes]),
             *([execution] if execution else []),
             *([mlflow] if mlflow else []),
@@ -510,6 +537,8 @@ class Platform:
                     *([registry] if registry else []),
                     images,
                     storage,
+                    shared,
+                    *([data] if data else []),
                     *spaces.values(),
                     network,
                     quotas,

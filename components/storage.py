@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.volume_specs import expandable
-
 
 @dataclass(frozen=True)
 class StorageArgs:
@@ -16,6 +14,8 @@ class StorageArgs:
     parameters: Mapping[str, str]
     labels: Mapping[str, str]
     holds: str = "homes"
+    grows: bool = False
+    """Whether a claim grows when its size in the stack file does."""
 
 
 class Storage(pulumi.ComponentResource):
@@ -34,7 +34,7 @@ class Storage(pulumi.ComponentResource):
             reclaim_policy="Retain",
             # Where a pod lands decides where its volume is.
             volume_binding_mode="WaitForFirstConsumer",
-            allow_volume_expansion=expandable(args.provisioner),
+            allow_volume_expansion=args.grows,
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.class_name = made.metadata.name

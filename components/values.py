@@ -16,7 +16,7 @@ from components import names
 from components.config import Hub, KeycloakServer, StackFile
 from components.mlflow_server import tracking_uri
 from components.profiles import hub_settings, profile_list
-from components.volume_specs import user_volumes
+from components.volume_specs import fuse_mounts, user_volumes
 
 ACTIVITY_SECONDS = 60
 """How often a server tells the hub that it is in use; well below any idle time-out."""
@@ -239,6 +239,8 @@ def user_environment(stack: StackFile) -> dict[str, str]:
         "JUPYTERHUB_ACTIVITY_INTERVAL": str(ACTIVITY_SECONDS),
         "MLHUB_URL": stack.hub_url,
     }
+    if fuse := fuse_mounts(stack.storage):
+        environment["MLHUB_FUSE"] = " ".join(fuse)
     if stack.mlflow is not None:
         environment |= {
             "MLFLOW_TRACKING_URI": tracking_uri(stack.mlflow.namespace),

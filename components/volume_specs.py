@@ -13,7 +13,7 @@ from typing import Any
 import pulumi_kubernetes as k8s
 
 from components import names
-from components.config import SharedVolume, in_bytes
+from components.config import SharedVolume, Storage, in_bytes
 
 SCRATCH = "scratch"
 
@@ -103,6 +103,19 @@ def folders_job_name(volumes: Sequence[SharedVolume]) -> str:
     """Another name, and so another job, whenever the list of folders is another."""
     digest = hashlib.sha256(json.dumps(folder_paths(volumes)).encode()).hexdigest()
     return f"shared-folders-{digest[:10]}"
+
+
+def fuse_mounts(storage: Storage) -> list[str]:
+    """Where a server's mounts are SeaweedFS's: one that is missing would be an empty folder of the
+    node, and is told from it by its kind alone. One that ends in `/` means all beneath."""
+    if storage.provisioner != names.SEAWEEDFS_CSI:
+        return []
+    homes = storage.home_provisioner or storage.provisioner
+    return [
+        *([names.HOME] if homes == names.SEAWEEDFS_CSI else []),
+        *(volume.mount for volume in storage.volumes),
+        f"{names.HOME}/workspaces/",
+    ]
 
 
 def user_volumes(volumes: Sequence[SharedVolume], scratch: str | None) -> dict[str, Any]:

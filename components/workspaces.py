@@ -95,6 +95,12 @@ class Workspaces(pulumi.ComponentResource):
                 "storage_class_name": self._args.class_name,
                 "resources": {"requests": {"storage": workspace.size}},
             },
-            opts=self._kept,
+            opts=pulumi.ResourceOptions.merge(
+                self._kept,
+                # A claim stays as it was made, of the class that the stack had then.
+                pulumi.ResourceOptions(
+                    ignore_changes=["spec.accessModes", "spec.storageClassName"]
+                ),
+            ),
         )
         return pulumi.Output.from_input(claimed.metadata.name)

@@ -272,7 +272,10 @@ def test_the_local_stack_is_right():
             "folder is required",
         ),
         (
-            {"storage__volumes": [volume(twin={"namespace": "pipelines"})]},
+            {
+                "storage__volumes": [volume(twin={"namespace": "pipelines"})],
+                "storage__provisioner": "rancher.io/local-path",
+            },
             "storage.volumes[0].twin needs the path of the volume, which storage.provisioner "
             "rancher.io/local-path chooses by itself; seaweedfs-csi-driver is required, or no twin",
         ),

@@ -108,7 +108,12 @@ def test_T2_a_secret_that_others_manage_leaves_client_and_secret_to_them():
 
 def test_T13_what_holds_data_is_protected_and_kept(local: Monitor):
     kept = {(r.type.split(":")[-1], r.name) for r in local.registrations if r.protect}
+    shared = ["datasets", "models", "shared-artifacts-pvc", "shared-data-pvc"]
+    places = [f"jupyterhub.{name}" for name in shared]
+    places += [f"financial-mlops-pytorch.{name}" for name in shared[2:]]
     assert kept == {
+        *(("PersistentVolume", place) for place in places),
+        *(("PersistentVolumeClaim", place) for place in places),
         ("Namespace", "foundation"),
         ("Namespace", "jupyterhub"),
         ("Namespace", "mlflow"),

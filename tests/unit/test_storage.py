@@ -76,6 +76,7 @@ def test_T13_the_class_keeps_what_is_on_a_deleted_claim_and_takes_the_drivers_pa
                 provisioner="seaweedfs-csi-driver",
                 parameters={"replication": "001"},
                 labels={},
+                grows=True,
             ),
         )
     )
