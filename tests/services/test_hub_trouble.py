@@ -109,3 +109,13 @@ def test_a_full_quota_is_said_with_what_to_do():
 
 def test_a_broken_api_is_no_refusal():
     assert trouble.refused(500, "etcd is gone") is None
+
+
+def test_T8_a_server_that_misses_its_volume_gives_its_own_reason():
+    said = "The volume of /home/jovyan is not mounted. Start it again."
+    ended = {"terminated": {"exitCode": 74, "message": said}}
+    for states in ({"state": ended}, {"state": {"waiting": {}}, "lastState": ended}):
+        found = trouble.find(pod(containerStatuses=[{"image": "x", **states}]), [], 0)
+        assert (found.reason, found.sentence) == ("volume", said)
+    other = {"terminated": {"exitCode": 1, "message": "Traceback"}}
+    assert trouble.find(pod(containerStatuses=[{"image": "x", "state": other}]), [], 0) is None

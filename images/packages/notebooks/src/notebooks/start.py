@@ -1,7 +1,8 @@
-"""`mlhub-start COMMAND …`: seed the home, begin as asked, then become the command.
+"""`mlhub-start COMMAND …`: look for the mounts, seed the home, begin as asked, become the command.
 
-The entry point of every user image. Whatever is wrong with the home is said in the log and never
-keeps the server from starting: a person whose disk is full needs their server to empty it.
+The entry point of every user image. A volume that is not there, or cannot be written to, ends it
+with a sentence. Whatever else is wrong with the home is said in the log and never keeps the server
+from starting: a person whose disk is full needs their server to empty it.
 
 The command is the image's, not the home's. A person may install anything into `~/.local`, also
 another version of Jupyter by accident; the server neither finds its commands nor imports its
@@ -15,8 +16,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from notebooks import mounts
 from notebooks.begin import begin
 from notebooks.seed import seed
+
+NOT_MOUNTED = 74
+"""EX_IOERR; the hub shows what LAST_WORD says (`mlhub.hub.trouble`)."""
+
+LAST_WORD = Path("/dev/termination-log")
+"""Kubernetes' `terminationMessagePath`."""
 
 
 def say(what: str) -> None:
@@ -66,6 +74,10 @@ def main() -> None:
     if line is None:
         say(f"the image has no command {argv[0]}; it was looked for in {os.environ.get('PATH')}.")
         sys.exit(127)
+    if why := mounts.wrong(os.environ):
+        say(why)
+        LAST_WORD.write_text(why)
+        sys.exit(NOT_MOUNTED)
     seed_without_failing(home)
     try:
         begin(home, os.environ, say)

@@ -16,7 +16,7 @@ from traitlets import Unicode
 from mlhub.admission import Ask, Holding, Size
 from mlhub.admission.holdings import metadata
 from mlhub.admission.sizes import GPU
-from mlhub.hub import audit, begin, trouble
+from mlhub.hub import audit, begin, probes, trouble
 from mlhub.hub.groups import workspace_roles
 from mlhub.hub.nodes import placed
 from mlhub.hub.refusal import Refusal
@@ -245,6 +245,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
             self.node_affinity_required = stated
         if self._role:
             mount_in(pod, self.user_options[WORKSPACE], self._role)
+        probes.expect_in(pod)
         if self._held:
             for key, added in metadata(self._held, "server").items():
                 setattr(pod.metadata, key, {**getattr(pod.metadata, key), **added})

@@ -14,6 +14,9 @@ GRACE_SECONDS = 15
 """How long a cause that often passes by itself may last: a volume that is being bound or mounted,
 a node that another pod is just leaving."""
 
+NOT_MOUNTED = 74
+"""With which a server ends that does not find its volumes (`notebooks.start`): EX_IOERR."""
+
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _CONTAINER = {
     "CreateContainerConfigError",
@@ -68,9 +71,20 @@ def _given_up(status: Mapping[str, Any]) -> Trouble | None:
         said = status.get("message") or status.get("reason") or "no reason given"
         return Trouble("pod", f"Kubernetes gave the server up: {_plain(said)}")
     for container in status.get("containerStatuses") or []:
+        if found := _missed(container):
+            return found
         waiting = (container.get("state") or {}).get("waiting") or {}
         if found := _waiting(waiting, container.get("image", "")):
             return found
+    return None
+
+
+def _missed(container: Mapping[str, Any]) -> Trouble | None:
+    """What the server itself missed before it began (`notebooks.mounts`), in its own words."""
+    for state in ("state", "lastState"):
+        ended = (container.get(state) or {}).get("terminated") or {}
+        if ended.get("exitCode") == NOT_MOUNTED and ended.get("message"):
+            return Trouble("volume", _plain(ended["message"]))
     return None
 
 
