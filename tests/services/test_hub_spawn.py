@@ -1,6 +1,7 @@
 """A server's start as the person sees it: refused at once, failed in seconds, and why."""
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -96,6 +97,8 @@ async def test_V2_V8_T7_the_offered_choice_becomes_the_persons_own_pod_and_volum
     assert (pod["metadata"]["name"], claim["metadata"]["name"]) == ("jupyter-alice", "claim-alice")
     resources = pod["spec"]["containers"][0]["resources"]
     assert (resources["limits"]["cpu"], resources["limits"]["memory"]) == (4, 2 * 2**30)
+    variables = {v["name"]: v.get("value") for v in pod["spec"]["containers"][0]["env"]}
+    assert json.loads(variables["MLHUB_MOUNTS"])["/home/jovyan"] == "write"
 
 
 async def test_a_server_that_runs_is_reached_through_the_proxy(

@@ -15,7 +15,7 @@ VARIABLE = "MLHUB_MOUNTS"
 def mounted(volumes: list[Any], container: Any) -> dict[str, str]:
     """By path, whether the container reads or writes there; claims alone, no scratch."""
     claims = {
-        volume.name: bool(volume.persistent_volume_claim.read_only)
+        volume.name: _read_only(volume.persistent_volume_claim)
         for volume in volumes
         if volume.persistent_volume_claim
     }
@@ -24,6 +24,12 @@ def mounted(volumes: list[Any], container: Any) -> dict[str, str]:
         for mount in container.volume_mounts or []
         if mount.name in claims
     }
+
+
+def _read_only(claim: Any) -> bool:
+    """KubeSpawner leaves what is within a volume as it was given: a dictionary."""
+    given = claim.get("readOnly") if isinstance(claim, dict) else claim.read_only
+    return bool(given)
 
 
 def expect_in(pod: Any) -> None:
