@@ -5,7 +5,7 @@ from typing import Any
 
 import jwt
 import pytest
-from aiohttp import web
+from aiohttp import BasicAuth, web
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mlhub.execution.settings import Keycloak
@@ -26,7 +26,16 @@ class Realm:
     def application(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/certs", self._certs)
+        app.router.add_post("/realm/protocol/openid-connect/token", self._give)
         return app
+
+    async def _give(self, request: web.Request) -> web.Response:
+        """Client credentials for the one client whose secret is `secret`."""
+        basic = BasicAuth.decode(request.headers["Authorization"])
+        if basic != BasicAuth("pipeline", "secret"):
+            return web.json_response({"error": "unauthorized_client"}, status=401)
+        assert (await request.post())["grant_type"] == "client_credentials"
+        return web.json_response({"access_token": self.token(), "expires_in": 60})
 
     async def _certs(self, _: web.Request) -> web.Response:
         self.asked += 1
@@ -77,6 +86,7 @@ async def service(serve: Any, realm: Realm, tmp_path: Any) -> Any:
         f"sqlite:///{tmp_path}/execution.db",
     ).model_copy(update={"keycloak": keycloak})
     async with serving(given, free_port(), Room()) as running:
+        running.realm_url, running.cluster = f"{address}/realm", cluster
         yield running
     await cluster.close()
 
