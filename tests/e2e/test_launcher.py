@@ -59,7 +59,7 @@ def active(laptop: Run) -> list[dict[str, Any]]:
 
 def make_token(person: Person) -> str:
     """As the command line tells a person to."""
-    person.page.goto("/hub/token")
+    person.page.goto("/hub/token", wait_until="networkidle")  # its button needs its script
     person.page.get_by_role("button", name="Request new API token").click()
     expect(person.page.locator("#token-result")).to_be_visible()
     return person.page.locator("#token-result").inner_text().strip()
