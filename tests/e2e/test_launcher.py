@@ -85,9 +85,12 @@ def test_M2_M9_a_session_from_a_laptop(
     assert f"Logged in to {HUB_URL} as {OWNER}" in logged_in.stdout, logged_in.stderr
 
     launch = ("launch", "--user", OWNER, "--json", "--cpu")
-    session = done(laptop(*launch, "2", "--memory", "2Gi"))
+    # Nobody's repository: with an internet or without, it is not to be had.
+    nothing = ("--git-repo", "https://github.com/owner/name")
+    session = done(laptop(*launch, "2", "--memory", "2Gi", *nothing))
     assert session["status"] == "running"
-    assert session["options"] == {"profile": "own-size", "cpu": "2", "memory": "2G"}
+    sizes = {key: session["options"][key] for key in ("profile", "cpu", "memory")}
+    assert sizes == {"profile": "own-size", "cpu": "2", "memory": "2G"}
     assert session["notebook_url"] == f"{HUB_URL}/user/{OWNER}/{session['name']}/lab"
     pod = f"jupyter-{OWNER}--{session['name']}"
     limits = kubectl.pod(pod)["spec"]["containers"][0]["resources"]["limits"]
@@ -95,6 +98,9 @@ def test_M2_M9_a_session_from_a_laptop(
 
     open_in_a_browser(elsewhere.page, elsewhere, session["notebook_url"])
     assert elsewhere.page.url.startswith(session["notebook_url"])
+    assert "was not cloned" in kubectl.exec(pod, "cat", "name is missing.txt")
+    inside = kubectl.exec(pod, "python3", "-m", "notebooks.cli", "sessions", "list", "--json")
+    assert session["notebook_url"] in [each["notebook_url"] for each in json.loads(inside)]
     mark = f"written at {time.time()}"
     kubectl.exec(pod, "sh", "-c", f"echo '{mark}' > launched.txt")
 

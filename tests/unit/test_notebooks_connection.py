@@ -110,6 +110,17 @@ def test_what_is_no_hub_is_said_to_be_none(answers, page):
         connected(answers).request("GET", "/x")
 
 
+def test_a_hub_that_restarts_is_unreachable_and_what_it_says_itself_is_a_refusal(answers):
+    answers.said |= {
+        "/page": (503, "<html>Service unavailable</html>"),
+        "/words": (503, '{"message": "Keycloak does not answer."}'),
+    }
+    with pytest.raises(Unreachable, match="not there for the moment"):
+        connected(answers).request("GET", "/page")
+    with pytest.raises(Refused, match="Keycloak does not answer"):
+        connected(answers).request("GET", "/words")
+
+
 def test_a_hub_that_does_not_answer_is_unreachable_and_no_token_is_shown():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

@@ -171,6 +171,11 @@ class Connection:
         if not isinstance(body, dict):
             if answer.status_code == 404 or answer.is_redirect:
                 return self._no_hub()
+            if answer.status_code in (502, 503, 504):  # the proxy's, while the hub restarts
+                return Unreachable(
+                    f"The hub at {self.hub_url} is not there for the moment "
+                    f"({answer.status_code}). Try again in a minute."
+                )
             body = {}
         said = next((body[key] for key in ("sentence", "detail", "message") if body.get(key)), "")
         # The Hub says its word for programs where HTTP has the phrase of the status.

@@ -1,5 +1,6 @@
 """`launch`: a new session with the sizes that were asked."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -13,6 +14,9 @@ from notebooks.cli import output
 from notebooks.launcher import START_SECONDS, NotebookLauncher, Tell
 from notebooks.models import NotebookSession, ResourceConfig
 from notebooks.sizes import cores, gib
+
+_STAMP = re.compile(r"^\S+Z \[Normal\] ")
+"""Of KubeSpawner's before an event's own words."""
 
 
 def _read(read: Callable[[str], float]) -> Callable[[Any], float]:
@@ -96,6 +100,7 @@ def progress(what: str) -> Iterator[Tell]:
         task = bar.add_task(what, total=100)
 
         def tell(percent: int, message: str) -> None:
+            message = _STAMP.sub("", message)
             if console.is_terminal:
                 bar.update(task, completed=percent, description=escape(message))
             else:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -27,7 +28,8 @@ def show(plain: Any, human: RenderableType | None = None) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Of plain texts: nothing that somebody named is taken for markup."""
-    made = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    head = any(columns)
+    made = Table(*columns, box=None, pad_edge=False, header_style="bold", show_header=head)
     for row in rows:
         made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     return made
@@ -46,4 +48,6 @@ def fail(error: Exception) -> None:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, datetime):
+        return value.isoformat()
     return str(value)
