@@ -9,6 +9,7 @@ import yaml
 
 from tools.recovery import rollback
 from tools.recovery.agents import BATCH, agent, batches
+from tools.recovery.contents import PACK, UNPACK
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Kubectl, Pod
 from tools.recovery.place import Claim, Place, again, stack_file
@@ -71,6 +72,27 @@ def test_a_file_that_changes_while_it_is_read_fails_nothing_and_is_told(tmp_path
     assert b"".join(taken) == b"data\n"
     assert reports[0].said == ["tar: ./b: file changed as we read it"]
     assert reports[0].files == 1
+
+
+def test_T13_files_come_back_as_they_were_and_the_volumes_own_folder_is_left_alone(tmp_path):
+    home, other = tmp_path / "home", tmp_path / "other"
+    (home / "work").mkdir(parents=True)
+    (home / "work" / "two\nlines").write_text("1")
+    (home / "-dash").write_text("2")
+    (home / "-dash").chmod(0o600)
+    (home / "link").symlink_to("work")
+    (home / "hard").hardlink_to(home / "-dash")
+    other.mkdir(mode=0o711)
+    reports = []
+    packed = kubectl(HERE).take(POD, "sh", "-c", PACK, str(home), ended=reports.append)
+    kubectl(HERE).give(POD, packed, *UNPACK, f"--directory={other}")
+    assert reports[0].files == 5
+    assert (other / "work" / "two\nlines").read_text() == "1"
+    assert (other / "link").readlink() == Path("work")
+    assert (other / "hard").samefile(other / "-dash")
+    assert (other / "-dash").stat().st_mode & 0o777 == 0o600
+    # On a new volume it is root's, and who restores is not root.
+    assert other.stat().st_mode & 0o777 == 0o711
 
 
 def test_M3_a_claim_is_made_again_with_the_names_that_the_hub_knows_and_no_former_volume():

@@ -72,9 +72,16 @@ def empty_bucket(place: Place, bucket: str) -> None:
     place.kubectl.execute(place.filer, "python3", "-I", "-c", FILER, "empty", bucket)
 
 
+PACK = """\
+cd "$0" && find . -mindepth 1 -print0 | tar --create --file=- --use-compress-program='gzip -1' \
+  --verbose --sparse --ignore-failed-read --null --verbatim-files-from --no-recursion --files-from=-
+"""
+"""All but the volume's own folder, which on another volume belongs to somebody else."""
+UNPACK = ("tar", "--extract", "--file=-", "--gzip", "--verbose", "--preserve-permissions")
+
+
 def read_volume(place: Place, pod: Pod, claim: Claim, ended: Ended) -> Iterator[bytes]:
-    command = ["tar", "--create", "--file=-", "--use-compress-program=gzip -1", "--verbose"]
-    command += ["--sparse", "--ignore-failed-read", f"--directory={ROOT}/{claim.name}", "."]
+    command = ["sh", "-c", PACK, f"{ROOT}/{claim.name}"]
     return place.kubectl.take(pod, *command, ended=ended, fine=(0, CHANGED))
 
 
@@ -85,9 +92,7 @@ def empty_volume(place: Place, pod: Pod, claim: Claim) -> None:
 
 def write_volume(place: Place, pod: Pod, claim: Claim, chunks: Iterator[bytes]) -> Report:
     empty_volume(place, pod, claim)
-    command = ["tar", "--extract", "--file=-", "--gzip", "--verbose", "--preserve-permissions"]
-    command += ["--no-overwrite-dir", f"--directory={ROOT}/{claim.name}"]
-    return place.kubectl.give(pod, chunks, *command)
+    return place.kubectl.give(pod, chunks, *UNPACK, f"--directory={ROOT}/{claim.name}")
 
 
 class Writers:
