@@ -174,6 +174,18 @@ async def test_M7_a_weaker_role_at_keycloak_stops_the_server_at_the_next_look(
     assert not running.kept["pods"]
 
 
+async def test_M7_a_role_that_is_gone_counts_though_the_session_is_over(
+    hub, running, keycloak, audited
+):
+    keycloak.people["alice"] = ["/mlhub/users", "/workspaces/churn/viewer"]
+    keycloak.sessions.clear()
+    hub.user("alice")._auth_refreshed -= 2.1
+    await hub.app.authenticator.office.keeper._ask_about_members()
+    await until(lambda: audited("server.stop"))
+    assert "may only read the workspace churn" in audited("server.stop")[0]["why"]
+    assert not running.kept["pods"]
+
+
 async def test_M7_a_stronger_role_stops_nothing(hub, running, keycloak):
     keycloak.people["alice"].append("/workspaces/churn/owner")
     assert await tell(hub, role="owner") == 204

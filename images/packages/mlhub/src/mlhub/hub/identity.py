@@ -224,7 +224,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         if auth_model is None:
             # It may only have been too long.
             self._over[user.name] = refresh_token
-            await self._look_up(user.name, auth_state)
+            await self._look_up(user, auth_state)
         elif ended:
             self.office.keeper.turn_out(user.name, ended)
         return auth_model if auth_model and not ended else False
@@ -234,18 +234,23 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         model = await self.refresh_user(user)
         user._auth_refreshed = time.monotonic()
         if model is False:
-            await self._look_up(user.name, await user.get_auth_state() or {})
+            await self._look_up(user, await user.get_auth_state() or {})
         if isinstance(model, dict):
             user.admin = model["admin"]
             user.sync_groups(model["groups"])
             await user.save_auth_state(model["auth_state"])
         return user.name not in self._unconfirmed
 
-    async def _look_up(self, name: str, auth_state: dict[str, Any]) -> None:
-        """Stop the servers of somebody whose session cannot tell, if they are gone."""
+    async def _look_up(self, user: User, auth_state: dict[str, Any]) -> None:
+        """Somebody whose session cannot tell: stop their servers if they are gone, and let their
+        roles be those that they have now."""
         claims = auth_state.get(self.user_auth_state_key) or {}
-        if why := await self._membership.why_not(name, claims.get("sub", "")):
-            self.office.keeper.turn_out(name, why)
+        found = await self._membership.look_up(user.name, claims.get("sub", ""))
+        if found.why_not:
+            self.office.keeper.turn_out(user.name, found.why_not)
+        elif found.groups is not None:
+            user.sync_groups(found.groups)
+            self.office.keeper.look_now()
 
     def _why_it_ends(self, name: str, auth_model: dict[str, Any] | None) -> str | None:
         if auth_model is None:

@@ -8,12 +8,13 @@ known by the id that Keycloak gave them (`sub`): an account made anew under the 
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from tornado import web
 from tornado.httpclient import HTTPClientError
 
+from mlhub.hub.groups import hub_group_name
 from mlhub.hub.settings import Identity, people_secret
 
 EARLY_SECONDS = 30.0
@@ -21,6 +22,15 @@ EARLY_SECONDS = 30.0
 
 Fetch = Callable[..., Awaitable[Any]]
 """OAuthenticator's `httpfetch`: the JSON at an address; raises where there is none."""
+
+
+class Found(NamedTuple):
+    """What is known of a person."""
+
+    why_not: str = ""
+    """Why they may not use the hub any more; empty where they may, or nobody knows."""
+    groups: set[str] | None = None
+    """The Hub's names of their groups now; None where nobody knows."""
 
 
 class Membership:
@@ -31,33 +41,31 @@ class Membership:
         self._token, self._until = "", 0.0
         self._asked: dict[str, float] = {}
 
-    async def why_not(self, name: str, sub: str) -> str:
-        """Why the person may not use the hub any more; empty where they may, or nobody knows.
-
-        Asked once for each refresh age at most.
-        """
+    async def look_up(self, name: str, sub: str) -> Found:
+        """Asked once for each refresh age at most."""
         if not self._identity.people_client or not sub:
-            return ""
+            return Found()
         now = time.monotonic()
         if now - self._asked.get(name, float("-inf")) < self._identity.refresh_seconds:
-            return ""
+            return Found()
         self._asked[name] = now
         try:
             return await self._judge(quote(sub, safe=""))
         except (HTTPClientError, web.HTTPError, OSError, KeyError, TypeError, ValueError) as error:
             self._log.error("Keycloak does not tell about %s: %r", name, error)
-            return ""
+            return Found()
 
-    async def _judge(self, identity: str) -> str:
+    async def _judge(self, identity: str) -> Found:
         person = await self._get(identity)
         if person is None:
-            return "the account is no more at Keycloak"
+            return Found("the account is no more at Keycloak")
         if not person["enabled"]:
-            return "the account is disabled at Keycloak"
+            return Found("the account is disabled at Keycloak")
         groups = await self._get(f"{identity}/groups?max=1000") or []
-        if {group["path"] for group in groups}.isdisjoint(self._identity.access_groups):
-            return "no longer a member of a group that may use this hub"
-        return ""
+        paths = {group["path"] for group in groups}
+        if paths.isdisjoint(self._identity.access_groups):
+            return Found("no longer a member of a group that may use this hub")
+        return Found(groups={hub_group_name(path) for path in paths})
 
     async def _get(self, path: str) -> Any:
         """JSON, or None for what is not there."""
