@@ -1,6 +1,9 @@
 """State in an S3 bucket, as the cluster stacks keep it: one writer at a time, nothing in plain."""
 
+import json
 import signal
+import socket
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -9,6 +12,8 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 from moto.server import ThreadedMotoServer
 
 from tests.engine.stack import Stack
@@ -24,18 +29,83 @@ time.sleep(pulumi.Config().require_int("seconds"))
 """
 
 
+@pytest.fixture(scope="module")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory, bin_dir: Path) -> Iterator[str]:
+    """The gateway of a SeaweedFS of one process, as the foundation's image has it; its address."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    credentials = [{"accessKey": "test", "secretKey": "test"}]
+    identity = {"name": "state", "credentials": credentials, "actions": ["Admin"]}
+    config = folder / "identities.json"
+    config.write_text(json.dumps({"identities": [identity]}))
+    ports = {part: free_port() for part in ("master", "volume", "filer", "s3")}
+    process = subprocess.Popen(
+        [
+            str(bin_dir / "weed"), "-logtostderr", "server", "-ip=127.0.0.1", f"-dir={folder}",
+            "-filer", "-s3", f"-s3.config={config}", "-volume.max=100",
+            "-master.volumeSizeLimitMB=64", "-volume.preStopSeconds=0",
+            *(f"-{part}.port={port}" for part, port in ports.items()),
+        ],
+        stdout=subprocess.DEVNULL, stderr=(folder / "log").open("w"),
+    )  # fmt: skip
+    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    deadline = time.monotonic() + 60
+    while not stores(endpoint):
+        assert process.poll() is None, (folder / "log").read_text()[-2000:]
+        assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
+        time.sleep(0.5)
+    yield endpoint
+    process.kill()
+    process.wait()
+
+
+def free_port() -> int:
+    """One whose neighbour for gRPC, 10000 above, is a port as well."""
+    while True:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+        if port < 2**16 - 10_000:
+            return port
+        # The system gives ports above that alone: try one of its lower ones.
+        port -= 20_000
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)):
+                return port
+
+
+def client(endpoint: str) -> Any:
+    return boto3.resource(
+        "s3", endpoint_url=endpoint, region_name="us-east-1",
+        aws_access_key_id="test", aws_secret_access_key="test",
+        config=Config(
+            request_checksum_calculation="when_required", s3={"addressing_style": "path"}
+        ),
+    )  # fmt: skip
+
+
+def stores(endpoint: str) -> bool:
+    try:
+        made = client(endpoint).create_bucket(Bucket=f"probe-{uuid.uuid4().hex[:8]}")
+        made.put_object(Key="x", Body=b"x")
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
 @pytest.fixture
-def bucket() -> Iterator[Any]:
+def moto() -> Iterator[str]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    s3 = boto3.resource(
-        "s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1",
-        aws_access_key_id="test", aws_secret_access_key="test",
-    )  # fmt: skip
-    # What moto holds outlives its server.
-    yield s3.create_bucket(Bucket=f"state-{uuid.uuid4().hex[:8]}")
+    yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(params=["moto", "seaweedfs"])
+def bucket(request: pytest.FixtureRequest) -> Any:
+    # What moto holds outlives its server.
+    name = f"state-{uuid.uuid4().hex[:8]}"
+    return client(request.getfixturevalue(request.param)).create_bucket(Bucket=name)
 
 
 @pytest.fixture
@@ -47,6 +117,7 @@ def stack(tmp_path: Path, bin_dir: Path, bucket: Any) -> Iterator[Stack]:
         PULUMI_BACKEND_URL=f"s3://{bucket.name}?{options}",
         AWS_ACCESS_KEY_ID="test",
         AWS_SECRET_ACCESS_KEY="test",
+        AWS_REQUEST_CHECKSUM_CALCULATION="when_required",
     )  # fmt: skip
     made.configure(seconds="0")
     yield made
