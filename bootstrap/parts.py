@@ -118,7 +118,7 @@ ADDONS = Part(
             {"local-path-provisioner": "github.com/rancher/local-path-provisioner"},
         ),
     ),
-    cpu_seconds=175,
+    cpu_seconds=180,
     check={"coredns": Check(("-version",), f"CoreDNS-{COREDNS}")},
 )
 BUILDKITD = Part(
@@ -191,7 +191,7 @@ WEED = Part(
     targets=(
         Target("weed", {"weed": "github.com/seaweedfs/seaweedfs/weed", "weed-mount": "./mount"}),
     ),
-    cpu_seconds=165,
+    cpu_seconds=175,
     check={"weed": Check(("version",), f" {SEAWEEDFS} ")},
 )
 

@@ -173,7 +173,7 @@ def test_M8_writing_past_the_size_is_refused_and_deleting_makes_room(server: Pod
     )
 
 
-def test_J4_a_pipelines_file_is_seen_by_servers_and_the_other_way_round(server: Pod, pipeline: Pod):
+def test_J4_T8_what_one_mount_writes_is_read_through_another_at_once(server: Pod, pipeline: Pod):
     for here, there in ((pipeline, server), (server, pipeline)):
         name = f"/shared/raw/test-{time.time_ns()}"
         here.sh(f"echo of-the-other > {name}")
