@@ -120,6 +120,10 @@ class Pod:
 async def succeeds(pod: Pod) -> None:
     """What most pods do: run at once and succeed soon."""
     pod.runs()
+    if "collect" in str(pod.item["spec"]["containers"][0]["command"]):
+        pod.says("{}\n")
+        pod.ends()
+        return
     if "listing" in str(pod.item["spec"]["containers"][0]["command"]):
         pod.says(json.dumps({"count": 0}) + "\n")
         pod.ends()

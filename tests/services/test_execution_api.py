@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,33 @@ async def test_P6_every_end_of_a_pod_has_a_reason(api, world, end, expected):
     ended = await until(api, run["run_id"], "failed")
     assert ended["reason"] == expected
     assert ended["message"]
+
+
+async def test_P6_a_killed_pods_partial_notebook_gets_its_name_by_a_pod_of_the_persons(api, world):
+    async def killed(pod: Pod) -> None:
+        pod.runs()
+        if pod.item["spec"]["containers"][0]["command"][-1] == "notebooks.jobs.collect":
+            found = {"cells": [1, 3], "size": 7, "output": pod.task["output"]}
+            pod.says(f"a word\n{json.dumps(found)}\n")
+            pod.ends()
+        else:
+            pod.ends(137, "", "OOMKilled")
+
+    world.cluster.script = killed
+    run = (await api.post("/execute", json=RUN)).json()
+    await until(api, run["run_id"], "failed")
+    for _ in range(100):
+        artifacts = (await api.get(f"/runs/{run['run_id']}/artifacts")).json()["artifacts"]
+        if artifacts:
+            break
+        await asyncio.sleep(0.1)
+    assert artifacts[0]["kind"] == "partial-notebook"
+    assert artifacts[0]["path"] == run["output_notebook"]
+    ended = (await api.get(f"/runs/{run['run_id']}")).json()
+    assert (ended["reason"], ended["cells"]) == ("memory", {"done": 1, "total": 3})
+    (collect,) = [j for j in world.cluster.created if j["metadata"]["name"].startswith("collect-")]
+    limits = collect["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits["cpu"] == "0.5"
 
 
 async def test_P8_status_tells_the_cells_and_the_log_streams(api, world):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -231,3 +232,41 @@ def test_P1_the_listing_leaves_out_hidden_files_and_links(home):
     assert [n["path"] for n in found] == ["top.ipynb", "work/sum.ipynb"]
     assert last == {"count": 2}
     assert found[0]["modified"].endswith("+00:00")
+
+
+def test_P6_a_pod_that_was_killed_hard_leaves_a_partial_notebook_that_gets_its_name(home):
+    home.notebook("work/sum.ipynb", "print('first')", "import time; time.sleep(100)", "print('no')")
+    process = home.start("work/sum.ipynb")
+    hidden = home.folder / "work" / f".{Path(OUTPUT).stem}.0123456789abcdef.partial.ipynb"
+    deadline = time.monotonic() + 60
+    while not (hidden.exists() and '"status": "completed"' in hidden.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    kill_all(process.pid)
+    assert not (home.folder / OUTPUT).exists()
+    task = {"id": "0123456789abcdef", "notebook": "work/sum.ipynb", "output": OUTPUT}
+    task |= {"replace": False, "parameters": {}, "time_limit": 1, "cell_timeout": None}
+    for expected in ({"cells": [1, 3], "output": OUTPUT}, {}):
+        said = subprocess.run(
+            [sys.executable, "-sP", "-m", "notebooks.jobs.collect"],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(home.folder),
+                "PYTHONPATH": str(SOURCES),
+                "MLHUB_RUN": json.dumps(task | {"experiment": "notebooks"}),
+            },
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        found = json.loads(said.splitlines()[-1])
+        assert {key: found.get(key) for key in expected} == expected
+    assert home.outputs() == ["sum.ipynb", Path(OUTPUT).name]
+
+
+def kill_all(pid: int) -> None:
+    """A process and all that it started, at once, as a container's end by memory is."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, 20)

@@ -77,17 +77,7 @@ def run_job(
     """
     profile = settings.profile(run.profile)
     assert profile is not None  # noqa: S101 (checked when the run was accepted)
-    task = {
-        "id": run.id,
-        "notebook": run.notebook,
-        "output": run.output,
-        "replace": run.replace,
-        "parameters": run.parameters,
-        "time_limit": run.time_limit,
-        "cell_timeout": run.cell_timeout,
-        "experiment": experiment(run),
-    }
-    environment = {"MLHUB_RUN": ascii_json(task)}
+    environment = task_of(run)
     job = _job(
         settings,
         run.user,
@@ -115,8 +105,39 @@ def run_job(
     return job
 
 
+def task_of(run: Run) -> dict[str, str]:
+    """What the runner is told, in its environment."""
+    task = {
+        "id": run.id,
+        "notebook": run.notebook,
+        "output": run.output,
+        "replace": run.replace,
+        "parameters": run.parameters,
+        "time_limit": run.time_limit,
+        "cell_timeout": run.cell_timeout,
+        "experiment": experiment(run),
+    }
+    return {"MLHUB_RUN": ascii_json(task)}
+
+
 def listing_job(settings: Settings, user: str, name: str) -> dict[str, Any]:
     """A pod of the person's that says which notebooks there are, and little else."""
+    return _small_job(settings, user, name, "listing", {})
+
+
+def collect_name(run_id: str) -> str:
+    return f"collect-{run_id}"
+
+
+def collect_job(settings: Settings, run: Run) -> dict[str, Any]:
+    """A pod of the person's that gives a killed run's partial notebook its name."""
+    return _small_job(settings, run.user, collect_name(run.id), "collect", task_of(run))
+
+
+def _small_job(
+    settings: Settings, user: str, name: str, kind: str, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """`kind` is the module of `notebooks.jobs` and the label."""
     profile = settings.profile(None)
     assert profile is not None  # noqa: S101 (settings have at least one)
     small = profile.model_copy(
@@ -134,12 +155,12 @@ def listing_job(settings: Settings, user: str, name: str) -> dict[str, Any]:
         settings,
         user,
         name=name,
-        labels={KIND: "listing"},
+        labels={KIND: kind},
         annotations={USER: user},
         admitted=({}, {}),
         profile=small,
-        module="notebooks.jobs.listing",
-        environment={},
+        module=f"notebooks.jobs.{kind}",
+        environment=environment,
         deadline=LISTING_SECONDS,
         kept=60,
     )

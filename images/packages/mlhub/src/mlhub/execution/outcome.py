@@ -25,6 +25,9 @@ SLACK_SECONDS = 300
 
 PROGRESS = re.compile(r"^\[mlhub\] cell (\d{1,6}) of (\d{1,6})$", re.MULTILINE)
 
+KILLED = {"memory", "container", "pod-gone", "job-gone", "overdue"}
+"""Reasons by which the runner did not come to bring the notebook home."""
+
 BAD_WAITING = {
     "ImagePullBackOff": "image",
     "InvalidImageName": "image",
@@ -171,6 +174,22 @@ def _ended(run: Run, job: Object, terminated: Object, now: float) -> dict[str, A
     said = terminated.get("message") or terminated.get("reason") or "no reason given"
     message = f"The run's container ended with exit code {code}: {_short(said)}"
     return values | _end("failed", "container", message, ended)
+
+
+def collected(log: str, run: Run) -> dict[str, Any]:
+    """Values to write down from the last line of a collecting pod; empty where it found nothing."""
+    try:
+        result = Result.model_validate_json(log.strip().rpartition("\n")[2])
+    except ValidationError:
+        return {}
+    if not result.output or not result.cells or not _beside(result.output, run.output):
+        return {}
+    return {
+        "output": result.output,
+        "size": result.size,
+        "cells_done": result.cells[0],
+        "cells_total": result.cells[1],
+    }
 
 
 def _beside(output: str, planned: str) -> bool:

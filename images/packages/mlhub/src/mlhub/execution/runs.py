@@ -340,6 +340,22 @@ class Runs:
         await self.apply(run, job, pod)
         return await self._again(run)
 
+    async def collect(self, run: Run) -> None:
+        """Give a killed run's partial notebook its name, by a pod of the person's: asked for here
+        again and again until that pod has said what it found; raises ClusterError."""
+        name = jobs.collect_name(run.id)
+        job = await self.cluster.job(name)
+        if job is None:
+            await self.cluster.create_job(jobs.collect_job(self.settings, run))
+            return
+        if not outcome.finished(job):
+            return
+        pods = await self.cluster.pods(f"job-name={name}")
+        said = await self._last_words(pods[0]) if pods else ""
+        values = outcome.collected(said, run)
+        await self.db(self.store.settle_collected, run.id, **values)
+        await self.cluster.delete_job(name)
+
     async def close_mlflow(self, run: Run) -> None:
         """End the MLflow run of a run whose pod could not; raises AdmissionSilentError and
         httpx.HTTPError."""
@@ -371,6 +387,7 @@ class Runs:
             self._looked.pop(run.id, None)
             # The runner that told its MLflow run has ended it.
             values["mlflow_pending"] = self.settings.tracked and not values.get("mlflow_run_id")
+            values["collect_pending"] = values["reason"] in outcome.KILLED
         if change.delete_job:
             await self.cluster.delete_job(jobs.job_name(run.id))
         changed: bool = bool(values) and await self.db(self.store.change, run.id, **values)
@@ -440,7 +457,7 @@ class Reconciler:
 
     def __init__(self, runs: Runs, looks: Sequence[Callable[[], Awaitable[None]]]):
         """`looks` is what else is looked after, each time the runs are."""
-        self._runs, self._looks = runs, (self.once, *looks, self._mlflow)
+        self._runs, self._looks = runs, (self.once, *looks, self._mlflow, self._collect)
 
     async def forever(self) -> None:
         pause = self._runs.settings.limits.reconcile_seconds
@@ -482,6 +499,14 @@ class Reconciler:
                 await runs.close_mlflow(run)
             except (AdmissionSilentError, httpx.HTTPError) as error:
                 log.warning("The MLflow run of %s waits: %s", run.id, type(error).__name__)
+
+    async def _collect(self) -> None:
+        runs = self._runs
+        for run in await runs.db(runs.store.collect_pending):
+            try:
+                await runs.collect(run)
+            except ClusterError as error:
+                log.warning("The notebook of %s waits: %s", run.id, error)
 
     async def _strays(self, strays: dict[str, Object]) -> None:
         """Jobs without an active run: of one that has ended, or of one that nobody remembers."""

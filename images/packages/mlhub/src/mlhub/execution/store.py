@@ -53,6 +53,7 @@ runs = sa.Table(
     sa.Column("origin", sa.String(40)),
     sa.Column("workspace", sa.String(63)),
     sa.Column("mlflow_pending", sa.Boolean),
+    sa.Column("collect_pending", sa.Boolean),
     sa.UniqueConstraint("caller", "idempotency_key", name="execution_one_run_a_key"),
 )
 
@@ -213,6 +214,16 @@ class Store:
         if before is not None:
             conditions.append(runs.c.created < before)
         return self._select(*conditions, limit=limit)
+
+    def collect_pending(self) -> list[Run]:
+        """Runs that were killed, whose partial notebook has not got its name."""
+        return self._select(runs.c.collect_pending.is_(True))
+
+    def settle_collected(self, run_id: str, **values: Any) -> None:
+        with self.begin() as connection:
+            connection.execute(
+                runs.update().where(runs.c.id == run_id).values(collect_pending=False, **values)
+            )
 
     def some(self, ids: list[str]) -> list[Run]:
         return self._select(runs.c.id.in_(ids)) if ids else []

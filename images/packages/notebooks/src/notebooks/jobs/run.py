@@ -115,7 +115,7 @@ def execute(
     task: Task, home: Path, content: bytes, place: Path, tracking: Tracking
 ) -> dict[str, Any]:
     """Run the cells and bring the notebook to its place; what happened."""
-    unfinished = place.with_name(f".{place.stem}.{task.id}.partial.ipynb")
+    unfinished = unfinished_at(place, task)
     with tempfile.TemporaryDirectory(prefix="mlhub-run-") as work:
         copy, report = Path(work) / "input.ipynb", Path(work) / "report.json"
         copy.write_bytes(content)
@@ -133,16 +133,28 @@ def execute(
         result = _child(given, environment, task.time_limit)
         if not result and report.exists():
             result = json.loads(report.read_text(encoding="utf-8"))
+    return result | bring_home(unfinished, place, task, home)
+
+
+def unfinished_at(place: Path, task: Task) -> Path:
+    """Where a notebook is while its cells run: hidden, beside where it will be."""
+    return place.with_name(f".{place.stem}.{task.id}.partial.ipynb")
+
+
+def bring_home(unfinished: Path, place: Path, task: Task, home: Path) -> dict[str, Any]:
+    """Give what the cells left, whole or partial, its name; where and how much it is."""
     unfinished.with_name(f"{unfinished.name}.writing").unlink(missing_ok=True)
-    if unfinished.exists():
-        cells = json.loads(unfinished.read_bytes())["cells"]
-        states = [c["metadata"].get("papermill", {}).get("status") for c in cells]
-        result["cells"] = [states.count("completed"), sum(state is not None for state in states)]
-        result["size"] = unfinished.stat().st_size
-        result["output"] = (
-            put(unfinished, place, replace=task.replace).relative_to(home.resolve()).as_posix()
-        )
-    return result
+    if not unfinished.exists():
+        return {}
+    cells = json.loads(unfinished.read_bytes())["cells"]
+    states = [c["metadata"].get("papermill", {}).get("status") for c in cells]
+    size = unfinished.stat().st_size
+    output = put(unfinished, place, replace=task.replace).relative_to(home.resolve())
+    return {
+        "cells": [states.count("completed"), sum(state is not None for state in states)],
+        "size": size,
+        "output": output.as_posix(),
+    }
 
 
 def _child(given: dict[str, Any], environment: dict[str, str], time_limit: int) -> dict[str, Any]:

@@ -1,0 +1,28 @@
+"""`python -m notebooks.jobs.collect`: what a run left whose pod was killed too hard to speak.
+
+Its partial notebook is hidden in the home, as it was after the last cell that ended. Here it gets
+the output's name, as the runner would have given it; what was found is the last line, as JSON.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from notebooks.jobs.paths import PathRefusedError
+from notebooks.jobs.run import TASK, Task, bring_home, output_place, unfinished_at
+
+
+def main() -> None:
+    task = Task(**json.loads(os.environ.pop(TASK)))
+    home = Path.home()
+    try:
+        place = output_place(home, task)
+        found = bring_home(unfinished_at(place, task), place, task, home)
+    except (PathRefusedError, OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{type(error).__name__}: {error}")
+        found = {}
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
