@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlhub import audit
+from mlhub.execution import store as execution
 from mlhub.workspaces import records
+from mlhub.workspaces import store as stores
 from mlhub.workspaces.paths import confined
 from mlhub.workspaces.records import roles_in
 from tests.services.workspaces import (
@@ -166,6 +168,27 @@ async def test_M7_owners_who_all_leave_at_once_leave_one(service, slug, place):
     at = f"/workspaces/{slug}/members"
     answers = await asyncio.gather(*(service.ask(n, "DELETE", f"{at}/{n}") for n in everybody))
     assert Counter(a.status_code for a in answers) == {204: 4, 409: 1}
+
+
+async def test_who_is_at_work_stays_alone_for_as_long_as_it_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "LEASE_SECONDS", 0.6)
+    monkeypatch.setattr(stores, "RENEW_SECONDS", 0.1)
+    one, other = (stores.Store(f"sqlite:///{tmp_path}/leases.db") for _ in range(2))
+    one.prepare()
+    order: list[str] = []
+
+    async def late() -> None:
+        async with other.alone("b", "a"):
+            order.append("other")
+
+    async with one.alone("a", "b"):
+        waiting = asyncio.create_task(late())
+        await asyncio.sleep(2)
+        order.append("one")
+    await waiting
+    assert order == ["one", "other"]
+    for store in (one, other):
+        store.close()
 
 
 # To create

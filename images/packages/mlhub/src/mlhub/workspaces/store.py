@@ -107,7 +107,9 @@ class Store(execution.Store):
     async def _renew(self, holder: str) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            await self.db(self._renewed, holder, time.time() + execution.LEASE_SECONDS)
+            # A database that is silent for a moment is asked again before the lease ends.
+            with contextlib.suppress(Problem):
+                await self.db(self._renewed, holder, time.time() + execution.LEASE_SECONDS)
 
     def _renewed(self, holder: str, until: float) -> None:
         with self.begin() as connection:
