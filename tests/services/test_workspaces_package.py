@@ -14,7 +14,7 @@ from notebooks.connection import Connection
 from notebooks.errors import Refused
 from notebooks.workspaces import PathRefused, relative_path
 from tests.services.test_workspaces_api import place, service  # noqa: F401 (fixtures)
-from tests.services.workspaces import Service
+from tests.services.workspaces import MATRIX, ROLES, WHO, Service, furnished, member
 
 
 @pytest.fixture
@@ -101,6 +101,34 @@ async def test_M1_the_command_line(service, monkeypatch, capsys):  # noqa: F811
     assert (await run("restore", slug))[0] == 0
     assert (await run("add", slug))[0] == 2, "wrong usage"
     assert (await run("add", slug, "edda", "--role", "admin"))[0] == 2
+
+
+async def test_M7_the_role_matrix_by_the_command_line(service, monkeypatch, capsys):  # noqa: F811
+    slug = await furnished(service)
+    at = f"/workspaces/{slug}"
+    calls = {
+        "members": ["members", slug],
+        "shared": ["shared", slug],
+        "share": ["share", slug, "a.ipynb"],
+        "add": ["add", slug, "extra@example.com"],
+        "remove": ["remove", slug, "extra"],
+        "delete": ["delete", slug],
+        "restore": ["restore", slug],
+    }
+    for operation, argv in calls.items():
+        for role, status in zip(ROLES, MATRIX[operation], strict=True):
+            if operation == "remove":
+                await member(service, slug, "extra", "editor")
+            if operation == "restore":
+                await service.ask("otto", "DELETE", at)
+            found = Connection(service.url, WHO[role], f"token-of-{WHO[role]}")
+            monkeypatch.setattr(Connection, "find", classmethod(lambda cls, found=found: found))
+            code = await in_a_thread(main, ["workspaces", *argv])
+            said = capsys.readouterr()
+            assert code == (0 if status < 300 else 1), (operation, role, said.err)
+            assert bool(said.err) == (code == 1), (operation, role)
+            if operation in ("delete", "restore"):
+                await service.ask("otto", "POST", f"{at}/restore")
 
 
 @pytest.fixture
