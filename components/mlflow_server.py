@@ -132,6 +132,8 @@ def environment(
         "JUPYTERHUB_API_URL": hub_api,
         "MLHUB_HUB_URL": hub_url,
         "MLFLOW_AUTH_CONFIG_PATH": config,
+        # A path for which MLflow has no rule is closed, and not open.
+        "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
         # A second server and its queue, for evaluations that are run in the server: 1.2 GB.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         # It would ask the internet in a cluster that has none.

@@ -246,6 +246,9 @@ def user_environment(stack: StackFile) -> dict[str, str]:
             "MLFLOW_TRACKING_URI": tracking_uri(stack.mlflow.namespace),
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
             "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+            # By signed addresses of S3, to which servers have no way.
+            "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+            "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
         }
     return environment
 

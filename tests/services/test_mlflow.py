@@ -1,6 +1,7 @@
 """The real MLflow server: everyone is who the Hub says, and sees what is theirs."""
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Callable
@@ -62,6 +63,24 @@ def test_J3_a_run_with_params_metrics_and_artifact_round_trips_under_its_makers_
 
     kept = [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET)["Contents"]]
     assert any(key.startswith("mlflow/") and key.endswith("/note.txt") for key in kept), kept
+
+
+def test_J3_artifacts_go_through_mlflow_since_nobody_else_reaches_s3(
+    client_of, server, alice, tmp_path, monkeypatch
+):
+    for prefix in ("/api", "/ajax-api", "/services/mlflow/ajax-api"):
+        status, info = server.ask(f"{prefix}/3.0/mlflow/server-info")
+        told = {key: value for key, value in json.loads(info).items() if "multipart" in key}
+        assert (status, set(told.values())) == (200, {False}), told
+    for path in ("presigned/1/x", "mpu/create/1/x"):
+        status, answer = server.ask(f"/api/2.0/mlflow-artifacts/{path}", alice)
+        assert (status, "go through MLflow" in answer) == (501, True)
+    monkeypatch.setenv("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "true")
+    client = client_of(alice)
+    run_id = make_run(client, "asked for a signed address", tmp_path)
+    (tmp_path / "down").mkdir()
+    copy = client.download_artifacts(run_id, "note.txt", str(tmp_path / "down"))
+    assert Path(copy).read_text() == "what the model learned"
 
 
 def test_J10_a_registered_model_round_trips(client_of, alice, tmp_path):

@@ -15,6 +15,11 @@ from contextvars import ContextVar
 
 from flask import Response
 from mlflow.server import auth
+from mlflow.server.handlers import build_server_info_payload
+from mlflow.utils.server_info import (
+    SERVER_INFO_MULTIPART_DOWNLOADS_ENABLED,
+    SERVER_INFO_MULTIPART_UPLOADS_ENABLED,
+)
 from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -50,6 +55,13 @@ NOT_HERE = (
 
 NO_ASSISTANT = "MLflow's assistant is off here: it would run commands in the server itself."
 
+NO_SIGNED_ADDRESSES = (
+    "Artifacts go through MLflow here, for nobody else reaches S3; ask for them without "
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD and MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD."
+)
+
+_INFO = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/server-info")
+_SIGNED = re.compile(r"/(ajax-)?api/\d\.\d/mlflow-artifacts/(presigned|mpu)(/.*)?")
 _ASSISTANT = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/assistant(/.*)?")
 _GIVING = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/(users|roles|(.+/)?permissions)(/.*)?")
 """Paths by which MLflow gives accounts and rights."""
@@ -88,7 +100,9 @@ class HubTokens:
             if through_the_hub:
                 path, raw = path.removeprefix(PATH), scope["raw_path"].removeprefix(PATH.encode())
                 scope = {**scope, "path": path, "raw_path": raw}
-            if not auth.is_unprotected_route(path):
+            if _INFO.fullmatch(path):
+                answer = JSONResponse(await run_in_threadpool(server_info))
+            elif not auth.is_unprotected_route(path):
                 answer = await self._refusal(Request(scope), through_the_hub)
         await (answer or self._app)(scope, receive, send)
 
@@ -111,7 +125,7 @@ class HubTokens:
             sentence = LOGGED_OUT if by_cookie else UNKNOWN
             return refusal(401, sentence if token else NOTHING_GIVEN)
         if closed := closed_to_all(request.method, path):
-            return refusal(403, closed)
+            return refusal(*closed)
         MutableHeaders(scope=request.scope).setdefault(
             WORKSPACE_HEADER_NAME, personal_workspace(person.name)
         )
@@ -119,13 +133,26 @@ class HubTokens:
         return None
 
 
-def closed_to_all(method: str, path: str) -> str:
-    """Why nobody may do this, or nothing."""
+def server_info() -> dict[str, object]:
+    """What MLflow tells clients of itself, without a way around it for large artifacts.
+
+    It would sign addresses of S3 for them, which people's servers do not reach, and wait in vain.
+    """
+    return build_server_info_payload() | {
+        SERVER_INFO_MULTIPART_DOWNLOADS_ENABLED: False,
+        SERVER_INFO_MULTIPART_UPLOADS_ENABLED: False,
+    }
+
+
+def closed_to_all(method: str, path: str) -> tuple[int, str] | None:
+    """The status and the sentence for what nobody may do."""
+    if _SIGNED.fullmatch(path):
+        return 501, NO_SIGNED_ADDRESSES
     if _ASSISTANT.fullmatch(path):
-        return NO_ASSISTANT
+        return 403, NO_ASSISTANT
     if method not in ("GET", "HEAD") and _GIVING.fullmatch(path):
-        return NOT_HERE
-    return ""
+        return 403, NOT_HERE
+    return None
 
 
 def bearer(request: Request) -> str | None:
@@ -139,6 +166,7 @@ def refusal(status: int, message: str) -> JSONResponse:
     code, header = {
         401: ("UNAUTHENTICATED", {"WWW-Authenticate": 'Bearer realm="mlflow"'}),
         403: ("PERMISSION_DENIED", {}),
+        501: ("NOT_IMPLEMENTED", {}),
         503: ("TEMPORARILY_UNAVAILABLE", {"Retry-After": str(SILENT_SECONDS)}),
     }[status]
     return JSONResponse({"error_code": code, "message": message}, status, header)
