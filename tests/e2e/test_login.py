@@ -71,3 +71,26 @@ def test_T3_log_out_ends_the_keycloak_session_too(person):
     bob = person("bob").log_in()
     bob.page.goto("/hub/logout")
     bob.open_log_in()  # Keycloak asks for the password again
+
+
+def test_T3_the_hub_looks_people_up_and_may_change_nobody(kubectl):
+    """With the client that it has for people whose own session cannot tell."""
+    word = kubectl.secret("jupyterhub", "mlhub-hub")["mlhub.people.client_secret"]
+    realm = f"{KEYCLOAK_URL}/realms/mlhub/protocol/openid-connect/token"
+    given = {"grant_type": "client_credentials", "client_id": "mlhub-hub", "client_secret": word}
+    token = requests.post(realm, data=given, timeout=30).json()["access_token"]
+    people = f"{KEYCLOAK_URL}/admin/realms/mlhub/users"
+    headers = {"Authorization": f"Bearer {token}"}
+
+    def ask(path: str) -> requests.Response:
+        return requests.get(f"{people}{path}", headers=headers, timeout=30)
+
+    (alice,) = ask("?username=alice&exact=true").json()
+    identity = alice["id"]
+    assert ask(f"/{identity}").json()["enabled"] is True
+    assert {group["path"] for group in ask(f"/{identity}/groups").json()} >= {"/mlhub/users"}
+    assert ask("/00000000-0000-0000-0000-000000000000").status_code == 404
+    changed = requests.put(
+        f"{people}/{identity}", json={"enabled": False}, headers=headers, timeout=30
+    )
+    assert changed.status_code == 403
