@@ -6,7 +6,6 @@ Needs root and the embedded cluster, as `make e2e` has after `make up`.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from bootstrap import processes
 from bootstrap.paths import NODE_ADDRESS, here
+from tests.e2e.beyond import connects, server_beyond
 from tests.e2e.platform import Kubectl, wait_until
 
 SPACE = "e2e-cluster"
@@ -144,36 +144,9 @@ def volumes(kubectl: Kubectl) -> Iterator[None]:
 
 @pytest.fixture
 def beyond() -> Iterator[str]:
-    """A web server at an address beyond the node, in a network of its own."""
-    serve = f"while ! ip address show to {BEYOND} | grep -q .; do sleep 0.1; done; "
-    serve += f"exec {sys.executable} -m http.server 80 --bind {BEYOND}"
-    server = subprocess.Popen(["unshare", "--net", "sh", "-c", serve], stderr=subprocess.DEVNULL)
-    inside = f"nsenter --target {server.pid} --net ip"
-    try:
-        own = os.readlink("/proc/self/ns/net")
-        there = f"/proc/{server.pid}/ns/net"
-        wait_until("the server has a network of its own", lambda: os.readlink(there) != own)
-        for command in (
-            f"ip link add e2e0 type veth peer name e2e1 netns {server.pid}",
-            "ip address add 198.51.100.2/30 dev e2e0",
-            "ip link set e2e0 up",
-            f"{inside} link set e2e1 up",
-            f"{inside} address add {BEYOND}/30 dev e2e1",
-            f"{inside} route add default via 198.51.100.2",
-        ):
-            subprocess.run(command.split(), check=True)
-        wait_until("the server beyond the node listens", lambda: _connects(BEYOND, 80))
-        yield f"http://{BEYOND}"
-    finally:
-        server.kill()
-        server.wait()
-        subprocess.run(["ip", "link", "delete", "e2e0"], capture_output=True, check=False)
-
-
-def _connects(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((address, port)) == 0
+    """A web server at an address beyond the node."""
+    with server_beyond(BEYOND, "e2e") as url:
+        yield url
 
 
 def test_T11_only_the_pods_that_a_policy_names_come_in(place: Place):
@@ -266,7 +239,7 @@ def test_names_of_services_resolve_and_unknown_ones_do_not(place: Place):
 
 
 def test_J1_a_node_port_answers_on_loopback_and_not_on_the_machines_other_addresses(place: Place):
-    assert _connects("127.0.0.1", NODE_PORT)
+    assert connects("127.0.0.1", NODE_PORT)
     listing = subprocess.run(["ip", "-j", "-4", "address"], capture_output=True, check=True).stdout
     others = [
         address["local"]
@@ -275,7 +248,7 @@ def test_J1_a_node_port_answers_on_loopback_and_not_on_the_machines_other_addres
         for address in device["addr_info"]
     ]
     assert others
-    assert not any(_connects(address, NODE_PORT) for address in others)
+    assert not any(connects(address, NODE_PORT) for address in others)
 
 
 def test_V3_a_volume_and_its_files_outlive_the_claim(place: Place):

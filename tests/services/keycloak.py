@@ -23,7 +23,8 @@ REALM = "mlhub"
 class Keycloak:
     """`people` maps a user name to the value of the groups claim, None leaving the claim out.
 
-    Whoever `at_the_browser` names is logged in there already and consents to everything.
+    Whoever `at_the_browser` or a browser's own cookie `who` names is logged in there already and
+    consents to everything.
     """
 
     redirect_uri: str
@@ -77,7 +78,8 @@ class Keycloak:
         if asked.get("code_challenge_method") != "S256":
             return web.Response(status=400, text="Missing parameter: code_challenge_method")
         code = secrets.token_hex()
-        self._codes[code] = (self.at_the_browser, asked["code_challenge"])
+        who = request.cookies.get("who", self.at_the_browser)
+        self._codes[code] = (who, asked["code_challenge"])
         back = urlencode({"code": code, "state": asked["state"]})
         raise web.HTTPFound(f"{self.redirect_uri}?{back}")
 

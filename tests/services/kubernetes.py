@@ -5,6 +5,7 @@ a pod, a test says by `then`.
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 from collections.abc import Callable
@@ -124,8 +125,9 @@ class Kubernetes:
         watcher = (selector, queue)
         self._watchers.setdefault(kind, []).append(watcher)
         try:
-            while change := await queue.get():
-                await stream.write(json.dumps(change).encode() + b"\n")
+            with contextlib.suppress(ConnectionError):  # a hub that was killed
+                while change := await queue.get():
+                    await stream.write(json.dumps(change).encode() + b"\n")
         finally:
             self._watchers[kind].remove(watcher)
         return stream

@@ -21,15 +21,22 @@ ROOT = Path(__file__).parents[2]
 class HubProcess:
     """One hub's configuration and database in `folder`; started, killed and started again."""
 
-    def __init__(self, folder: Path, values: Mapping[str, Any], port: int, kubeconfig: Path):
+    def __init__(
+        self,
+        folder: Path,
+        values: Mapping[str, Any],
+        port: int,
+        kubeconfig: Path,
+        environment: Mapping[str, str] | None = None,
+    ):
         self.url = f"http://127.0.0.1:{port}"
         self.folder = folder
-        self.config = CONFIG
         mount(folder, merged(values, {"cull": {"enabled": False}}))
         self._environment = os.environ | {
             "MLHUB_HUB_ETC": str(folder),
             "KUBECONFIG": str(kubeconfig),
             "PYTHONPATH": f"{ROOT}:{ROOT / 'images/packages/mlhub/src'}",
+            **(environment or {}),
         }
         self._database = folder / "hub.sqlite"
         self._process: asyncio.subprocess.Process | None = None
@@ -47,7 +54,7 @@ class HubProcess:
                 sys.executable,
                 "-m",
                 "jupyterhub",
-                f"--config={self.config}",
+                f"--config={CONFIG}",
                 f"--JupyterHub.db_url=sqlite:///{self._database}",
                 f"--JupyterHub.hub_bind_url={self.url}",
                 f"--JupyterHub.hub_connect_url={self.url}",

@@ -1,0 +1,339 @@
+"""How many spawns a second a hub bears, and at what cost, beside the same hub without our code.
+
+    .venv/bin/python -m tests.services.load --users 10 100 1000
+
+Both hubs are real, each in a process of its own with a database of its own: the one of the chart
+with `mlhub.hub`, and one of the same chart values with JupyterHub's, KubeSpawner's and
+OAuthenticator's own classes set alike. Keycloak, Kubernetes and the users' servers are doubles, so
+that a pod is ready at once and the hub alone is measured. They take turns. What counts is the hub's
+processor time, which other work on the machine hardly changes.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import yaml
+from aiohttp import web
+from yarl import URL
+
+from tests.services.hub import IDENTITY, PROFILES, chart_values
+from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, PEOPLE, REALM, Keycloak
+from tests.services.kubernetes import Kubernetes
+from tests.services.process import ROOT, HubProcess
+
+PAGE = ROOT / "docs" / "hub.md"
+MARKS = ("<!-- load -->", "<!-- /load -->")
+AT_ONCE = 8
+"""Starts that wait at the same time; the Hub's own bound is 100."""
+REPORT_SECONDS = 60
+"""How often a server reports its activity (components/values.py)."""
+RUNNING = {
+    "phase": "Running",
+    "podIP": "127.0.0.1",
+    "containerStatuses": [{"name": "notebook", "ready": True, "state": {"running": {}}}],
+    "conditions": [{"type": "PodScheduled", "status": "True"}],
+}
+PLAIN = """
+connect = "{keycloak}/realms/{realm}/protocol/openid-connect"
+c.JupyterHub.update(authenticator_class="generic-oauth", allow_named_servers=True)
+c.GenericOAuthenticator.update(
+    authorize_url=connect + "/auth", token_url=connect + "/token",
+    userdata_url=connect + "/userinfo", oauth_callback_url="{callback}",
+    scope=["openid", "profile"], username_claim="preferred_username", enable_pkce=True,
+    manage_groups=True, auth_state_groups_key=lambda state: state["oauth_user"]["groups"],
+    allowed_groups={{"/mlhub/users"}}, enable_auth_state=True, auth_refresh_age=300,
+    refresh_pre_spawn=True,
+)
+c.KubeSpawner.update(
+    slug_scheme="safe", delete_pvc=False, automount_service_account_token=False,
+    pod_security_context={{"runAsNonRoot": True, "seccompProfile": {{"type": "RuntimeDefault"}}}},
+    container_security_context={{"capabilities": {{"drop": ["ALL"]}}}},
+)
+"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one hub with so many people, in seconds; `cpu` is processor time of the hub's process."""
+
+    log_in_cpu: float
+    spawn_cpu: float
+    spawn_wall: float
+    report_cpu: float
+    """For one report of every server."""
+    restart: float
+    restart_cpu: float
+
+    @property
+    def cpu(self) -> float:
+        return self.log_in_cpu + self.spawn_cpu + self.report_cpu
+
+
+class World:
+    """What is around the hubs, and the two hubs' values."""
+
+    def __init__(self, folder: Path, users: int):
+        self.folder = folder
+        self.names = [f"user{n}" for n in range(users)]
+        self._runners: list[web.AppRunner] = []
+
+    async def __aenter__(self) -> "World":
+        self.kubernetes = Kubernetes(then=lambda pod: RUNNING)
+        self.hub_port = _port()
+        self.keycloak = Keycloak(f"http://127.0.0.1:{self.hub_port}/hub/oauth_callback")
+        self.keycloak.people = {name: ["/mlhub/users"] for name in self.names}
+        self.keycloak.address = await self._serve(self.keycloak.application())
+        api = await self._serve(self.kubernetes.application())
+        server = web.Application()
+        server.router.add_get("/user/{name}/api", lambda _: web.json_response({"version": "1"}))
+        self.server_port = URL(await self._serve(server)).port
+        context = {"cluster": "load", "user": "load"}
+        kubeconfig = {
+            "current-context": "load",
+            "contexts": [{"name": "load", "context": context}],
+            "clusters": [{"name": "load", "cluster": {"server": api}}],
+            "users": [{"name": "load", "user": {}}],
+        }
+        self.kubeconfig = self.folder / "kubeconfig"
+        self.kubeconfig.write_text(yaml.safe_dump(kubeconfig))
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        self.kubernetes.close()
+        for runner in self._runners:
+            await runner.cleanup()
+
+    async def _serve(self, app: web.Application) -> str:
+        runner = web.AppRunner(app, shutdown_timeout=0, access_log=None)
+        await runner.setup()
+        self._runners.append(runner)
+        port = _port()
+        await web.TCPSite(runner, "127.0.0.1", port, backlog=2048).start()
+        return f"http://127.0.0.1:{port}"
+
+    def hub(self, *, ours: bool) -> HubProcess:
+        identity = IDENTITY | {
+            "public_url": self.keycloak.address,
+            "internal_url": self.keycloak.address,
+            "callback_url": self.keycloak.redirect_uri,
+            "people_client": PEOPLE[0],
+        }
+        quotas = {
+            "server": {"cpu": 16, "memory": "64Gi", "gpu": 4},
+            "user": {"servers": 3},
+            "groups": {"/mlhub/users": {"cpu": 1e6}},
+        }
+        plain = PLAIN.format(
+            keycloak=self.keycloak.address, realm=REALM, callback=self.keycloak.redirect_uri
+        )
+        given = {
+            "custom": {"mlhub": {"identity": identity, "quotas": quotas}},
+            "hub": {"config": {"KubeSpawner": {"port": self.server_port}}},
+            "singleuser": {"profileList": PROFILES},
+        }
+        values = chart_values(given)
+        if not ours:
+            values["hub"]["extraConfig"] = {"plain": plain}
+        folder = self.folder / ("ours" if ours else "plain")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return HubProcess(folder, values, self.hub_port, self.kubeconfig, OAUTH)
+
+
+OAUTH = {
+    "POD_NAMESPACE": "jupyterhub",
+    "OAUTH_CLIENT_ID": CLIENT_ID,
+    "OAUTH_CLIENT_SECRET": CLIENT_SECRET,
+}
+
+
+def _port() -> int:
+    from tests.services.conftest import free_port
+
+    return free_port()
+
+
+class Clock:
+    """A process's processor time and the wall's, from `with` to its end."""
+
+    def __init__(self, pid: int):
+        self._process = psutil.Process(pid)
+        self.cpu = self.wall = 0.0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        began, used = time.monotonic(), self._used()
+        yield
+        self.cpu, self.wall = self._used() - used, time.monotonic() - began
+
+    def _used(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
+
+
+async def measure(world: World, *, ours: bool) -> Figures:
+    """One hub: everybody logs in, starts a server and reports; the hub starts again beside them."""
+    for kept in world.kubernetes.kept.values():
+        kept.clear()
+    hub = world.hub(ours=ours)
+    await hub.start()
+    browsers = {name: _browser(hub, world, name) for name in world.names}
+    try:
+        clock = Clock(hub.pid)
+        with clock():
+            await _each(world.names, lambda name: _log_in(browsers[name]))
+        log_in_cpu = clock.cpu
+        with clock():
+            await _each(world.names, lambda name: _spawn(browsers[name], name))
+        spawn_cpu, spawn_wall = clock.cpu, clock.wall
+        assert len(world.kubernetes.kept["pods"]) == len(world.names)
+        with clock():
+            await _report(hub, world)
+        report_cpu = clock.cpu
+        await hub.kill()
+        restart = await hub.start()
+        restart_cpu = sum(psutil.Process(hub.pid).cpu_times()[:2])
+    finally:
+        for browser in browsers.values():
+            await browser.close()
+        await hub.kill()
+    return Figures(log_in_cpu, spawn_cpu, spawn_wall, report_cpu, restart, restart_cpu)
+
+
+async def _each(names: Iterable[str], does: Any) -> None:
+    door = asyncio.Semaphore(AT_ONCE)
+
+    async def one(name: str) -> None:
+        async with door:
+            await does(name)
+
+    await asyncio.gather(*map(one, names))
+
+
+def _browser(hub: HubProcess, world: World, name: str) -> aiohttp.ClientSession:
+    browser = hub.browser()
+    browser.cookie_jar.update_cookies({"who": name}, URL(world.keycloak.address))
+    return browser
+
+
+async def _log_in(browser: aiohttp.ClientSession) -> None:
+    async with browser.get("/hub/oauth_login?next=/hub/api/") as page:
+        text = await page.text()
+        assert page.status == 200, (page.status, page.url, text[-600:])
+
+
+async def _spawn(browser: aiohttp.ClientSession, name: str) -> None:
+    xsrf = next((c.value for c in browser.cookie_jar if c.key == "_xsrf"), "")
+    headers = {"X-XSRFToken": xsrf, "Referer": f"{browser._base_url}hub/home"}
+    options = {"profile": "standard", "size": "small"}
+    url = f"/hub/api/users/{name}/server"
+    async with browser.post(url, json=options, headers=headers) as answer:
+        assert answer.status in (201, 202), await answer.text()
+    if answer.status == 202:
+        async with browser.get(f"{url}/progress", headers=headers) as progress:
+            events = [
+                json.loads(line[5:]) async for line in progress.content if line[:5] == b"data:"
+            ]
+        assert events[-1].get("ready"), events
+
+
+async def _report(hub: HubProcess, world: World) -> None:
+    """Each server tells the hub that it is active, as it does every minute."""
+    tokens = {}
+    for pod in world.kubernetes.kept["pods"].values():
+        given = {entry["name"]: entry.get("value") for entry in _environment(pod)}
+        tokens[given["JUPYTERHUB_USER"]] = given["JUPYTERHUB_API_TOKEN"]
+    now = datetime.now(UTC).isoformat()
+    async with aiohttp.ClientSession(hub.url) as client:
+
+        async def report(name: str) -> None:
+            url, headers = (
+                f"/hub/api/users/{name}/activity",
+                {"Authorization": f"token {tokens[name]}"},
+            )
+            body = {"servers": {"": {"last_activity": now}}, "last_activity": now}
+            async with client.post(url, json=body, headers=headers) as answer:
+                assert answer.status == 200, await answer.text()
+
+        await _each(tokens, report)
+
+
+def _environment(pod: dict[str, Any]) -> Any:
+    return pod["spec"]["containers"][0]["env"]
+
+
+async def compare(users: int, rounds: int) -> list[tuple[Figures, Figures]]:
+    """Ours and the plain hub's figures, taking turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with World(Path(folder), users) as world:
+            pairs = []
+            for number in range(rounds):
+                order = (True, False) if number % 2 == 0 else (False, True)
+                found = {ours: await measure(world, ours=ours) for ours in order}
+                pairs.append((found[True], found[False]))
+                print(f"{users} people, round {number + 1}: {ratio(pairs[-1:]):.2f}", flush=True)
+            return pairs
+
+
+def ratio(pairs: list[tuple[Figures, Figures]]) -> float:
+    """Processor time of our hub by that of the plain one; the median of the rounds."""
+    return statistics.median(ours.cpu / plain.cpu for ours, plain in pairs)
+
+
+def row(users: int, pairs: list[tuple[Figures, Figures]]) -> str:
+    def mid(pick: Any) -> tuple[float, float]:
+        return tuple(statistics.median(pick(pair[i]) for pair in pairs) for i in (0, 1))
+
+    rate = mid(lambda f: users / f.spawn_wall)
+    spawn = mid(lambda f: 1000 * f.spawn_cpu / users)
+    # A report a minute for each server that runs.
+    steady = mid(lambda f: 100 * f.report_cpu / REPORT_SECONDS)
+    start, used = mid(lambda f: f.restart), mid(lambda f: f.restart_cpu)
+    return (
+        f"| {users} | {rate[0]:.1f} / {rate[1]:.1f} | {spawn[0]:.0f} / {spawn[1]:.0f} ms "
+        f"| {steady[0]:.2g} / {steady[1]:.2g} % | {start[0]:.1f} / {start[1]:.1f} s "
+        f"| {used[0]:.1f} / {used[1]:.1f} s | {ratio(pairs):.2f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="ours and a plain hub under load")
+    parser.add_argument("--users", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    load = psutil.getloadavg()[0]
+    lines = [row(users, asyncio.run(compare(users, given.rounds))) for users in given.users]
+    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    body = "\n".join(
+        [
+            f"{when}. {psutil.cpu_count()} cores, load {load:.1f} at the start, Python "
+            f"{platform.python_version()}, SQLite; median of {given.rounds} rounds, ours / plain.",
+            "",
+            "| people | spawns a second | hub's processor time a spawn | of a core, all servers "
+            "reporting | restart beside them | of that, processor | processor, ours to plain |",
+            "|---|---|---|---|---|---|---|",
+            *lines,
+        ]
+    )
+    print(body)
+    before, rest = PAGE.read_text().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    PAGE.write_text(f"{before}{MARKS[0]}\n\n{body}\n\n{MARKS[1]}{after}")
+
+
+if __name__ == "__main__":
+    main()
