@@ -95,6 +95,7 @@ class World:
         self.kubernetes = Kubernetes(then=lambda pod: RUNNING)
         self.hub_port = _port()
         self.keycloak = Keycloak(f"http://127.0.0.1:{self.hub_port}/hub/oauth_callback")
+        self.keycloak.access_seconds = 300  # Keycloak's default
         self.keycloak.people = {name: ["/mlhub/users"] for name in self.names}
         self.keycloak.address = await self._serve(self.keycloak.application())
         api = await self._serve(self.kubernetes.application())

@@ -98,7 +98,12 @@ def accounts(
         if limits is None:
             continue
         mine = [holding for holding in held if charge in holding.charges]
-        size = sum((holding.size for holding in mine), Size())
+        # Not by Size's own addition, which makes an object for each of a thousand servers.
+        size = Size(
+            sum(holding.size.cpu for holding in mine),
+            sum(holding.size.memory for holding in mine),
+            sum(holding.size.gpu for holding in mine),
+        )
         limit = limits.amounts()
         used: dict[str, float] = {"servers": len(mine), **size.plain()}
         if limits.gpu_hours is not None:
