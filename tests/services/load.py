@@ -95,7 +95,6 @@ class World:
         self.kubernetes = Kubernetes(then=lambda pod: RUNNING)
         self.hub_port = _port()
         self.keycloak = Keycloak(f"http://127.0.0.1:{self.hub_port}/hub/oauth_callback")
-        self.keycloak.access_seconds = 300  # Keycloak's default
         self.keycloak.people = {name: ["/mlhub/users"] for name in self.names}
         self.keycloak.address = await self._serve(self.keycloak.application())
         api = await self._serve(self.kubernetes.application())
@@ -279,15 +278,15 @@ def _environment(pod: dict[str, Any]) -> Any:
 
 async def compare(users: int, rounds: int) -> list[tuple[Figures, Figures]]:
     """Ours and the plain hub's figures, taking turns."""
+    pairs = []
     with tempfile.TemporaryDirectory() as folder:
         async with World(Path(folder), users) as world:
-            pairs = []
             for number in range(rounds):
                 order = (True, False) if number % 2 == 0 else (False, True)
                 found = {ours: await measure(world, ours=ours) for ours in order}
                 pairs.append((found[True], found[False]))
                 print(f"{users} people, round {number + 1}: {ratio(pairs[-1:]):.2f}", flush=True)
-            return pairs
+    return pairs
 
 
 def ratio(pairs: list[tuple[Figures, Figures]]) -> float:

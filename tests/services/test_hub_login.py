@@ -9,7 +9,6 @@ import aiohttp
 import pytest
 from jupyterhub import orm
 
-from mlhub.hub import identity
 from tests.services.hub import Hub
 from tests.services.keycloak import CLIENT_ID, Keycloak
 
@@ -121,37 +120,6 @@ async def test_T3_a_removed_member_loses_session_and_tokens_at_the_next_refresh(
     async with hub.browser() as script, script.get("/hub/api/user", headers=token) as answer:
         assert answer.status == 403
     await log_in("alice", status=403)
-
-
-@pytest.mark.parametrize("cause", ["removed", "over", "disabled"])
-async def test_T3_an_access_token_that_still_lasts_is_no_way_to_stay(hub, log_in, keycloak, cause):
-    """It is asked with first, which is one request instead of two."""
-    keycloak.access_seconds = 300
-    browser = await log_in("alice")
-    await next_refresh()
-    keycloak.asked.clear()
-    assert (await whoami(browser))["name"] == "alice"
-    assert keycloak.asked == ["userinfo"]
-    match cause:
-        case "removed":
-            keycloak.people["alice"] = []
-        case "over":
-            keycloak.sessions.clear()
-        case "disabled":
-            keycloak.disabled.add("alice")
-    await next_refresh()
-    assert await whoami(browser) == 403
-
-
-async def test_an_answer_of_keycloaks_is_a_sign_of_it_for_seconds_alone(hub, keycloak, monkeypatch):
-    async with hub.browser() as browser:
-        for _ in range(2):
-            await browser.get("/hub/oauth_login", allow_redirects=False)
-        assert keycloak.asked.count("openid-configuration") == 1
-        monkeypatch.setattr(identity, "HEARD_SECONDS", 0)
-        keycloak.silent = 500
-        async with browser.get("/hub/oauth_login") as page:
-            assert page.status == 503
 
 
 async def test_T3_a_removed_admin_stays_a_member_and_is_an_admin_no_more(hub, log_in, keycloak):

@@ -11,7 +11,6 @@ anew. Four answers are told apart, for a session must end on two of them only:
 - Keycloak does not answer: running servers stay usable, nothing new starts.
 """
 
-import contextlib
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -42,12 +41,6 @@ SILENT = (
     "server for the moment. Servers that run stay usable. Try again in a minute; if it lasts, "
     "tell your administrator."
 )
-
-HEARD_SECONDS = 5.0
-"""How long an answer of Keycloak's is a sign that it is there."""
-
-EARLY_SECONDS = 30.0
-"""An access token is used no longer than to this long before its end."""
 
 
 # JupyterHub 6.1.1 reads it wherever a refresh fails and sets it for API tokens alone.
@@ -132,10 +125,6 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         """Who could not be asked about since they were last known to be members."""
         self._over: dict[str, str] = {}
         """The refresh token of whose Keycloak session is over; a new log-in brings another."""
-        self._lasting: dict[str, float] = {}
-        """Until when whose access token can be used, on the monotonic clock."""
-        self._heard = float("-inf")
-        """When Keycloak last answered, on the monotonic clock."""
         self._membership = Membership(self.mlhub.identity, self.httpfetch, self.log)
 
     def get_handlers(self, app: Any) -> list[Any]:
@@ -159,9 +148,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         return f"{self.end_session_url}?{urlencode(query)}"
 
     async def knock(self) -> None:
-        """Return if the realm answers, or has just answered; raises KeycloakSilent."""
-        if time.monotonic() - self._heard < HEARD_SECONDS:
-            return
+        """Return if the realm answers; raises KeycloakSilent."""
         try:
             await self.httpfetch(self.discovery_url, "looking for the realm")
         except HTTPClientError as error:
@@ -170,16 +157,13 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
     async def fetch(self, req: Any, label: str = "fetching", **kwargs: Any) -> Any:
         """One request to Keycloak; a 4xx is its answer, anything else that fails is silence."""
         try:
-            answer = await super().fetch(req, label, **kwargs)
-            self._heard = time.monotonic()
-            return answer
+            return await super().fetch(req, label, **kwargs)
         except HTTPClientError as error:
             if error.code < 500:
                 raise
             silence = KeycloakSilent(f"{label}: {error}")
         except OSError as error:
             silence = KeycloakSilent(f"{label}: {error}")
-        self._heard = float("-inf")
         self.log.error("Keycloak does not answer: %s", silence.detail)
         raise silence
 
@@ -205,7 +189,6 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             audit.note("login", "", "refused", why=str(error.log_message))
             raise
         if model:
-            self._keep_lasting(model["name"], model["auth_state"]["token_response"])
             self.office.keeper.let_in(model["name"])
             audit.note("login", model["name"], "admitted", admin=bool(model["admin"]))
         return model
@@ -227,7 +210,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         if not refresh_token or self._over.get(user.name) == refresh_token:
             return False
         try:
-            auth_model = await self._ask_again(user.name, auth_state, handler)
+            auth_model = await self._ask_again(refresh_token, handler)
             ended = self._why_it_ends(user.name, auth_model)
         except KeycloakSilent:
             self._unconfirmed.add(user.name)
@@ -279,43 +262,27 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         return None
 
     async def _ask_again(
-        self, name: str, auth_state: dict[str, Any], handler: web.RequestHandler | None
+        self, refresh_token: str, handler: web.RequestHandler | None
     ) -> dict[str, Any] | None:
         """The user as Keycloak knows them now, or None when their session there is over.
 
-        With the access token while it lasts, one request; then the refresh token is traded in.
+        The refresh token is traded in each time: unlike the access token it says whether the
+        session lives, and an access token would mostly be too old anyway.
         """
-        refresh_token = auth_state["refresh_token"]
-        if time.monotonic() < self._lasting.get(name, 0.0):
-            with contextlib.suppress(HTTPClientError):
-                return await self._model({**auth_state["token_response"], **_tokens(auth_state)})
         try:
             token_info = await self.get_token_info(
                 handler, self.build_refresh_token_request_params(refresh_token)
             )
-            model = await self._model({"refresh_token": refresh_token, **token_info})
+            model: dict[str, Any] = await self._token_to_auth_model(
+                {"refresh_token": refresh_token, **token_info}
+            )
         except HTTPClientError:
             return None
-        self._keep_lasting(name, token_info)
         return model
-
-    async def _model(self, token_info: dict[str, Any]) -> dict[str, Any]:
-        model: dict[str, Any] = await self._token_to_auth_model(token_info)
-        return model
-
-    def _keep_lasting(self, name: str, token_info: dict[str, Any]) -> None:
-        """Note until when an access token that was just given can be used."""
-        lasts = float(token_info.get("expires_in") or 0) - EARLY_SECONDS
-        self._lasting[name] = time.monotonic() + lasts
 
     async def pre_spawn_start(self, user: User, spawner: Any) -> None:
         if user.name in self._unconfirmed:
             raise Refusal(SILENT, reason="identity", status=503)
-
-
-def _tokens(auth_state: dict[str, Any]) -> dict[str, Any]:
-    """Those that a person's log-in was kept with."""
-    return {key: auth_state[key] for key in ("access_token", "refresh_token", "id_token")}
 
 
 def hub_groups(paths: Iterable[str]) -> set[str]:
