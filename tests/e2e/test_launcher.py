@@ -57,11 +57,16 @@ def active(laptop: Run) -> list[dict[str, Any]]:
     return [session for session in found if session["status"] != "stopped"]
 
 
+LISTENS = "() => window.jQuery?._data(document.querySelector('#request-token-form'), 'events')"
+"""Whether the page's script has come, without which the button only reloads the page."""
+
+
 def make_token(person: Person) -> str:
     """As the command line tells a person to."""
-    person.page.goto("/hub/token", wait_until="networkidle")  # its button needs its script
+    person.page.goto("/hub/token")
+    person.page.wait_for_function(LISTENS)
     person.page.get_by_role("button", name="Request new API token").click()
-    expect(person.page.locator("#token-result")).to_be_visible()
+    expect(person.page.locator("#token-result")).to_be_visible(timeout=30_000)
     return person.page.locator("#token-result").inner_text().strip()
 
 

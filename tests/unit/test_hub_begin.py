@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from components.config import Hub
+from components.config import Chart, Hub
 from mlhub.hub.begin import LONGEST_URL, environment, wrong_repository
 from mlhub.hub.refusal import Refusal
 
@@ -96,3 +97,16 @@ def test_a_template_that_has_no_templates_name_is_refused(name):
     assert environment({"template": "data-exploration"}, HOSTS) == {
         "MLHUB_TEMPLATE": "data-exploration"
     }
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1:443", "localhost", "[::1]", "GitHub.com"])
+def test_M10_the_stack_file_allows_no_address_in_place_of_a_name(host):
+    with pytest.raises(ValidationError, match="git_hosts"):
+        Hub(chart=Chart(path="charts/x"), node_port=30888, git_hosts=(host,))
+
+
+def test_M10_a_host_of_ones_own_may_have_a_port():
+    url = "https://git.example.com:8443/team/name"
+    hub = Hub(chart=Chart(path="charts/x"), node_port=30888, git_hosts=("git.example.com:8443",))
+    assert wrong_repository(url, hub.git_hosts) == ""
+    assert wrong_repository("https://git.example.com/team/name", hub.git_hosts)

@@ -58,6 +58,7 @@ def test_M9_the_quotas_reach_the_hub_as_it_reads_them():
     assert found.profiles["gpu-node"].each_node
     assert found.profiles["own-size"].idle_timeout == 1200
     assert found.gpu.max_age == 28800
+    assert "github.com" in found.git_hosts
 
 
 IDENTITY = {
