@@ -31,7 +31,7 @@ SECRETS = {
     "hub.db.password": "password of the database",
     "hub.services.jupyterhub-idle-culler.apiToken": "ef" * 32,
     "hub.services.execution.apiToken": "01" * 32,
-    "hub.services.workspaces.apiToken": "45" * 32,
+    "hub.services.workspaces.apiToken": "67" * 32,
     "hub.services.mlflow.apiToken": "45" * 32,
     "mlhub.people.client_secret": PEOPLE[1],
     "hub.services.stranger.apiToken": "23" * 32,
