@@ -41,8 +41,13 @@ def entries(folder: str) -> Iterator[dict[str, Any]]:
     last = ""
     while True:
         query = "/?" + urllib.parse.urlencode({"limit": PAGE, "lastFileName": last})
-        with ask(folder, query, headers={"Accept": "application/json"}) as answer:
-            found = json.load(answer).get("Entries") or []
+        try:
+            with ask(folder, query, headers={"Accept": "application/json"}) as answer:
+                found = json.load(answer).get("Entries") or []
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+            return  # a bucket that nobody has made yet, or a folder that went meanwhile
         yield from found
         if len(found) < PAGE:
             return

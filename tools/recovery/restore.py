@@ -57,7 +57,7 @@ def restore(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: S
     _admit(place, stack, reader, replace=replace, say=say)
     _mark(place, f"{RESTORING}={reader.path.name}")
     timed(say, "services, servers and runs stopped", place.stop)
-    _fill(place, reader, manifest, say)
+    fill(place, reader, manifest, say)
     if place.own_keycloak:
         stack.replace_state(with_keycloak_of(stack.export(), archived))
         timed(say, "Keycloak runs", lambda: place.start(names.KEYCLOAK))
@@ -131,7 +131,7 @@ def _mark(place: Place, mark: str) -> None:
     place.kubectl("annotate", "namespace", place.hub, "--overwrite", mark)
 
 
-def _fill(place: Place, reader: Reader, manifest: Manifest, say: Say) -> None:
+def fill(place: Place, reader: Reader, manifest: Manifest, say: Say) -> None:
     """Every part to where it belongs, each checked where it arrived."""
     for claim in manifest.claims:
         meta = claim["metadata"]
