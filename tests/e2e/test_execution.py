@@ -54,6 +54,9 @@ class Caller:
     def start(self, name: str, **more: Any) -> str:
         body = {"username": "alice", "notebook_name": f"./{FOLDER}/{name}", "profile": "small-cpu"}
         answer = self("POST", "/execute", body | more)
+        if answer.status_code == 429 and answer.json()["type"] == "rate":
+            time.sleep(int(answer.headers["Retry-After"]))
+            answer = self("POST", "/execute", body | more)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["run_id"])
 
@@ -110,11 +113,13 @@ def text_of(notebook: Any) -> str:
     )
 
 
-def test_P1_P2_P5_a_notebook_by_its_name_runs_as_its_person_and_lands_beside_the_original(alice):
-    body = {"username": "alice", "notebook_name": "sum-of-years", "profile": "small-cpu"}
-    answer = alice.call("POST", "/execute?wait=90", body | {"parameters": {"year": 2026}})
-    assert answer.status_code == 200, answer.text
-    run = answer.json()
+def test_P1_P2_P5_P10_a_notebook_by_its_name_runs_as_its_person_and_lands_beside_the_original(
+    alice, kubectl: Kubectl
+):
+    command = ("python", "-m", "notebooks.cli", "--json", "runs", "start", "sum-of-years")
+    told = kubectl.exec(alice.person.pod, *command, "-p", "year=2026", "--profile", "small-cpu")
+    run = json.loads(told)
+    assert run["status"] == "succeeded", run
     assert run["input_notebook"] == f"{FOLDER}/sum-of-years.ipynb"
     assert run["output_notebook"].startswith(f"{FOLDER}/sum-of-years_output_")
     assert "year 2026 as 1000" in text_of(alice.home(run["output_notebook"]))
@@ -122,6 +127,13 @@ def test_P1_P2_P5_a_notebook_by_its_name_runs_as_its_person_and_lands_beside_the
     assert "year 2026 as 1000" in log.text
     for path, text in alice.originals.items():
         assert alice.person.read(path) == text, f"{path} was changed"
+    assert in_mlflow(kubectl, alice, run["mlflow_run_id"]) == "FINISHED"
+
+
+def in_mlflow(kubectl: Kubectl, alice: Alice, mlflow_run_id: str) -> str:
+    """The status there, as alice's own server sees it."""
+    ask = f"import mlflow; print(mlflow.MlflowClient().get_run({mlflow_run_id!r}).info.status)"
+    return kubectl.exec(alice.person.pod, "python", "-c", ask).split()[-1]
 
 
 def test_P6_P8_errors_are_structured_cancel_ends_and_a_restart_in_between_loses_nothing(
@@ -184,12 +196,32 @@ def test_P10_a_schedules_cronjob_runs_it_as_its_person_and_goes_with_it(alice, k
     wait_until("its Secret is gone", lambda: name not in kubectl("-n", NAMESPACE, "get", "secrets"))
 
 
-def test_P10_the_client_in_ones_own_server_runs_a_notebook(alice, kubectl: Kubectl):
-    command = ("python", "-m", "notebooks.cli", "--json", "runs", "start")
-    given = (f"./{FOLDER}/sum-of-years", "-p", "year=7", "--profile", "small-cpu")
-    run = json.loads(kubectl.exec(alice.person.pod, *command, *given))
-    assert run["status"] == "succeeded", run
-    assert "year 7 as 1000" in text_of(alice.home(run["output_notebook"]))
+def test_J3_P8_a_pod_that_is_killed_hard_ends_its_run_here_and_in_mlflow(alice, kubectl: Kubectl):
+    run_id = alice.call.start("slow")
+    alice.call.until(run_id, {"running"})
+    wait_until(
+        "the first cell has ended",
+        lambda: ((alice.call("GET", f"/runs/{run_id}").json()["cells"]) or {}).get("done"),
+    )
+    kill = ("delete", "pod", "-l", f"mlhub.io/run={run_id}", "--force", "--grace-period=0")
+    kubectl("-n", NAMESPACE, *kill)
+    assert alice.call.until(run_id, ENDED)["status"] in ("lost", "failed")
+
+    def traced() -> Any:
+        run = alice.call("GET", f"/runs/{run_id}").json()
+        return run["mlflow_run_id"]
+
+    mlflow_run_id = wait_until("its MLflow run is known", traced)
+    assert in_mlflow(kubectl, alice, mlflow_run_id) in ("FAILED", "KILLED")
+    left = wait_until(
+        "the partial notebook has its name",
+        lambda: [
+            artifact
+            for artifact in alice.call("GET", f"/runs/{run_id}/artifacts").json()["artifacts"]
+            if artifact["kind"] == "partial-notebook"
+        ],
+    )
+    assert alice.home(left[0]["path"])["metadata"]["papermill"]
 
 
 def test_P3_P7_another_is_refused_and_the_sixth_in_a_minute_waits(alice, browser, kubectl):
