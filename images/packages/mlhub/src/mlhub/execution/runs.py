@@ -460,15 +460,18 @@ class Reconciler:
         self._runs, self._looks = runs, (self.once, *looks, self._mlflow, self._collect)
 
     async def forever(self) -> None:
+        """Each look at its own pace: a silent hub holds up what waits for it, and no run's end."""
+        await asyncio.gather(*(self._again_and_again(look) for look in self._looks))
+
+    async def _again_and_again(self, look: Callable[[], Awaitable[None]]) -> None:
         pause = self._runs.settings.limits.reconcile_seconds
         while True:
-            for look in self._looks:
-                try:
-                    await look()
-                except (ClusterError, Problem) as error:
-                    log.warning("Not reconciled: %s", error)
-                except Exception:  # whatever comes, the next look is seconds away
-                    log.exception("Not reconciled")
+            try:
+                await look()
+            except (ClusterError, Problem) as error:
+                log.warning("Not reconciled: %s", error)
+            except Exception:  # whatever comes, the next look is seconds away
+                log.exception("Not reconciled")
             await asyncio.sleep(pause)
 
     async def once(self) -> None:
