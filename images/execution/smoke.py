@@ -10,13 +10,21 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+import zoneinfo
 from pathlib import Path
 
-for module in ("psycopg2", "sqlalchemy.dialects.postgresql.psycopg2", "cryptography.x509", "jwt"):
+for module in (
+    "cronsim",
+    "psycopg2",
+    "sqlalchemy.dialects.postgresql.psycopg2",
+    "cryptography.x509",
+    "jwt",
+):
     importlib.import_module(module)
 subprocess.run(["uv", "pip", "check", "--system", "--quiet", "--no-cache"], check=True)
 left_over = [tool for tool in ("gcc", "cc", "make", "node", "sudo") if shutil.which(tool)]
 assert not left_over, f"{left_over} in the execution image"
+zoneinfo.ZoneInfo("Europe/Berlin")
 
 NOWHERE = "http://127.0.0.1:9"
 profile = {"slug": "small", "image": "image", "cpu_limit": 1, "cpu_guarantee": 1}
@@ -33,6 +41,7 @@ settings = {
     },
     "profiles": [profile | {"mem_limit": "1G", "mem_guarantee": "1G"}],
     "hub": {"api_url": f"{NOWHERE}/hub/api", "scope": "access:services!service=execution"},
+    "trigger": {"image": "image", "url": NOWHERE},
 }
 Path("/tmp/execution.json").write_text(json.dumps(settings), encoding="utf-8")
 environment = os.environ | {
