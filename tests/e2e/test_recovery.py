@@ -1,8 +1,7 @@
 """Row T13 and the drill: what was lost comes back, into an empty place, by docs/recovery.md.
 
-The place is a pair of namespaces with a Postgres that has nothing, beside the running stack, which
-nobody stops. A whole stack on an empty cluster takes minutes; how long, and that it was tried,
-stands in docs/recovery.md.
+The place is a namespace with a Postgres that has nothing, beside the running stack, which nobody
+stops.
 """
 
 import json
