@@ -17,6 +17,9 @@ from requests import RequestException
 from notebooks.errors import NotebooksError
 from notebooks.jobs.tracking import QUICK
 
+QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+"""A bar for each file of a model buries what a cell prints."""
+
 
 class TrackingError(NotebooksError):
     """What MLflow could not do."""
@@ -37,7 +40,7 @@ def tracking_client() -> MlflowClient:
             "or the kernel was not started by it. Nothing was recorded; set MLFLOW_TRACKING_URI to "
             "the server's address and restart the kernel."
         )
-    for variable, value in QUICK.items():
+    for variable, value in (QUICK | QUIET).items():
         os.environ.setdefault(variable, value)
     return MlflowClient()
 

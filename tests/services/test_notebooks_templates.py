@@ -1,0 +1,351 @@
+"""M5: each template runs headless on a real MLflow, leaves its run, and its results are right.
+
+They run two beside each other, in kernels as the image has them, each in a home of its own. The
+tests wait for the one that they are about.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from sklearn.metrics import roc_auc_score
+
+from notebooks import templates
+from notebooks.templates.data import make_customers
+from tests.services.notebook_kernel import clean_environment
+
+NEEDS = {
+    "data-exploration": "sklearn",
+    "feature-engineering": "sklearn",
+    "hyperparameter-tuning-optuna": "optuna",
+    "hyperparameter-tuning-ray": "ray",
+    "model-evaluation": "sklearn",
+    "model-training-pytorch": "torch",
+    "model-training-scikit-learn": "sklearn",
+    "model-training-tensorflow": "tensorflow",
+}
+"""What each template is about; it runs wherever that can be imported."""
+
+NOT_RUN_HERE = {"model-training-pytorch"}
+"""PyTorch for Linux comes with CUDA's gigabytes; docs/templates.md says when it ran last."""
+
+PROBE = "import json; print('PROBE' + json.dumps({expression}, default=float))"
+
+
+def runs_here(name: str) -> bool:
+    return importlib.util.find_spec(NEEDS[name]) is not None
+
+
+@dataclass(frozen=True)
+class Executed:
+    """How a template ended."""
+
+    notebook: dict[str, Any]
+    home: Path
+    said: str
+
+    @property
+    def probe(self) -> Any:
+        outputs = self.notebook["cells"][-1]["outputs"]
+        text = "".join("".join(output.get("text", "")) for output in outputs)
+        return json.loads(text.split("PROBE")[1])
+
+    @property
+    def pictures(self) -> int:
+        outputs = [o for cell in self.notebook["cells"] for o in cell.get("outputs", ())]
+        return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def execute(
+    name: str, home: Path, mlflow: dict[str, str], probe: str = "None", **parameters: object
+) -> Executed:
+    """Copy a template into a home and run it as an unattended job would."""
+    home.mkdir(exist_ok=True)
+    given, executed = home / f"{name}.ipynb", home / "executed.ipynb"
+    if not given.exists():
+        templates.copy(name, given)
+    notebook = json.loads(given.read_text())
+    cell = {"cell_type": "code", "id": "probe", "metadata": {}, "outputs": []}
+    cell |= {"execution_count": None, "source": PROBE.replace("{expression}", probe)}
+    notebook["cells"].append(cell)
+    (home / "probed.ipynb").write_text(json.dumps(notebook))
+    named = {"experiment": name, **parameters}
+    options = [part for key, value in named.items() for part in ("-p", key, str(value))]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "papermill", str(home / "probed.ipynb"), str(executed)),
+            *("--cwd", str(home), "--no-progress-bar", "--log-level", "ERROR", *options),
+        ],
+        env=clean_environment(
+            home,
+            {**mlflow, "JPY_SESSION_NAME": str(given), "CPU_LIMIT": "1", "OMP_NUM_THREADS": "1"},
+        ),
+        cwd=home,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{name}: {(done.stdout + done.stderr)[-6000:]}"
+    return Executed(json.loads(executed.read_text()), home, done.stdout)
+
+
+ASKED: dict[str, tuple[str, dict[str, object]]] = {
+    "data-exploration": ("missing.to_dict()", {}),
+    "feature-engineering": ("[sorted(kept), importance['mean'].to_dict()]", {}),
+    "model-training-scikit-learn": (
+        "[best, test_y.index.tolist(), probability.tolist()]",
+        {"register_as": "churn"},
+    ),
+    "model-evaluation": (
+        "[truth.tolist(), probability.tolist(), metrics['value'].to_dict(),"
+        " gathered.to_dict('records'), worst.index.tolist()]",
+        {},
+    ),
+    "hyperparameter-tuning-optuna": ("[study.best_value, study.best_params]", {"trials": 8}),
+    "hyperparameter-tuning-ray": ("overview.to_dict('records')", {"trials": 4, "rounds": 4}),
+    "model-training-tensorflow": ("history.history", {"epochs": 6}),
+    "model-training-pytorch": ("history", {"epochs": 6}),
+}
+"""What is asked at the end of each, and the parameters that it is run with."""
+
+
+@pytest.fixture(scope="module")
+def run_of(
+    tmp_path_factory: pytest.TempPathFactory, alices_mlflow: dict[str, str]
+) -> Iterator[Callable[[str], Executed]]:
+    folder = tmp_path_factory.mktemp("homes")
+    with ThreadPoolExecutor(2) as pool:
+        running: dict[str, Future[Executed]] = {
+            name: pool.submit(
+                execute, name, folder / name, alices_mlflow, ASKED[name][0], **ASKED[name][1]
+            )
+            for name in sorted(ASKED, key=lambda name: NEEDS[name] not in ("ray", "tensorflow"))
+            if runs_here(name)
+        }
+        yield lambda name: running[name].result()
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch, alices_mlflow: dict[str, str]) -> MlflowClient:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", alices_mlflow["MLFLOW_TRACKING_TOKEN"])
+    monkeypatch.delenv("MLFLOW_WORKSPACE", raising=False)
+    return MlflowClient(alices_mlflow["MLFLOW_TRACKING_URI"])
+
+
+def runs(client: MlflowClient, template: str) -> tuple[Run, list[Run]]:
+    """The run of a template, and those below it."""
+    experiment = client.get_experiment_by_name(template)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    below = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+    (run,) = [run for run in found if run not in below]
+    return run, below
+
+
+def artifacts(client: MlflowClient, run: Run) -> set[str]:
+    return {each.path for each in client.list_artifacts(run.info.run_id)}
+
+
+needs = {
+    name: pytest.mark.skipif(not runs_here(name), reason=f"{NEEDS[name]} is not installed")
+    for name in NEEDS
+}
+
+
+def test_M5_every_template_is_run_but_those_that_the_documentation_names():
+    """A template that nothing runs is one that nobody knows to be right."""
+    assert {each.name for each in templates.templates()} == NEEDS.keys() == ASKED.keys()
+    not_run = {name for name in NEEDS if not runs_here(name)}
+    print("templates that are not run here:", *sorted(not_run))
+    assert not_run <= NOT_RUN_HERE
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs[name]) for name in NEEDS])
+def test_M5_a_template_runs_headless_and_leaves_its_run(client, run_of, name):
+    executed = run_of(name)
+    run, below = runs(client, name)
+    assert run.info.status == "FINISHED"
+    assert all(each.info.status == "FINISHED" for each in below)
+    assert run.data.tags["mlhub.notebook"] == f"{name}.ipynb", "the run knows its notebook"
+    assert run.data.params
+    assert run.data.metrics
+    assert executed.pictures >= 1, "plots"
+    assert any(path.endswith(".png") for path in artifacts(client, run)), "kept with the run, too"
+    errors = [
+        "".join(output["text"])
+        for cell in executed.notebook["cells"]
+        for output in cell.get("outputs", ())
+        if output.get("name") == "stderr" and "Traceback" in "".join(output["text"])
+    ]
+    assert not errors
+
+
+def test_M5_exploration_finds_what_is_missing_and_where(client, run_of):
+    missing = run_of("data-exploration").probe
+    customers = make_customers()
+    assert missing == pytest.approx(
+        {name: customers[name].isna().mean() for name in ("complaint_days", "usage_gb")}
+    )
+    said = "".join(
+        "".join(output.get("text", ""))
+        for cell in run_of("data-exploration").notebook["cells"]
+        for output in cell.get("outputs", ())
+    )
+    assert "usage_gb is missing most where region = islands" in said
+    run, _ = runs(client, "data-exploration")
+    rate = customers.groupby("plan")["churned"].mean()
+    assert run.data.metrics["effect.plan"] == pytest.approx(rate.max() - rate.min())
+    assert run.data.metrics["effect.shoe_size"] < run.data.metrics["effect.calls"]
+    assert {"columns.csv", "statistics.csv", "missing.png"} <= artifacts(client, run)
+
+
+def test_M5_feature_engineering_selects_what_matters_and_leaves_the_noise(client, run_of):
+    kept, importance = run_of("feature-engineering").probe
+    assert "complained" in kept
+    assert "plan_basic" in kept
+    assert not [name for name in kept if name.startswith(("shoe_size", "region"))]
+    assert max(importance, key=importance.get) in {"plan", "calls", "complained", "months"}
+    assert abs(importance["shoe_size"]) < 0.01
+    run, _ = runs(client, "feature-engineering")
+    assert run.data.metrics["selected"] == len(kept) == 8
+    assert run.data.metrics["cv_all"] > run.data.metrics["cv_plain"]
+
+
+def test_M5_scikit_learn_training_compares_candidates_and_keeps_the_best(client, run_of):
+    best, index, probability = run_of("model-training-scikit-learn").probe
+    run, below = runs(client, "model-training-scikit-learn")
+    scores = {each.data.params["model"]: each.data.metrics["cv_roc_auc"] for each in below}
+    assert len(scores) == 3
+    assert best == max(scores, key=scores.get) == run.data.params["best"]
+    truth = make_customers()["churned"].loc[index]
+    assert run.data.metrics["test_roc_auc"] == pytest.approx(roc_auc_score(truth, probability))
+    version = client.get_model_version("churn", "1")
+    assert version.run_id == run.info.run_id, "registered under the name that was asked for"
+
+
+def test_M5_evaluation_measures_and_finds_where_errors_gather(client, run_of):
+    truth, probability, metrics, gathered, worst = run_of("model-evaluation").probe
+    truth, probability = np.array(truth), np.array(probability)
+    assert truth.tolist() == make_customers(1500, 1)["churned"].tolist()
+    says = probability >= 0.5
+    assert metrics["accuracy"] == pytest.approx((says == truth).mean())
+    assert metrics["recall"] == pytest.approx(says[truth == 1].mean())
+    assert metrics["precision"] == pytest.approx(truth[says].mean())
+    assert metrics["brier"] == pytest.approx(((probability - truth) ** 2).mean())
+    run, _ = runs(client, "model-evaluation")
+    assert run.data.metrics["roc_auc"] == pytest.approx(roc_auc_score(truth, probability))
+    wrong = says != truth
+    assert all(wrong[worst]), "errors alone"
+    customers = make_customers(1500, 1)
+    for group in gathered:
+        if group["column"] == "plan":
+            share = wrong[customers["plan"] == group["value"]].mean()
+            assert group["share wrong"] == pytest.approx(share)
+    certain = np.abs(probability - 0.5)
+    assert min(certain[worst]) >= sorted(certain[wrong])[-10] - 1e-9
+
+
+def test_M5_optuna_tracks_each_trial_and_goes_on_where_it_ended(
+    client, run_of, alices_mlflow, tmp_path
+):
+    best_value, best_params = run_of("hyperparameter-tuning-optuna").probe
+    run, below = runs(client, "hyperparameter-tuning-optuna")
+    assert len(below) == 8
+    complete = [each for each in below if "pruned" not in each.data.tags]
+    assert best_value == pytest.approx(max(each.data.metrics["roc_auc"] for each in complete))
+    logged = run.data.params
+    assert {name: float(logged[f"best.{name}"]) for name in best_params} == pytest.approx(
+        best_params
+    )
+    home = run_of("hyperparameter-tuning-optuna").home
+    again = execute(
+        *("hyperparameter-tuning-optuna", home, alices_mlflow, "[before, len(study.trials)]"),
+        trials=9,
+        experiment="optuna-again",
+    )
+    assert again.probe == [8, 9]
+
+
+@needs["hyperparameter-tuning-ray"]
+def test_M5_ray_tune_stops_what_falls_behind(client, run_of):
+    trials = run_of("hyperparameter-tuning-ray").probe
+    run, below = runs(client, "hyperparameter-tuning-ray")
+    assert len(trials) == len(below) == 4
+    best = max(trial["roc_auc"] for trial in trials)
+    assert run.data.metrics["best_roc_auc"] == pytest.approx(best)
+    early = [trial for trial in trials if trial["rounds done"] < 4]
+    assert len(early) == run.data.metrics["stopped_early"]
+    assert all(trial["roc_auc"] <= best for trial in early)
+    assert any(trial["rounds done"] == 4 for trial in trials)
+
+
+@needs["model-training-tensorflow"]
+def test_M5_tensorflow_learns_and_logs_each_epoch(client, run_of):
+    history = run_of("model-training-tensorflow").probe
+    run, _ = runs(client, "model-training-tensorflow")
+    logged = client.get_metric_history(run.info.run_id, "val_accuracy")
+    assert [each.step for each in logged] == [1, 2, 3, 4, 5, 6]
+    assert [each.value for each in logged] == pytest.approx(history["val_accuracy"], abs=1e-5)
+    assert history["loss"][-1] < history["loss"][0] / 2
+    assert run.data.metrics["test_accuracy"] > 0.85
+    assert "tensorboard" in artifacts(client, run)
+
+
+@needs["model-training-pytorch"]
+def test_M5_pytorch_learns_and_goes_on_after_an_interruption(client, run_of, alices_mlflow):
+    history = run_of("model-training-pytorch").probe
+    run, _ = runs(client, "model-training-pytorch")
+    assert len(client.get_metric_history(run.info.run_id, "check_accuracy")) == 6
+    assert history[-1]["train_loss"] < history[0]["train_loss"] / 2
+    assert run.data.metrics["test_accuracy"] > 0.85
+    assert {"tensorboard", "checkpoints"} <= artifacts(client, run)
+    home = run_of("model-training-pytorch").home
+    again = execute(
+        *("model-training-pytorch", home, alices_mlflow, "[done, len(history)]"),
+        epochs=8,
+        experiment="pytorch-again",
+    )
+    assert again.probe == [6, 2]
+    resumed, _ = runs(client, "pytorch-again")
+    assert resumed.data.tags["resumed_after_epoch"] == "6"
+
+
+def test_M5_exploration_takes_a_table_of_ones_own(client, run_of, alices_mlflow, tmp_path):
+    own = pd.DataFrame({"size": range(80), "kind": ["a", "b"] * 40, "price": [1.5, 2.5] * 40})
+    own.to_csv(tmp_path / "own.csv", index=False)
+    told = {"data_file": "own.csv", "target": "price", "experiment": "own-table"}
+    execute("data-exploration", tmp_path, alices_mlflow, **told)
+    run, _ = runs(client, "own-table")
+    assert run.data.metrics["effect.kind"] == 1.0
+    assert not math.isnan(run.data.metrics["effect.size"])
+
+
+def test_M5_without_its_library_a_template_says_which_profile_has_it():
+    with pytest.raises(templates.MissingLibraryError, match=r"the profile “TensorFlow and Ray”"):
+        templates.needs("a_library_that_nobody_has", image="tensorflow-ray")
+
+
+def test_M5_a_failing_cell_leaves_the_run_failed(client, tmp_path, alices_mlflow):
+    templates.copy("data-exploration", tmp_path / "data-exploration.ipynb")
+    with pytest.raises(AssertionError, match="KeyError"):
+        execute(
+            *("data-exploration", tmp_path, alices_mlflow),
+            target="no-such-column",
+            experiment="broken",
+        )
+    run, _ = runs(client, "broken")
+    assert run.info.status == "FAILED"
+    assert os.environ.get("MLFLOW_RUN_ID") is None
