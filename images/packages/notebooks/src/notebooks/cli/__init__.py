@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from notebooks.cli import launch, login, output, runs, sessions, workspaces
+from notebooks.cli import launch, login, output, runs, sessions, templates, workspaces
 from notebooks.errors import NotebooksError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.add_typer(sessions.app, name="sessions")
 app.add_typer(runs.app, name="runs")
 app.add_typer(runs.schedules, name="schedules")
 app.add_typer(runs.sweeps, name="sweeps")
+app.add_typer(templates.app, name="templates")
 app.add_typer(workspaces.app, name="workspaces")
 
 

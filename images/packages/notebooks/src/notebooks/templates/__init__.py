@@ -110,6 +110,13 @@ def create(name: str, notebook: str | Path, *, redacted: bool = False) -> Notebo
     return _describe(file)
 
 
+def parameters(template: NotebookTemplate) -> str:
+    """The cell tagged `parameters`, with its comments; empty where there is none."""
+    cells = json.loads(Path(template.path).read_bytes())["cells"]
+    tagged = (c for c in cells if "parameters" in c.get("metadata", {}).get("tags", ()))
+    return next(("".join(cell["source"]) for cell in tagged), "")
+
+
 def needs(module: str, *, image: str) -> None:
     """For a template's first cell: a sentence where the image lacks what it is about."""
     if importlib.util.find_spec(module) is None:

@@ -25,11 +25,7 @@ def stripped(file: Path) -> tuple[bytes, tuple[Finding, ...]]:
     steps = (
         ClearOutputPreprocessor(),
         ClearMetadataPreprocessor(
-            preserve_nb_metadata_mask={
-                ("kernelspec", "name"),
-                ("kernelspec", "display_name"),
-                ("language_info", "name"),
-            },
+            preserve_nb_metadata_mask={"kernelspec", "language_info"},
             preserve_cell_metadata_mask={"tags"},
         ),
     )
