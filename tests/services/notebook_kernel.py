@@ -25,14 +25,13 @@ def clean_environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("MLFLOW_", "JUPYTERHUB_", "JPY_", "IPYNB_"))
+        if not name.startswith(("MLFLOW_", "JUPYTERHUB_", "JPY_", "IPYNB_", "MPLBACKEND"))
     }
     return {
         **kept,
         "HOME": str(home),
         "IPYTHONDIR": str(home / ".ipython"),
         "PYTHONPATH": str(SOURCE),
-        "MPLBACKEND": "agg",
         **extra,
     }
 
