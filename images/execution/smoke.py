@@ -19,6 +19,7 @@ for module in (
     "sqlalchemy.dialects.postgresql.psycopg2",
     "cryptography.x509",
     "jwt",
+    "mlhub.workspaces.__main__",
 ):
     importlib.import_module(module)
 subprocess.run(["uv", "pip", "check", "--system", "--quiet", "--no-cache"], check=True)
