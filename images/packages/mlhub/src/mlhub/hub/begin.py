@@ -19,8 +19,8 @@ OPTIONS = {GIT_REPO: "MLHUB_GIT_REPO", TEMPLATE: "MLHUB_TEMPLATE"}
 LONGEST_URL = 300
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.~-]*")
 """A first dot would hide a folder or climb out, a first dash would be an option of git's."""
-_TEMPLATE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-LONGEST_TEMPLATE = 60
+_TEMPLATE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""As `notebooks.templates` names them."""
 
 
 def environment(user_options: Mapping[str, str], hosts: Collection[str]) -> dict[str, str]:
@@ -28,8 +28,8 @@ def environment(user_options: Mapping[str, str], hosts: Collection[str]) -> dict
     found = {name: user_options.get(name, "") for name in OPTIONS}
     wrong = found[GIT_REPO] and wrong_repository(found[GIT_REPO], hosts)
     name = found[TEMPLATE]
-    if name and not (_TEMPLATE.fullmatch(name) and len(name) <= LONGEST_TEMPLATE):
-        wrong = f"{name[:LONGEST_TEMPLATE]!r} is no template's name: small letters, digits and '-'."
+    if name and not _TEMPLATE.fullmatch(name):
+        wrong = f"{name[:63]!r} is no template's name: small letters, digits and '-'."
     if wrong:
         raise Refusal(wrong, reason="choice", status=400)
     return {OPTIONS[name]: given for name, given in found.items() if given}
