@@ -13,6 +13,7 @@ from tools.recovery.contents import PACK, UNPACK
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Kubectl, Pod
 from tools.recovery.place import Claim, Place, again, stack_file
+from tools.recovery.restore import _made_anew
 from tools.recovery.state import lineage, outliving, resources, with_keycloak_of
 
 POD = Pod("jupyterhub", "agent")
@@ -301,6 +302,38 @@ def test_T13_destroy_is_refused_unconfirmed_and_where_the_cluster_would_lose_som
     with pytest.raises(RecoveryError, match="space are protected"):
         rollback.destroy(stack, "local", lambda text: None)
     assert not stack.changes
+
+
+class Cluster(Place):
+    """A cluster of which only is known whether the stack is on it."""
+
+    own_keycloak = True
+
+    def __init__(self, there: bool):
+        self._there = there
+
+    def there(self) -> bool:
+        return self._there
+
+
+def test_T13_a_stack_that_is_gone_is_made_anew_with_the_archives_secrets():
+    stack = Known({"version": 3, "deployment": {}})
+    assert _made_anew(Cluster(False), stack, STATE, lambda text: None)
+    assert names_in(stack.state) == ["stack", "random", "postgres"]
+    assert stack.changes == [("up",)]
+
+
+def test_T13_a_stack_that_runs_is_left_as_it_is_and_asked_for_its_data():
+    stack = Known(STATE)
+    assert not _made_anew(Cluster(True), stack, STATE, lambda text: None)
+    assert stack.state == STATE
+    assert not stack.changes
+
+
+def test_T13_a_stack_with_secrets_of_its_own_takes_no_archive_of_another():
+    other = json.loads(json.dumps(STATE).replace('"one"', '"two"'))
+    with pytest.raises(RecoveryError, match="secrets of its own"):
+        _made_anew(Cluster(True), Known(other), STATE, lambda text: None)
 
 
 def test_T13_data_are_dropped_only_when_the_stack_is_named():

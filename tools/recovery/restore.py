@@ -53,8 +53,8 @@ def restore(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: S
             f"            this checkout is {here}, the archive was written by {manifest.revision}; "
             "should the stack not come up, check that one out and run this again"
         )
-    _bring_up(place, stack, archived, say)
-    _admit(place, stack, reader, replace=replace, say=say)
+    if not _made_anew(place, stack, archived, say):
+        _admit(place, stack, reader, replace=replace, say=say)
     _mark(place, f"{RESTORING}={reader.path.name}")
     timed(say, "services, servers and runs stopped", place.stop)
     fill(place, reader, manifest, say)
@@ -91,8 +91,8 @@ def _small(reader: Reader) -> dict[str, bytes]:
     return found
 
 
-def _bring_up(place: Place, stack: Stack, archived: Deployment, say: Say) -> None:
-    """The stack is there, with the archive's secrets, and empty where it was not."""
+def _made_anew(place: Place, stack: Stack, archived: Deployment, say: Say) -> bool:
+    """Whether the stack had to be made, with the archive's secrets, and so has no data."""
     present = stack.export()
     if not state.resources(present):
         say("            the stack is made anew, with the archive's secrets")
@@ -104,8 +104,10 @@ def _bring_up(place: Place, stack: Stack, archived: Deployment, say: Say) -> Non
             "data do not know; remove that stack with its data (docs/recovery.md), then run this "
             "again"
         )
-    if not place.there():
-        stack.change("up")
+    if place.there():
+        return False
+    stack.change("up")
+    return True
 
 
 def _admit(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: Say) -> None:
