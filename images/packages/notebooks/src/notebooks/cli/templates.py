@@ -18,8 +18,8 @@ Name = Annotated[str, typer.Argument(metavar="TEMPLATE", help="a name of `templa
 def list_templates() -> None:
     """The templates that come with mlhub, and yours."""
     found = templates.templates()
-    rows = [(each.name, each.title, _of(each), ", ".join(each.tags)) for each in found]
-    output.show(found, output.table(("template", "title", "of", "about"), rows))
+    rows = [(each.name, _of(each), each.title) for each in found]
+    output.show(found, output.table(("template", "of", "title"), rows))
 
 
 @app.command()
@@ -27,7 +27,7 @@ def show(name: Name) -> None:
     """What a template is, and the parameters that it takes."""
     template = templates.find(name)
     parameters = templates.parameters(template)
-    said = f"{template.title}\n\n{template.description}"
+    said = f"{template.title}: {', '.join(template.tags)}\n\n{template.description}"
     output.show(
         {**vars(template), "parameters": parameters},
         f"{said}\n\n{parameters}".rstrip(),
