@@ -74,4 +74,4 @@ def person(browser: Browser, kubectl: Kubectl) -> Iterator[Callable[[str], Perso
 
     yield sit_down
     for someone in people:
-        someone.context.close()
+        someone.leave()

@@ -180,6 +180,12 @@ class Person:
         assert not said["error"], said["error"]
         return said["printed"]
 
+    def leave(self) -> None:
+        """Close the browser; the kernel with it, which would hold its memory."""
+        if self._kernel:
+            self.server("DELETE", f"kernels/{self._kernel}")
+        self.context.close()
+
     def write(self, path: str, text: str) -> None:
         """Save a text file in the home, through the server."""
         saved = self.server(
