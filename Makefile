@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 ENGINE := .venv/run.stamp policies/.venv/run.stamp
 STACK ?= local
+RESULTS := .mlhub/results
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,11 +75,14 @@ new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack N
 	@$(PYTHON) -m tools.new_stack "$(NAME)"
 
 test: .venv/dev.stamp ## the tests that need no cluster
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest --junitxml=$(RESULTS)/test.xml
 
 e2e: .venv/dev.stamp policies/.venv/run.stamp ## the tests on the running local stack: real browser, real servers
 	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium
-	@eval "$$($(PYTHON) -m bootstrap env)" && $(PYTHON) -m pytest tests/engine tests/e2e
+	@eval "$$($(PYTHON) -m bootstrap env)" && $(PYTHON) -m pytest --junitxml=$(RESULTS)/e2e.xml tests/engine tests/e2e
+
+rows: .venv/run.stamp ## which promised behaviours held in the last `make test` and `make e2e`
+	@$(PYTHON) -m tools.rows $(RESULTS)/test.xml $(RESULTS)/e2e.xml
 
 check: .venv/dev.stamp ## lint, format and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
@@ -96,4 +100,4 @@ policies/.venv/run.stamp: policies/requirements.txt tools/venv.sh | .venv/run.st
 	@tools/venv.sh policies/requirements.txt policies/.venv && touch $@
 
 .PHONY: help up down status doctor password preview rotate verify backup-key backup backup-verify \
-  restore rollback rebind destroy new-stack test e2e check lock
+  restore rollback rebind destroy new-stack test e2e rows check lock
