@@ -151,6 +151,7 @@ class _Outputs(mocks.Mocks):
             "docker-build:index:Image": {"digest": f"sha256:{args.name.encode().hex():0<64}"},
             "kubernetes:helm.sh/v3:Release": {"status": {"status": "deployed"}},
             "harbor:index/robotAccount:RobotAccount": {"fullName": f"robot${args.name}"},
+            "keycloak:openid/client:Client": {"serviceAccountUserId": f"account-of-{args.name}"},
         }
         return f"{args.name}-id", args.inputs | answers.get(args.typ, {})
 
