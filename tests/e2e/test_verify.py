@@ -17,7 +17,7 @@ WITH_OURS = {**os.environ, "PYTHONPATH": str(CHECKOUT / "images" / "packages" / 
 
 
 def local(kubectl: Kubectl) -> Settings:
-    account = kubectl.secret("mlhub-foundation", "keycloak-admin")
+    account = kubectl.secret("foundation", "keycloak-admin")
     return Settings(
         hub_url=HUB_URL,
         keycloak_url=KEYCLOAK_URL,
