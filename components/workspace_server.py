@@ -48,6 +48,8 @@ def settings(stack: StackFile) -> dict[str, Any]:
     given = stack.workspace_service
     if given is None:
         raise ValueError("the stack has no workspace_service section")
+    # Where homes have a class of their own, that of workspaces is another (platform).
+    of = names.shared_class if stack.storage.home_provisioner else names.home_class
     hub = names.address(names.in_cluster(names.HUB_SERVICE, stack.hub.namespace), names.HUB_PORT)
     return {
         "database_url": names.database_url(names.WORKSPACES_DATABASE, stack.foundation.namespace),
@@ -61,7 +63,7 @@ def settings(stack: StackFile) -> dict[str, Any]:
         },
         "claims": {
             "namespace": stack.hub.namespace,
-            "storage_class": names.home_class(stack.hub.namespace),
+            "storage_class": of(stack.hub.namespace),
             "access_mode": access_mode(stack.storage.provisioner),
             "size_gib": gibibytes(given.size),
             "largest_gib": gibibytes(given.largest),

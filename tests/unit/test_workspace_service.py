@@ -55,7 +55,16 @@ def test_M8_the_settings_of_every_stack_are_those_that_the_service_takes(stack):
     data = monitor.one("kubernetes:core/v1:ConfigMap", "workspaces").plain["data"]
     settings = Settings.model_validate_json(data["workspaces.json"])
     assert settings.claims.largest_gib <= 100
-    assert settings.claims.storage_class == "jupyterhub-homes"
+    classes = monitor.of_type("kubernetes:storage.k8s.io/v1:StorageClass")
+    by_name = {each.plain["metadata"]["name"]: each.plain for each in classes}
+    assert by_name[settings.claims.storage_class]["reclaimPolicy"] == "Retain"
+    (claim, *_) = [
+        c.plain
+        for c in monitor.of_type("kubernetes:core/v1:PersistentVolumeClaim")
+        if c.name.startswith("workspace-")
+    ]
+    assert claim["spec"]["storageClassName"] == settings.claims.storage_class
+    assert claim["spec"]["accessModes"] == [settings.claims.access_mode]
     assert settings.keycloak.access_groups == list(config.identity.access_groups)
     assert settings.base_path == "/services/workspaces"
     assert settings.limits.grace_days == 7
