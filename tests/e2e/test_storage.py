@@ -76,7 +76,7 @@ class Room:
             "command": ["sleep", "600"],
             "securityContext": as_kubernetes(container_security()),
             "resources": {"limits": {"cpu": "1", "memory": "256Mi"}, "requests": {"cpu": "10m"}},
-            "volumeMounts": [{"name": v, "mountPath": f"/{v}"} for v in claims],
+            "volumeMounts": [{"name": v, "mountPath": f"/{v}"} for v in (*claims, "tmp")],
         }
         spec = {
             "terminationGracePeriodSeconds": 0,
@@ -86,7 +86,8 @@ class Room:
             "volumes": [
                 {"name": v, "persistentVolumeClaim": {"claimName": claim}}
                 for v, claim in claims.items()
-            ],
+            ]
+            + [{"name": "tmp", "emptyDir": {}}],
         }
         document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
         self.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(document))
@@ -161,7 +162,7 @@ def kill(matches: Callable[[list[str]], bool]) -> int:
 
 
 def test_M8_writing_past_the_size_is_refused_and_deleting_makes_room(server: Pod):
-    said = server.sh("head -c 100M /dev/urandom > /small/large 2>&1; true")
+    said = server.sh("head -c 80M /dev/urandom 2>&1 > /small/large; true")
     assert "No space left on device" in said
     stored = int(server("stat", "-c", "%s", "/small/large"))
     assert 56 * 2**20 <= stored <= 64 * 2**20
@@ -187,18 +188,16 @@ def test_T13_what_was_acknowledged_outlives_a_killed_part(
     server: Pod, pipeline: Pod, kubectl: Kubectl, part: str
 ):
     folder = f"/shared/test-{part}-{time.time_ns()}"
-    server.sh(f"python3 -c '{WRITER}' {folder} 12 > /shared/test-{part}.json &")
+    server.sh(f"python3 -c '{WRITER}' {folder} 10 > /tmp/{part}.json &")
     time.sleep(3)
     kubectl("-n", "foundation", "exec", "seaweedfs-0", "-c", part, "--", "pkill", "-KILL", "weed")
-    report = wait_until(
-        "the writer has ended", lambda: server.sh(f"cat /shared/test-{part}.json"), 40
-    )
+    report = wait_until("the writer has ended", lambda: server("cat", f"/tmp/{part}.json"), 40)
     kept = json.loads(report)["kept"]
     assert len(kept) >= 10
     kubectl("-n", "foundation", "wait", "--for=condition=Ready", "pod/seaweedfs-0", "--timeout=60s")
     for reader in (server, pipeline):
         assert reader("python3", "-c", READER, stdin=json.dumps(kept)) == ""
-    server.sh(f"rm -r {folder} /shared/test-{part}.json")
+    server.sh(f"rm -r {folder}")
 
 
 def test_a_killed_node_plug_in_ends_no_mount_and_mounts_again(

@@ -16,10 +16,13 @@ import (
 const (
 	// between two questions to the master.
 	every = 2 * time.Second
-	// after which the master surely counts what was sent: volume servers report every 5 s, and
-	// content is on its way to them for a moment.
+	// after which the master counts what was sent, if nothing is on its way any more: volume servers
+	// report every 5 s. On its way is nothing once the count has stayed the same for a while.
 	counted = 12 * time.Second
-	block   = 4096
+	quiet   = 6 * time.Second
+	// after which the master counts it whatever else is on its way.
+	surely = time.Minute
+	block  = 4096
 
 	chunkSize    = 2 << 20
 	openedChunks = 16
@@ -38,6 +41,7 @@ type usage struct {
 
 	mutex  sync.Mutex
 	stored uint64
+	since  time.Time // when the count was last another
 	sent   []batch
 	kept   map[uint64]uint64 // bytes by open file
 }
@@ -65,8 +69,14 @@ func (u *usage) refresh() error {
 	}
 	u.mutex.Lock()
 	defer u.mutex.Unlock()
-	u.stored = stored
-	for len(u.sent) > 0 && u.sent[0].at.Before(before.Add(-counted)) {
+	if stored != u.stored {
+		u.stored, u.since = stored, before
+	}
+	for len(u.sent) > 0 {
+		age := before.Sub(u.sent[0].at)
+		if age < counted || (age < surely && before.Sub(u.since) < quiet) {
+			break
+		}
 		u.sent = u.sent[1:]
 	}
 	return nil
@@ -136,9 +146,9 @@ func (u *usage) admit(cancel <-chan struct{}, file, bytes uint64) fuse.Status {
 	if u.capacity == 0 {
 		return fuse.OK
 	}
-	for deadline := time.Now().Add(2 * counted); ; {
+	for deadline := time.Now().Add(surely); ; {
 		u.mutex.Lock()
-		sure, all := u.sure()+bytes, u.all()+bytes
+		certain, all := u.sure()+bytes, u.all()+bytes
 		if all <= u.capacity {
 			held := u.kept[file] + bytes
 			u.kept[file] = min(held, kept)
@@ -147,7 +157,7 @@ func (u *usage) admit(cancel <-chan struct{}, file, bytes uint64) fuse.Status {
 			return fuse.OK
 		}
 		u.mutex.Unlock()
-		if sure > u.capacity || time.Now().After(deadline) {
+		if certain > u.capacity || time.Now().After(deadline) {
 			return full
 		}
 		select {
