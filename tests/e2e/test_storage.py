@@ -191,7 +191,7 @@ def test_T13_what_was_acknowledged_outlives_a_killed_part(
     server.sh(f"python3 -c '{WRITER}' {folder} 10 > /tmp/{part}.json &")
     time.sleep(3)
     kubectl("-n", "foundation", "exec", "seaweedfs-0", "-c", part, "--", "pkill", "-KILL", "weed")
-    report = wait_until("the writer has ended", lambda: server("cat", f"/tmp/{part}.json"), 40)
+    report = wait_until("the writer has ended", lambda: server.sh(f"cat /tmp/{part}.json"), 40)
     kept = json.loads(report)["kept"]
     assert len(kept) >= 10
     kubectl("-n", "foundation", "wait", "--for=condition=Ready", "pod/seaweedfs-0", "--timeout=60s")

@@ -96,3 +96,26 @@ def test_T11_files_are_reached_by_the_driver_alone_and_the_gateway_by_mlflow(loc
 
 def test_a_stack_with_a_seaweedfs_elsewhere_makes_none():
     assert not platform("prod").of_type("mlhub:seaweedfs:SeaweedFS")
+
+
+def test_homes_are_on_the_nodes_disk_and_what_is_shared_is_on_seaweedfs(local: Monitor):
+    classes = {
+        r.plain["metadata"]["name"]: r.plain
+        for r in local.of_type("kubernetes:storage.k8s.io/v1:StorageClass")
+    }
+    assert {name: one["provisioner"] for name, one in classes.items()} == {
+        "jupyterhub-homes": names.LOCAL_PATH,
+        "jupyterhub-shared": names.SEAWEEDFS_CSI,
+        "foundation-data": names.LOCAL_PATH,
+    }
+    # The embedded cluster's driver makes nothing larger.
+    assert not any(one["allowVolumeExpansion"] for one in classes.values())
+    values = local.one("kubernetes:helm.sh/v3:Release", "jupyterhub").plain["values"]
+    fuse = values["singleuser"]["extraEnv"]["MLHUB_FUSE"].split()
+    assert "/home/jovyan" not in fuse
+    assert {"/mnt/shared-data", "/home/jovyan/workspaces/"} <= set(fuse)
+
+
+def test_folders_are_made_once_seaweedfs_runs(local: Monitor):
+    (job,) = local.of_type("kubernetes:batch/v1:Job")
+    assert local.one("kubernetes:apps/v1:StatefulSet", "seaweedfs").urn in job.dependencies
