@@ -17,6 +17,7 @@ BUILT_IN = {
     "data-exploration",
     "feature-engineering",
     "hyperparameter-tuning-optuna",
+    "hyperparameter-tuning-ray",
     "model-evaluation",
     "model-training-pytorch",
     "model-training-scikit-learn",
@@ -49,7 +50,7 @@ def mine(home):
     return home / "report.ipynb"
 
 
-def test_M5_the_six_templates_and_scikit_learns_are_there():
+def test_M5_the_six_templates_and_two_more_are_there():
     found = templates.templates()
     assert {each.name for each in found} == BUILT_IN
     assert all(each.title and each.description and each.tags for each in found)
