@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from notebooks.jobs.paths import PathRefusedError
-from notebooks.jobs.run import TASK, Task, bring_home, output_place, unfinished_at
+from notebooks.jobs.run import TASK, Task, bring_home, described, output_place, unfinished_at
 
 
 def main() -> None:
@@ -18,6 +18,9 @@ def main() -> None:
     try:
         place = output_place(home, task)
         found = bring_home(unfinished_at(place, task), place, task, home)
+        if not found and place.exists():
+            # The runner brought it home and was killed before it could say so.
+            found = described(place, home)
     except (PathRefusedError, OSError, ValueError, KeyError, TypeError) as error:
         print(f"{type(error).__name__}: {error}")
         found = {}

@@ -146,14 +146,17 @@ def bring_home(unfinished: Path, place: Path, task: Task, home: Path) -> dict[st
     unfinished.with_name(f"{unfinished.name}.writing").unlink(missing_ok=True)
     if not unfinished.exists():
         return {}
-    cells = json.loads(unfinished.read_bytes())["cells"]
+    return described(put(unfinished, place, replace=task.replace), home)
+
+
+def described(output: Path, home: Path) -> dict[str, Any]:
+    """Where a run's notebook is, how large, and how many of its cells are done."""
+    cells = json.loads(output.read_bytes())["cells"]
     states = [c["metadata"].get("papermill", {}).get("status") for c in cells]
-    size = unfinished.stat().st_size
-    output = put(unfinished, place, replace=task.replace).relative_to(home.resolve())
     return {
         "cells": [states.count("completed"), sum(state is not None for state in states)],
-        "size": size,
-        "output": output.as_posix(),
+        "size": output.stat().st_size,
+        "output": output.relative_to(home.resolve()).as_posix(),
     }
 
 
