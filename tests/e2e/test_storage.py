@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ from tests.e2e.platform import NAMESPACE, Kubectl, wait_until
 
 PIPELINES = "financial-mlops-pytorch"
 SHARED = "shared-data-pvc"
-SMALL = "storage-test"
+RUN = secrets.token_hex(3)
+SMALL = f"storage-test-{RUN}"
+"""Of this run alone: what another has left there would take of its size."""
 DRIVER = "seaweedfs-csi-driver"
 
 WRITER = """
@@ -139,12 +142,12 @@ def room(kubectl: Kubectl) -> Iterator[Room]:
 @pytest.fixture(scope="module")
 def server(room: Room) -> Pod:
     """Where people work: the hub's namespace, a volume of 64 MiB and the shared one."""
-    return room.pod("storage-test", {"small": SMALL, "shared": SHARED})
+    return room.pod(SMALL, {"small": SMALL, "shared": SHARED})
 
 
 @pytest.fixture(scope="module")
 def pipeline(room: Room) -> Pod:
-    return room.pod("storage-test", {"shared": SHARED}, PIPELINES)
+    return room.pod(SMALL, {"shared": SHARED}, PIPELINES)
 
 
 def kill(matches: Callable[[list[str]], bool]) -> int:
@@ -206,7 +209,7 @@ def test_a_killed_node_plug_in_ends_no_mount_and_mounts_again(
     server.sh("echo before > /shared/test-plugin")
     assert kill(lambda command: command[:2] == ["/seaweedfs-csi", "node"]) >= 1
     assert server("cat", "/shared/test-plugin") == "before\n"
-    later = room.pod("storage-test-later", {"small": SMALL, "shared": SHARED})
+    later = room.pod(f"{SMALL}-later", {"small": SMALL, "shared": SHARED})
     assert later("cat", "/shared/test-plugin") == "before\n"
     server("rm", "/shared/test-plugin")
 
@@ -219,5 +222,5 @@ def test_T8_a_mount_that_died_is_no_empty_folder_and_the_next_pod_has_its_files(
     path = f"/buckets/{claim['spec']['volumeName']}"
     assert kill(lambda c: c[:1] == ["/weed-mount"] and path in c) == 1
     assert "not connected" in server.sh("ls /small 2>&1; true")
-    again = room.pod("storage-test-again", {"small": SMALL})
+    again = room.pod(f"{SMALL}-again", {"small": SMALL})
     assert again("cat", "/small/kept") == "kept\n"
