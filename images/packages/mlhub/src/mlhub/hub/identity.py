@@ -123,6 +123,8 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         super().__init__(**kwargs)
         self._unconfirmed: set[str] = set()
         """Who could not be asked about since they were last known to be members."""
+        self._asked: dict[str, float] = {}
+        """When those were asked about last whose session is over (monotonic seconds)."""
         self._over: dict[str, str] = {}
         """The refresh token of whose Keycloak session is over; a new log-in brings another."""
         self._membership = Membership(self.mlhub.identity, self.httpfetch, self.log)
@@ -232,14 +234,21 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
     async def ask_about(self, user: User) -> bool:
         """Refresh somebody without a request of theirs; False when Keycloak does not answer."""
         model = await self.refresh_user(user)
-        user._auth_refreshed = time.monotonic()
         if model is False:
+            self._asked[user.name] = time.monotonic()
             await self._look_up(user, await user.get_auth_state() or {})
+        else:
+            # Only a session that goes on makes a person's own tokens good for another while.
+            user._auth_refreshed = time.monotonic()
         if isinstance(model, dict):
             user.admin = model["admin"]
             user.sync_groups(model["groups"])
             await user.save_auth_state(model["auth_state"])
         return user.name not in self._unconfirmed
+
+    def asked(self, user: User) -> float:
+        """When Keycloak was last asked about somebody, whatever it said (monotonic seconds)."""
+        return max(user._auth_refreshed or 0.0, self._asked.get(user.name, 0.0))
 
     async def _look_up(self, user: User, auth_state: dict[str, Any]) -> None:
         """Somebody whose session cannot tell: stop their servers if they are gone, and let their

@@ -77,10 +77,9 @@ class Keeper(Background):
         """
         oldest = time.monotonic() - 2 * self._settings.identity.refresh_seconds
         for user in list(self._app.users.values()):
-            asked = user._auth_refreshed
             if not any(spawner.ready for spawner in user.spawners.values()):
                 continue
-            if asked and asked > oldest:
+            if self._app.authenticator.asked(user) > oldest:
                 continue
             if not await self._app.authenticator.ask_about(user):
                 return
