@@ -117,7 +117,7 @@ async def test_M7_a_change_of_role_leaves_one_role_and_the_hub_is_told(service, 
     assert (await member(service, slug, "edda", "viewer")).status_code == 200
     assert place.realm.paths("edda") == {f"/workspaces/{slug}/viewer"}
     assert place.hub.told[-1] == ("edda", slug, "viewer")
-    await service.ask("olga", "DELETE", f"/workspaces/{slug}/members/ed")
+    await service.ask("olga", "DELETE", f"/workspaces/{slug}/members/edda")
     assert place.realm.paths("edda") == set()
     assert place.hub.told[-1] == ("edda", slug, None)
 
