@@ -80,7 +80,11 @@ def pod_row(pod: Mapping[str, Any], memory: int) -> Row:
     """A pod as the API server tells of it."""
     meta, status = pod["metadata"], pod.get("status", {})
     conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
-    finished = status.get("phase") == "Succeeded"
+    labels = meta.get("labels", {})
+    notebook = labels.get(NOTEBOOK[0]) == NOTEBOOK[1]
+    # A run that failed is its person's matter, and says nothing of the platform.
+    ended = ("Succeeded", "Failed") if notebook else ("Succeeded",)
+    finished = status.get("phase") in ended
     waiting = [
         reason
         for one in status.get("containerStatuses", [])
@@ -90,14 +94,13 @@ def pod_row(pod: Mapping[str, Any], memory: int) -> Row:
     said = waiting[0] if waiting else str(status.get("phase", "Unknown"))
     if restarts:
         said += f", {restarts} restarts"
-    labels = meta.get("labels", {})
     return Row(
         part=f"{meta['namespace']}/{meta['name']}",
         healthy=finished or conditions.get("Ready") == "True",
         said=said,
         memory_bytes=memory,
         address=status.get("podIP", ""),
-        notebook=labels.get(NOTEBOOK[0]) == NOTEBOOK[1],
+        notebook=notebook,
     )
 
 

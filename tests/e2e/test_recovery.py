@@ -31,6 +31,7 @@ PRECIOUS = {
     "keycloak": ["user_entity", "credential", "keycloak_group", "user_group_membership", "client"],
     "jupyterhub": ["groups", "user_group_map"],
     "execution": ["execution_runs", "execution_leases"],
+    "workspaces": ["workspace_resources"],
     "mlflow": ["experiments", "runs", "params", "metrics", "experiment_permissions"],
 }
 """What log-in, quotas and runs rest on, and nobody writes while the test looks at it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bootstrap import addons, down, leftovers, network, node, preflight, rootfs, stack
+from bootstrap import addons, down, leftovers, network, node, preflight, rootfs, stack, status
 from bootstrap.console import pending, span, table
 from bootstrap.control_plane import api_server, controller_manager, etcd, scheduler
 from bootstrap.errors import BootstrapError
@@ -284,3 +284,22 @@ def test_running_steps_are_told_in_one_line_with_what_is_left():
     assert pending([build, *waiting]) == (
         "kube: compiling 43%, about 9 min 06 s left; buildkit, pulumi: waiting"
     )
+
+
+def pod(component: str, phase: str) -> dict[str, object]:
+    labels = {"component": component}
+    metadata = {"namespace": "jupyterhub", "name": "a-pod", "labels": labels}
+    return {"metadata": metadata, "status": {"phase": phase}}
+
+
+@pytest.mark.parametrize(
+    ("component", "phase", "healthy"),
+    [
+        ("singleuser-server", "Failed", True),
+        ("singleuser-server", "Pending", False),
+        ("hub", "Failed", False),
+        ("hub", "Succeeded", True),
+    ],
+)
+def test_a_persons_run_that_failed_is_no_ill_of_the_platform(component, phase, healthy):
+    assert status.pod_row(pod(component, phase), 0).healthy is healthy

@@ -109,7 +109,12 @@ def serve(
         yield Server(json.loads(found.read_text())["url"], folder)
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            # Jupyter waits for its kernels, on a busy machine too long for a test.
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
