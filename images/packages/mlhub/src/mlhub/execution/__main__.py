@@ -4,13 +4,13 @@ import logging
 import os
 import sys
 
-import uvicorn
 from fastapi import FastAPI
 
 from mlhub.execution import settings
 from mlhub.execution.admission import HubAdmission
 from mlhub.execution.app import build_app
 from mlhub.execution.cluster import Cluster
+from mlhub.execution.shell import serve
 from mlhub.execution.store import Store
 
 PORT = 8002
@@ -39,14 +39,7 @@ def application() -> FastAPI:
 
 
 def main() -> None:
-    # A caller's address is the proxy's; nothing is decided by it.
-    uvicorn.run(
-        application(),
-        host="0.0.0.0",  # noqa: S104 (network policies decide who reaches it)
-        port=PORT,
-        proxy_headers=False,
-        server_header=False,
-    )
+    serve(application(), PORT)
 
 
 if __name__ == "__main__":

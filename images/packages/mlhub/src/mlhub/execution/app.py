@@ -7,27 +7,22 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
-from starlette.exceptions import HTTPException
 
 from mlhub.execution import jobs, plan_routes
 from mlhub.execution.admission import Admission
 from mlhub.execution.cluster import Cluster
 from mlhub.execution.identity import Callers, HubTokens, ServiceTokens
-from mlhub.execution.limits import BodyLimits
 from mlhub.execution.listing import Listings
 from mlhub.execution.members import Members, Standing
 from mlhub.execution.plan_store import PlanStore
-from mlhub.execution.problems import SCHEMA, Problem, on_fault, on_http, on_invalid, on_problem
 from mlhub.execution.routes import Api, mlhub_version, router
 from mlhub.execution.runs import Reconciler, Runs
 from mlhub.execution.schedules import Schedules
 from mlhub.execution.settings import Settings
+from mlhub.execution.shell import furnish
 from mlhub.execution.store import Store
 from mlhub.execution.sweeps import Sweeps
 
@@ -80,29 +75,5 @@ def build_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.api = Api(runs, callers, Listings(runs, listing_wait), schedules, sweeps)
-    for error, handler in (
-        (Problem, on_problem),
-        (HTTPException, on_http),
-        (RequestValidationError, on_invalid),
-        (Exception, on_fault),
-    ):
-        app.add_exception_handler(error, handler)
-    app.add_middleware(BodyLimits, base_path=settings.base_path)
-    app.include_router(router)
-    app.include_router(plan_routes.router)
-    app.openapi = lambda: _openapi(app, settings.base_path)  # type: ignore[method-assign]
+    furnish(app, settings.base_path, router, plan_routes.router)
     return app
-
-
-def _openapi(app: FastAPI, base: str) -> dict[str, Any]:
-    if not app.openapi_schema:
-        made = get_openapi(
-            title=app.title,
-            version=app.version,
-            description=app.description,
-            routes=app.routes,
-            servers=[{"url": base or "/"}],
-        )
-        made["components"]["schemas"]["Problem"] = SCHEMA
-        app.openapi_schema = made
-    return app.openapi_schema

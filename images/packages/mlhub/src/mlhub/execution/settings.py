@@ -6,7 +6,7 @@ run's pod and a server's are alike. Secrets are environment variables, never her
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -32,6 +32,9 @@ Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Read = TypeVar("Read", bound=Section)
 
 
 class Profile(Section):
@@ -135,9 +138,13 @@ class Settings(Section):
 
 def load(file: Path | None = None) -> Settings:
     """Settings from the mounted file; raises SettingsError, one sentence for each key."""
-    path = file or Path(os.environ.get(FILE, DEFAULT_FILE))
+    return read(Settings, file or Path(os.environ.get(FILE, DEFAULT_FILE)))
+
+
+def read(model: type[Read], path: Path) -> Read:
+    """A service's mounted settings; raises SettingsError, one sentence for each key."""
     try:
-        return Settings.model_validate_json(path.read_bytes())
+        return model.model_validate_json(path.read_bytes())
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}; the ConfigMap is mounted there") from error
     except ValidationError as error:

@@ -4,11 +4,11 @@ import logging
 import os
 import sys
 
-import uvicorn
 from fastapi import FastAPI
 
 from mlhub import audit
 from mlhub.execution.settings import SettingsError
+from mlhub.execution.shell import serve
 from mlhub.workspaces import settings
 from mlhub.workspaces.app import build_app
 
@@ -37,14 +37,7 @@ def application() -> FastAPI:
 
 
 def main() -> None:
-    # A caller's address is the proxy's; nothing is decided by it.
-    uvicorn.run(
-        application(),
-        host="0.0.0.0",  # noqa: S104 (network policies decide who reaches it)
-        port=PORT,
-        proxy_headers=False,
-        server_header=False,
-    )
+    serve(application(), PORT)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,14 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
-from starlette.exceptions import HTTPException
 
 from mlhub.execution.cluster import ClusterError
 from mlhub.execution.identity import Callers, HubTokens
-from mlhub.execution.limits import BodyLimits
-from mlhub.execution.problems import SCHEMA, Problem, on_fault, on_http, on_invalid, on_problem
+from mlhub.execution.problems import Problem
+from mlhub.execution.shell import furnish
 from mlhub.workspaces.claims import Claims
 from mlhub.workspaces.directory import Directory
 from mlhub.workspaces.hub import HubMembers
@@ -67,16 +63,7 @@ def build_app(settings: Settings, *, keycloak_secret: str, hub_token: str) -> Fa
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.api = Api(rooms, Callers(HubTokens(settings.hub, client), None))
-    for error, handler in (
-        (Problem, on_problem),
-        (HTTPException, on_http),
-        (RequestValidationError, on_invalid),
-        (Exception, on_fault),
-    ):
-        app.add_exception_handler(error, handler)
-    app.add_middleware(BodyLimits, base_path=settings.base_path)
-    app.include_router(router)
-    app.openapi = lambda: _openapi(app, settings.base_path)  # type: ignore[method-assign]
+    furnish(app, settings.base_path, router)
     return app
 
 
@@ -88,17 +75,3 @@ async def _sweep(rooms: Rooms) -> None:
             await rooms.sweep()
         except (Problem, ClusterError) as error:
             log.warning("Deleted workspaces were not looked after: %s", error)
-
-
-def _openapi(app: FastAPI, base: str) -> dict[str, Any]:
-    if not app.openapi_schema:
-        made = get_openapi(
-            title=app.title,
-            version=app.version,
-            description=app.description,
-            routes=app.routes,
-            servers=[{"url": base or "/"}],
-        )
-        made["components"]["schemas"]["Problem"] = SCHEMA
-        app.openapi_schema = made
-    return app.openapi_schema

@@ -6,9 +6,9 @@ Secrets are environment variables, never here.
 import os
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from mlhub.execution.settings import Hub, Section, SettingsError
+from mlhub.execution.settings import Hub, Section, read
 
 FILE = "MLHUB_WORKSPACES_SETTINGS"
 DEFAULT_FILE = "/etc/mlhub/workspaces.json"
@@ -54,13 +54,4 @@ class Settings(Section):
 
 def load(file: Path | None = None) -> Settings:
     """Settings from the mounted file; raises SettingsError, one sentence for each key."""
-    path = file or Path(os.environ.get(FILE, DEFAULT_FILE))
-    try:
-        return Settings.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}; the ConfigMap is mounted there") from error
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False)
-        raise SettingsError(
-            "\n".join(f"{path}: {'.'.join(map(str, f['loc']))}: {f['msg']}" for f in faults)
-        ) from error
+    return read(Settings, file or Path(os.environ.get(FILE, DEFAULT_FILE)))
