@@ -27,6 +27,11 @@ START_SECONDS = 120
 HUB_TOKEN = "MLflow's own token"
 
 
+class _ManyAtOnce(ThreadingHTTPServer):
+    request_queue_size = 128
+    """As the real Hub's: with Python's 5, connections that come at once wait a second and more."""
+
+
 class HubDouble:
     """Answers `/hub/api/mlhub/person` as our Hub does, with whatever is in `owners` by token."""
 
@@ -69,7 +74,7 @@ class HubDouble:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _ManyAtOnce(("127.0.0.1", 0), Handler)
         self.api = f"http://127.0.0.1:{self._server.server_address[1]}/hub/api"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import urllib3
 
-TIMEOUT = urllib3.Timeout(connect=1, read=5)
-"""Seconds. Short, because MLflow asks in its event loop where artifacts are concerned."""
+TIMEOUT = urllib3.Timeout(connect=4, read=5)
+"""Seconds. A connection whose first packets are lost is tried again after 1 and 3 s (RFC 6298)."""
 
 
 class HubSilentError(Exception):
