@@ -226,3 +226,31 @@ def test_the_identity_is_written_for_the_user_alone(
     for path in (token, Path(exported["KUBECONFIG"])):
         assert path.stat().st_mode & 0o777 == 0o600
     assert json.loads(json.dumps(ci_identity.credential()))["status"]["token"] == "token for mlhub"
+
+
+def owners(file: str) -> list[str]:
+    """Of a file, as GitHub finds them: the last line that fits it counts."""
+    found: list[str] = []
+    for line in (ROOT / ".github" / "CODEOWNERS").read_text().splitlines():
+        if line and not line.startswith("#"):
+            place, *teams = line.split()
+            whole = place.removeprefix("/")
+            if place == "*" or file == whole or (place.endswith("/") and file.startswith(whole)):
+                found = teams
+    return found
+
+
+def test_who_may_change_a_stack_may_not_loosen_its_limits_by_that() -> None:
+    anybodys = owners("stacks/Pulumi.dev.yaml")
+    assert anybodys
+    for file in ("policies/limits.yaml", "policies/mlhub_policies/rules.py"):
+        assert owners(file)
+        assert not set(owners(file)) & set(anybodys), file
+    for file in ("stacks/Pulumi.prod.yaml", ".github/workflows/up.yaml", ".github/CODEOWNERS"):
+        assert owners(file) not in ([], anybodys), file
+
+
+def test_every_place_that_has_owners_is_there() -> None:
+    for line in (ROOT / ".github" / "CODEOWNERS").read_text().splitlines():
+        if line.startswith("/"):
+            assert (ROOT / line.split()[0].removeprefix("/")).exists(), line
