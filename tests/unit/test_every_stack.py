@@ -1,11 +1,17 @@
 """What holds in each of the four stacks, whatever its file says."""
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args, get_origin
 
 import kubernetes.client
+import pulumi_docker_build
+import pulumi_keycloak
+import pulumi_kubernetes
+import pulumi_random
+import pulumiverse_harbor
 import pytest
+from pulumi._types import input_type_types, is_input_type
 
 from tests.unit.recorder import (
     GIVEN,
@@ -101,6 +107,78 @@ def test_every_property_is_one_that_kubernetes_knows(stack: Monitor):
 def test_a_property_that_kubernetes_does_not_know_is_found():
     service = {"spec": {"ports": [{"node_port": 1}], "selector": {"a_b": "c"}}}
     assert [*unknown("V1Service", service, "Service")] == ["Service.spec.ports.node_port"]
+
+
+SDKS = {
+    "docker-build": pulumi_docker_build,
+    "harbor": pulumiverse_harbor,
+    "keycloak": pulumi_keycloak,
+    "kubernetes": pulumi_kubernetes,
+    "random": pulumi_random,
+}
+"""Each is generated from its provider's schema, names and types."""
+
+
+def inputs_of(token: str) -> type:
+    """What the SDK takes for a resource, e.g. `ClientArgs` for `keycloak:openid/client:Client`."""
+    package, module, name = token.split(":")
+    found: Any = SDKS[package]
+    for part in ["helm", "v3"] if token == RELEASE else [module.partition("/")[0]]:
+        found = found if part == "index" else getattr(found, part)
+    return getattr(found, f"{name}Args")
+
+
+def inputs_in(annotation: Any) -> type | None:
+    """The nested inputs that a property takes, by itself or in a list."""
+    if isinstance(annotation, type) and is_input_type(annotation):
+        return annotation
+    return next(filter(None, map(inputs_in, get_args(annotation))), None)
+
+
+def strange(inputs: type, value: dict[str, Any], where: str) -> Iterator[str]:
+    """The property names in `value` that the provider's schema does not have."""
+    known = input_type_types(inputs)
+    for key, part in value.items():
+        if key not in known:
+            yield f"{where}.{key}"
+        elif nested := inputs_in(known[key]):
+            by_name = get_origin(known[key]) is Mapping and isinstance(part, dict)
+            parts = part.values() if by_name else part if isinstance(part, list) else [part]
+            for each in parts:
+                if isinstance(each, dict):
+                    yield from strange(nested, each, f"{where}.{key}")
+
+
+def test_every_property_is_one_that_its_providers_schema_knows(stack: Monitor):
+    looked_at = set()
+    for resource in customs(stack):
+        package = resource.type.split(":")[0]
+        if package != "kubernetes" or resource.type == RELEASE:
+            found = [*strange(inputs_of(resource.type), resource.plain, resource.type)]
+            assert not found, (resource.urn, found)
+            looked_at.add(package)
+    assert looked_at >= {"docker-build", "keycloak", "kubernetes", "random"}
+
+
+@pytest.mark.parametrize(
+    ("token", "value", "where"),
+    [
+        ("keycloak:index/user:User", {"initialPassword": {"valu": "x"}}, ".initialPassword.valu"),
+        (
+            "harbor:index/robotAccount:RobotAccount",
+            {"permissions": [{"accesses": [{"act": "pull"}]}]},
+            ".permissions.accesses.act",
+        ),
+        (
+            "docker-build:index:Image",
+            {"tags": [], "context": {"named": {"any": {"place": "x"}}}},
+            ".context.named.place",
+        ),
+        (RELEASE, {"values": {"any": 1}, "repositoryOpts": {"url": "x"}}, ".repositoryOpts.url"),
+    ],
+)
+def test_a_property_that_a_schema_does_not_know_is_found(token: str, value: Any, where: str):
+    assert [*strange(inputs_of(token), value, "")] == [where]
 
 
 def test_V9_no_secret_is_readable_in_any_registration(stack: Monitor):
