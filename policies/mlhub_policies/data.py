@@ -38,8 +38,9 @@ def data_is_kept(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:
             yield breach(policy, "Retain is required, or a deleted claim takes the data with it")
     if resource.type == RELEASE:
         storage = resource.values.at("singleuser", "storage")
-        if storage["type"].value == "none":
-            yield breach(storage["type"], "dynamic or static is required, or homes go with the pod")
-        own = storage.at("dynamic", "storageClass")
-        if storage["type"].value in (None, "dynamic") and own.absent and not storage.unknown:
+        kind, own = storage["type"], storage.at("dynamic", "storageClass")
+        if kind.value == "none":
+            yield breach(kind, "dynamic or static is required, or homes go with the pod")
+        yield from (later(node) for node in (kind, own) if node.unknown)
+        if kind.value in (None, "dynamic") and own.absent:
             yield breach(own, "a class that retains is required: a cluster's default may delete")

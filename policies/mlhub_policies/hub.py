@@ -79,10 +79,14 @@ def everything_is_in_sight(resource: Resource, _limits: StackLimits) -> Iterator
     yield from _code(resource.values["hub"])
     yield from _overrides(resource.values)
     for node in resource.values.at("hub", "config").parts():
-        if node.key.endswith("Spawner"):
+        if node.unknown:
+            yield later(node)
+        elif node.key.endswith("Spawner"):
             yield breach(node, "say it under singleuser, where the rules look")
     spawner = resource.values.at("hub", "config", "JupyterHub", "spawner_class")
-    if not spawner.absent:
+    if spawner.unknown:
+        yield later(spawner)
+    elif not spawner.absent:
         yield breach(spawner, "none is required: mlhub.hub sets the one that checks quotas")
 
 
@@ -99,15 +103,20 @@ def _code(hub: Node) -> Iterator[Finding]:
         if not node.absent and (node.unknown or node.value):
             yield breach(node, "what the hub runs is decided by its image")
     for service in hub["services"].parts():
-        if not service["command"].absent:
-            yield breach(service["command"], "what runs in the hub's pod is decided by its image")
+        command = service["command"]
+        if command.unknown:
+            yield later(command)
+        elif not command.absent:
+            yield breach(command, "what runs in the hub's pod is decided by its image")
 
 
 def _overrides(values: Node) -> Iterator[Finding]:
     for profile in profiles(values):
         for part in (profile, *choices(profile)):
             for node in part[OVERRIDE].parts():
-                if node.key not in TRAITS:
+                if node.unknown and node.key == OVERRIDE:
+                    yield later(node)
+                elif node.key not in TRAITS:
                     yield breach(
                         node, "no rule reads it; its name in KubeSpawner today is required"
                     )
@@ -127,12 +136,15 @@ def people_come_by_group(resource: Resource, _limits: StackLimits) -> Iterator[F
         yield later(groups)
     elif not isinstance(groups.value, list) or not groups.value:
         yield breach(groups, "a list of at least one Keycloak group is required")
-    for group in groups.parts():
+    for group in () if groups.unknown else groups.parts():
         if group.unknown:
             yield later(group)
         elif not re.fullmatch(r"(/[^/]+)+", str(group.value)):
             yield breach(group, "a group's whole path such as /mlhub/users is required")
     for part in values.at("hub", "config").parts():
+        if part.unknown:
+            yield later(part)
+            continue
         for node in part.parts():
             if OTHER_WAYS_IN.match(node.key) and (node.unknown or node.value):
                 yield breach(node, "groups alone decide who comes in")

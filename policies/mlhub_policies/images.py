@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from mlhub_policies.limits import StackLimits
-from mlhub_policies.pods import TEXTS
+from mlhub_policies.pods import STRUCTURE, TEXTS, plain
 from mlhub_policies.rule import RELEASE, Finding, Resource, breach, later
 from mlhub_policies.tree import Node
 
@@ -34,6 +34,10 @@ IF_ON: dict[Place, tuple[Place, ...]] = {
 }
 
 
+HOLDERS = STRUCTURE | {"extraimages"}
+"""Where an unknown value could hide an image."""
+
+
 def by_digest_from_ours(resource: Resource, limits: StackLimits) -> Iterator[Finding]:
     if not resource.of_kubernetes:
         return
@@ -41,6 +45,8 @@ def by_digest_from_ours(resource: Resource, limits: StackLimits) -> Iterator[Fin
         yield from _chart(resource.values)
     top = resource.values if resource.type == RELEASE else resource.inputs
     for node in top.walk(skip=TEXTS):
+        if node.unknown and plain(node.key) in HOLDERS:
+            yield later(node)
         if _is_image(node):
             yield from _image(node, limits)
 
@@ -100,6 +106,9 @@ def _chart(values: Node) -> Iterator[Finding]:
 
 def _stated(part: Node, switch: Node | None = None) -> Iterator[Finding]:
     image = part["image"]
+    if part.unknown:
+        yield later(part)
+        return
     if image.unknown or (not image.absent and not image["name"].absent):
         return
     off = f", or {switch.path}: false" if switch else ""

@@ -26,7 +26,9 @@ def policies_are_on(resource: Resource, _limits: StackLimits) -> Iterator[Findin
             yield breach(access, "ignore is required: a label alone would open every namespace")
         for direction in ("ingress", "egress"):
             for rule in policy[direction].parts():
-                if rule.value == {}:
+                if rule.unknown:
+                    yield later(rule)
+                elif rule.value == {}:
                     yield breach(rule, "a rule that names peers or ports is required")
     rules = resource.values.at("singleuser", "networkPolicy", "egressAllowRules")
     for name, why in (
@@ -44,11 +46,16 @@ def closed_namespaces(
     """Each namespace has a policy that refuses whatever no other allows."""
     closing = [r for r in resources if r.type == POLICY and _closes(r.inputs["spec"])]
     names = [r.inputs.at("metadata", "namespace") for r in closing]
+    perhaps = [
+        r.inputs.at("metadata", "namespace")
+        for r in resources
+        if r.type == POLICY and _may_close(r.inputs["spec"])
+    ]
     for namespace in (r for r in resources if r.type == NAMESPACE):
         name = namespace.inputs.at("metadata", "name")
         if any(not n.unknown and n.value == name.value for n in names):
             continue
-        if name.unknown or any(n.unknown for n in names):
+        if name.unknown or any(n.unknown or n.value == name.value for n in perhaps):
             yield namespace, later(name)
             continue
         yield (
@@ -71,6 +78,18 @@ def _closes(spec: Node) -> bool:
     )
 
 
+def _may_close(spec: Node) -> bool:
+    """Whether a policy closes, as far as it is known."""
+    places = (
+        spec.at("podSelector", "matchLabels"),
+        spec.at("podSelector", "matchExpressions"),
+        *spec["policyTypes"].parts(),
+        spec["ingress"],
+        spec["egress"],
+    )
+    return _closes(spec) or any(place.unknown for place in places)
+
+
 def browsers_come_by_tls(resource: Resource, limits: StackLimits) -> Iterator[Finding]:
     if resource.type == RELEASE:
         yield from _hub(resource.values, limits)
@@ -81,7 +100,9 @@ def browsers_come_by_tls(resource: Resource, limits: StackLimits) -> Iterator[Fi
         )
     elif resource.type == "pulumi:providers:keycloak":
         skip = resource.inputs["tlsInsecureSkipVerify"]
-        if str(skip.value).lower() == "true":
+        if skip.unknown:
+            yield later(skip)
+        elif str(skip.value).lower() == "true":
             yield breach(skip, "false is required: name the authority in rootCaCertificate")
         if not limits.plain_http:
             yield from _https(resource.inputs["url"])
@@ -90,7 +111,9 @@ def browsers_come_by_tls(resource: Resource, limits: StackLimits) -> Iterator[Fi
             yield from _https(node)
     elif resource.type == "keycloak:index/realm:Realm":
         required = resource.inputs["sslRequired"]
-        if required.value == "none":
+        if required.unknown:
+            yield later(required)
+        elif required.value == "none":
             yield breach(required, "external or all is required")
 
 

@@ -50,10 +50,11 @@ STRUCTURE = frozenset(
         "spec", "template", "containers", "initcontainers", "extracontainers", "volumes",
         "extravolumes", "securitycontext", "containersecuritycontext", "podsecuritycontext",
         "extrapodconfig", "extracontainerconfig", "kubespawneroverride", "singleuser", "hub",
-        "proxy", "values", "profilelist", "profileoptions", "choices",
+        "proxy", "values", "profilelist", "profileoptions", "choices", "ports", "storage",
+        "cloudmetadata", "seccompprofile", "capabilities", "",
     }
 )  # fmt: skip
-"""Where an unknown value could hide one of the forbidden."""
+"""Where an unknown value could hide one of the forbidden; the last is a Release's values."""
 
 
 def plain(name: str) -> str:
@@ -73,7 +74,11 @@ def nothing_of_the_node(resource: Resource, _limits: StackLimits) -> Iterator[Fi
         elif forbidden and forbidden[0](node):
             yield breach(node, forbidden[1])
         elif name == "capabilities" and any(node["add"].parts()):
-            yield breach(node["add"], "a container that adds no capability is required")
+            added = node["add"]
+            wanted = "a container that adds no capability is required"
+            yield later(added) if added.unknown else breach(added, wanted)
+        elif name == "seccompprofile" and node["type"].unknown:
+            yield later(node["type"])
         elif name == "seccompprofile" and node["type"].value == "Unconfined":
             yield breach(node["type"], "RuntimeDefault is required")
     if resource.type == RELEASE:
@@ -105,6 +110,8 @@ def user_pods_know_no_cluster(resource: Resource, _limits: StackLimits) -> Itera
         return
     for node in resource.values["singleuser"].walk(skip=TEXTS):
         name = plain(node.key)
+        if node.unknown and name in STRUCTURE:
+            yield later(node)
         if name == "automountserviceaccounttoken" and (node.unknown or truthy(node)):
             yield later(node) if node.unknown else breach(node, "false is required")
         if name in ("serviceaccountname", "serviceaccount") and given(node):
@@ -138,7 +145,9 @@ def rights_are_small(resource: Resource, _limits: StackLimits) -> Iterator[Findi
     if resource.kind in ("ClusterRole", "Role"):
         for rule in resource.inputs["rules"].parts():
             for node in (*rule["verbs"].parts(), *rule["resources"].parts()):
-                if node.value == ALL:
+                if node.unknown:
+                    yield later(node)
+                elif node.value == ALL:
                     yield breach(node, "the names of those that are needed are required")
             yield from _secrets_unread(rule)
 

@@ -36,9 +36,9 @@ def quotas_are_within(resource: Resource, limits: StackLimits) -> Iterator[Findi
     elif resource.type == RANGE:
         held = resource.inputs.at("spec", "limits")
         containers = [part for part in held.parts() if part["type"].value == "Container"]
-        if held.unknown:
-            yield later(held)
-        elif not containers:
+        unknown = [part for part in held.parts() if part["type"].unknown]
+        yield from (later(part) for part in unknown)
+        if not containers and not unknown:
             yield breach(held, "a part of type Container with a max is required")
         for part in containers:
             for name, (most, shown) in (

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from mlhub_policies.limits import StackLimits
+from mlhub_policies.pods import STRUCTURE, plain
 from mlhub_policies.rule import RELEASE, Finding, Resource, later
 from mlhub_policies.tree import Node
 
@@ -28,6 +29,9 @@ FORMED = {
     "a signed token": re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}"),
     "a cloud's access key": re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
 }
+
+HOLDERS = STRUCTURE | {"env"}
+"""Where an unknown value could hide a secret by its name."""
 
 WORDS = frozenset({"", "true", "false", "none", "null", "0", "1"})
 SECRET_KINDS = ("data", "stringData")
@@ -71,10 +75,10 @@ def _secret(resource: Resource) -> Iterator[Finding]:
         held = resource.inputs[kind]
         if held.secret or held.absent:
             continue
-        if held.unknown:
-            yield later(held)
         for node in held.parts():
-            if not node.secret:
+            if node.unknown and not node.secret:
+                yield later(node)
+            elif not node.secret:
                 yield Finding(node.path, f"is readable; {IN_STATE}")
 
 
@@ -85,7 +89,9 @@ def _look(top: Node, wanted: str, *, even_marked: bool = False) -> Iterator[Find
         named = called_secret(node.key) or VALUE_OF.search(node.path) or "CryptKeeper" in node.path
         yield from _variable(node, wanted)
         if node.unknown:
-            if called_secret(node.key):
+            # A Release's values are literal but for the images' digests.
+            literal = even_marked and node.key not in ("image", "tag")
+            if literal or named or plain(node.key) in HOLDERS:
                 yield later(node)
         elif node.secret:
             if not any(node.parts()):

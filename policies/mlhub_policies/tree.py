@@ -69,8 +69,13 @@ class Node:
         return found
 
     def parts(self) -> Iterator["Node"]:
-        """What a mapping or a list holds; nothing for anything else."""
-        if isinstance(self.value, Mapping):
+        """What a mapping or a list holds; one unknown part of an unknown; nothing of all else.
+
+        So a rule that goes through the parts comes upon what is not known, and cannot pass it over.
+        """
+        if self.unknown:
+            yield self
+        elif isinstance(self.value, Mapping):
             for name in self.value:
                 yield self[str(name)]
         elif isinstance(self.value, Sequence) and not isinstance(self.value, str):
@@ -80,7 +85,7 @@ class Node:
     def walk(self, *, skip: frozenset[str] = frozenset()) -> Iterator["Node"]:
         """This node and all beneath it, save what is beneath a name of `skip`."""
         yield self
-        for part in self.parts():
+        for part in () if self.unknown else self.parts():
             if part.key not in skip or isinstance(self.value, list):
                 yield from part.walk(skip=skip)
 
