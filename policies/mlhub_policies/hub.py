@@ -72,10 +72,15 @@ def everything_is_in_sight(resource: Resource, _limits: StackLimits) -> Iterator
     if resource.type != RELEASE:
         return
     files = resource.inputs["valueYamlFiles"]
-    if any(files.parts()) or files.unknown:
+    if files.unknown:
+        yield later(files)
+    elif any(files.parts()):
         yield breach(files, "values are required in the program, where the rules see them")
-    if resource.inputs["postrender"].value:
-        yield breach(resource.inputs["postrender"], "none is allowed: it rewrites what was seen")
+    renderer = resource.inputs["postrender"]
+    if renderer.unknown:
+        yield later(renderer)
+    elif renderer.value:
+        yield breach(renderer, "none is allowed: it rewrites what was seen")
     yield from _code(resource.values["hub"])
     yield from _overrides(resource.values)
     for node in resource.values.at("hub", "config").parts():
@@ -100,7 +105,9 @@ def _code(hub: Node) -> Iterator[Finding]:
             yield breach(code, f"{CODE[0]!r} is required, and nothing else: the rest is in images/")
     for name in ("command", "args", "extraFiles"):
         node = hub[name]
-        if not node.absent and (node.unknown or node.value):
+        if node.unknown:
+            yield later(node)
+        elif node.value:
             yield breach(node, "what the hub runs is decided by its image")
     for service in hub["services"].parts():
         command = service["command"]
@@ -141,12 +148,20 @@ def people_come_by_group(resource: Resource, _limits: StackLimits) -> Iterator[F
             yield later(group)
         elif not re.fullmatch(r"(/[^/]+)+", str(group.value)):
             yield breach(group, "a group's whole path such as /mlhub/users is required")
-    for part in values.at("hub", "config").parts():
+    yield from _other_ways_in(values.at("hub", "config"))
+
+
+def _other_ways_in(config: Node) -> Iterator[Finding]:
+    for part in config.parts():
         if part.unknown:
             yield later(part)
             continue
         for node in part.parts():
-            if OTHER_WAYS_IN.match(node.key) and (node.unknown or node.value):
+            if not OTHER_WAYS_IN.match(node.key):
+                continue
+            if node.unknown:
+                yield later(node)
+            elif node.value:
                 yield breach(node, "groups alone decide who comes in")
 
 

@@ -22,7 +22,9 @@ def policies_are_on(resource: Resource, _limits: StackLimits) -> Iterator[Findin
         elif enabled.value is not True:
             yield breach(enabled, "true is required")
         access = policy["interNamespaceAccessLabels"]
-        if access.value not in (None, "ignore"):
+        if access.unknown:
+            yield later(access)
+        elif access.value not in (None, "ignore"):
             yield breach(access, "ignore is required: a label alone would open every namespace")
         for direction in ("ingress", "egress"):
             for rule in policy[direction].parts():
@@ -134,7 +136,9 @@ def _hub(values: Node, limits: StackLimits) -> Iterator[Finding]:
         yield breach(ingress["enabled"], "true is required: people come by TLS alone")
     if not limits.plain_http:
         kind = values.at("proxy", "service", "type")
-        if kind.value != "ClusterIP":
+        if kind.unknown:
+            yield later(kind)
+        elif kind.value != "ClusterIP":
             yield breach(kind, "ClusterIP is required: the ingress is the one way in")
         for name in ("public_url", "callback_url"):
             yield from _https(values.at("custom", "mlhub", "identity", name))

@@ -95,6 +95,8 @@ class Node:
             return "a secret"
         if self.absent:
             return "not given"
+        if self.unknown:
+            return "not known yet"
         if isinstance(self.value, bool):
             return str(self.value).lower()
         if isinstance(self.value, float):
