@@ -152,9 +152,10 @@ try:
             return answer.read()
 
     # The server says where it runs before it listens there (jupyter_server, `_bind_http_server`).
+    # Asked as the image's health check does, without a token.
     while True:
         try:
-            get("api")
+            urllib.request.urlopen(url + "api", timeout=20).close()
             break
         except urllib.error.URLError:
             assert server.poll() is None and time.monotonic() < deadline, log.read_text()

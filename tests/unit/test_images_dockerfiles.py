@@ -207,6 +207,22 @@ def test_T10_every_image_ends_by_writing_down_what_is_in_it(dockerfile):
 
 
 @each_image
+def test_T10_an_image_that_serves_knows_when_it_is_well(dockerfile):
+    """seaweedfs is four programs, and a pod says which; a project's image has its user image's."""
+    checks = [argument for name, argument in last_stage(dockerfile) if name == "HEALTHCHECK"]
+    without = dockerfile.parent.name in ("base", "project", "seaweedfs")
+    assert len(checks) == (0 if without else 1)
+
+
+@each_image
+def test_every_image_starts_under_tini(dockerfile):
+    """What an image does not say itself it has from the base."""
+    entries = [argument for name, argument in last_stage(dockerfile) if name == "ENTRYPOINT"]
+    assert entries or dockerfile.parent.name != "base"
+    assert all(entry.startswith('["tini", ') for entry in entries)
+
+
+@each_image
 def test_no_cache_of_an_installer_is_left_in_an_image(dockerfile):
     for name, argument in instructions(dockerfile):
         for command in re.split(r"&&|;", argument) if name == "RUN" else ():

@@ -1,0 +1,137 @@
+"""The images: what the registry of the running stack holds, and what only other stacks build.
+
+BuildKit has the layers of `local` already, so that what stands on them costs its own packages and
+its smoke test. Those for GPUs are left out for their gigabytes; docs/images.md says when they were
+built.
+"""
+
+import os
+import subprocess
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from tests.e2e.platform import Kubectl
+
+CHECKOUT = Path(__file__).parents[2]
+REGISTRY = "localhost:5000"
+OURS = f"{REGISTRY}/mlhub/"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+LABELS = {f"org.opencontainers.image.{key}" for key in ("title", "description", "version")}
+LOCAL = (
+    "base",
+    "hub",
+    "proxy",
+    "ml-cpu",
+    "mlflow",
+    "execution",
+    "keycloak",
+    "postgres",
+    "seaweedfs",
+)
+
+
+def ask(image: str, what: str, **options: Any) -> requests.Response:
+    url = f"http://{REGISTRY}/v2/mlhub/{image}/{what}"
+    answer = requests.get(url, headers={"Accept": MANIFEST}, timeout=60, **options)
+    answer.raise_for_status()
+    return answer
+
+
+@cache
+def config(image: str) -> Any:
+    manifest = ask(image, "manifests/local").json()
+    return ask(image, f"blobs/{manifest['config']['digest']}").json()["config"]
+
+
+@cache
+def compressed(digest: str) -> int:
+    """Bytes of a plain layer under gzip at its quickest: a registry that packs it has no more."""
+    packer = zlib.compressobj(1, wbits=31)
+    answer = ask("base", f"blobs/{digest}", stream=True)
+    size = sum(len(packer.compress(chunk)) for chunk in answer.iter_content(2**20))
+    return size + len(packer.flush())
+
+
+@pytest.mark.parametrize(("image", "megabytes"), [("hub", 250), ("ml-cpu", 1200)])
+def test_T10_an_image_is_small(image: str, megabytes: int) -> None:
+    layers = ask(image, "manifests/local").json()["layers"]
+    sizes = [
+        layer["size"] if layer["mediaType"].endswith("gzip") else compressed(layer["digest"])
+        for layer in layers
+    ]
+    assert sum(sizes) <= megabytes * 10**6, sizes
+
+
+@pytest.mark.parametrize("image", LOCAL)
+def test_T10_an_image_says_what_it_is_and_starts_without_rights_under_tini(image: str) -> None:
+    made = config(image)
+    assert made["Labels"].keys() >= LABELS
+    assert made["User"] == "1000:100"
+    assert made["Entrypoint"][0] == "tini"
+
+
+def test_T10_each_pod_has_its_bill_and_its_image_knows_when_it_is_well(kubectl: Kubectl) -> None:
+    """Kubernetes reads no image's health check: the pods' probes are what it goes by."""
+    seen = set()
+    for pod in kubectl.json("get", "pods", "--all-namespaces")["items"]:
+        place = ("-n", pod["metadata"]["namespace"], "exec", pod["metadata"]["name"])
+        ready = {s["name"] for s in pod["status"].get("containerStatuses", []) if s["ready"]}
+        for container in pod["spec"]["containers"]:
+            image, _, tag = container["image"].removeprefix(OURS).partition(":")
+            if image not in LOCAL or not tag or container["name"] not in ready or image in seen:
+                continue
+            enter = (*place, "--container", container["name"], "--")
+            bill = kubectl(*enter, "cat", "/usr/local/share/sbom/mlhub.cdx.json")
+            assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None, image
+            assert "pkg:deb/debian/tini@" in bill
+            # One program of the four that are in it, so that it has no check of its own.
+            if image != "seaweedfs":
+                kind, *command = config(image)["Healthcheck"]["Test"]
+                assert kind == "CMD"
+                kubectl(*enter, *command)
+            seen.add(image)
+    assert {"hub", "proxy", "mlflow", "execution", "keycloak", "postgres", "seaweedfs"} <= seen
+
+
+# What only other stacks use
+
+
+def build(folder: str, base: str, project: str | None = None) -> None:
+    """The whole build with its smoke test; the image is kept nowhere."""
+    digest = ask(base, "manifests/local").headers["Docker-Content-Digest"]
+    command = [
+        "buildctl",
+        "--addr",
+        "unix:///run/mlhub/buildkitd.sock",
+        "build",
+        "--progress=plain",
+    ]
+    command += ["--frontend=dockerfile.v0", "--local=context=images"]
+    command += [f"--local=dockerfile=images/{folder}", "--opt=platform=linux/amd64"]
+    command += [f"--opt=build-arg:BASE_IMAGE={OURS}{base}@{digest}"]
+    if project:
+        command += [f"--local=project=images/{project}", "--opt=context:project=local:project"]
+    if bundle := os.environ.get("SSL_CERT_FILE"):
+        command += [f"--secret=id=ca,src={bundle}"]
+    done = subprocess.run(
+        command, cwd=CHECKOUT, check=False, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "import notebooks.start" in done.stderr
+
+
+@pytest.mark.timeout(900)
+def test_T10_agent_dev_builds_and_passes_its_smoke_test() -> None:
+    build("agent-dev", "base")
+
+
+@pytest.mark.timeout(900)
+def test_J2_the_projects_image_builds_and_its_requirements_import() -> None:
+    build("project", "ml-cpu", "financial-predictor")
