@@ -6,7 +6,9 @@ built.
 """
 
 import os
+import re
 import subprocess
+import sys
 import zlib
 from functools import cache
 from pathlib import Path
@@ -98,6 +100,28 @@ def test_T10_each_pod_has_its_bill_and_its_image_knows_when_it_is_well(kubectl: 
                 kubectl(*enter, *command)
             seen.add(image)
     assert {"hub", "proxy", "mlflow", "execution", "keycloak", "postgres", "seaweedfs"} <= seen
+
+
+# The other architecture
+
+LOCKS = sorted((CHECKOUT / "images").glob("*/requirements.txt"))
+FROM_SOURCE = re.compile(r"^(?:deepspeed|gpustat)==(?:.*\\\n)*.*\n", re.MULTILINE)
+"""Plain Python that is published without a wheel; the Dockerfiles make one."""
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)
+def test_J7_all_that_is_locked_has_a_wheel_for_arm64(lock: Path, tmp_path: Path) -> None:
+    """By the package index, hashes compared, so that it needs no machine of that kind."""
+    wheels = tmp_path / "requirements.txt"
+    wheels.write_text(FROM_SOURCE.sub("", lock.read_text()))
+    command = [sys.executable, "-m", "uv", "pip", "install", "--dry-run", "--only-binary=:all:"]
+    command += ["--require-hashes", "--no-deps", "--python-version=3.11", "--no-config"]
+    command += ["--python-platform=aarch64-manylinux_2_36", f"--target={tmp_path / 'none'}"]
+    done = subprocess.run(
+        [*command, "--requirement", str(wheels)], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Would install" in done.stderr
 
 
 # What only other stacks use
