@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlhub.execution.outcome import CREATION_SECONDS
 from tests.services.conftest import free_port
 from tests.services.execution import Jobs, Pod, Room, Tokens, serving, settings
 
@@ -386,6 +388,19 @@ async def test_M9_one_person_is_decided_on_once_at_a_time_by_all_replicas(world)
     answers = await asyncio.gather(*(clients[n % 2].post("/execute", json=RUN) for n in range(12)))
     assert {a.status_code for a in answers} == {202}
     assert world.room.most_at_once == 1
+
+
+async def test_P8_a_run_is_as_old_as_its_start_however_long_it_waited_for_its_turn(world):
+    service = await world.start()
+    api = await world.client(service)
+    runs = service.app.state.api.runs
+    await runs.db(runs.store.take_lease, "user:alice", "another replica", runs.clock())
+    asked = asyncio.create_task(api.post("/execute", json=RUN))
+    await asyncio.sleep(0.5)
+    assert not asked.done()
+    runs.clock = lambda: time.time() + CREATION_SECONDS + 1
+    accepted = datetime.fromisoformat((await asked).json()["timestamp"]).timestamp()
+    assert runs.clock() - accepted < CREATION_SECONDS
 
 
 async def test_P7_five_runs_start_in_a_minute_whichever_replica_is_asked(world):

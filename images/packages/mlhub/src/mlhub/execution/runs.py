@@ -113,21 +113,23 @@ class Runs:
         fingerprint = fingerprint_of(user, notebook, output, parameters, dict(how))
         if known := await self.replayed(caller, key, fingerprint):
             return known
-        # In whole microseconds, as the API tells it, so that a page of runs begins where one ended.
-        now = datetime.fromtimestamp(self.clock(), UTC).timestamp()
-        run = self._new_run(
-            caller,
-            now,
-            user=user,
-            notebook=notebook,
-            output=output,
-            parameters=parameters,
-            how=how,
-        )
-        run = replace(run, idempotency_key=key, fingerprint=fingerprint, origin=origin)
         async with self.lease(f"user:{user}"):
             if known := await self.replayed(caller, key, fingerprint):
                 return known
+            # Its age begins here: it may have waited longer for the lease than a run may be
+            # without a Job. In whole microseconds, as the API tells it, so that a page of runs
+            # begins where one ended.
+            now = datetime.fromtimestamp(self.clock(), UTC).timestamp()
+            run = self._new_run(
+                caller,
+                now,
+                user=user,
+                notebook=notebook,
+                output=output,
+                parameters=parameters,
+                how=how,
+            )
+            run = replace(run, idempotency_key=key, fingerprint=fingerprint, origin=origin)
             await self._has_home(user)
             await self._take_slot(run)
             decision = await self._admit(run)
