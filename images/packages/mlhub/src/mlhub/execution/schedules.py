@@ -183,11 +183,11 @@ class Schedules:
         await self._carried_out(replace(schedule, suspended=True, reason=why))
 
     async def _still_running(self, schedule: Schedule) -> str | None:
-        for firing in await self._runs.db(self.store.last_firings, schedule.id, SHOWN):
-            if firing.run_id:
-                run = await self._runs.db(self._runs.store.get, firing.run_id)
-                if run and (await self._runs.look(run)).active:
-                    return str(run.id)
+        # By the run's origin: the firing that began it may be many skipped ones ago.
+        origin = f"schedule/{schedule.id}"
+        for run in await self._runs.db(self._runs.store.active, origin):
+            if (await self._runs.look(run)).active:
+                return str(run.id)
         return None
 
     # In line with the cluster

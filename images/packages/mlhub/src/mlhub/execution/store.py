@@ -228,8 +228,10 @@ class Store:
     def some(self, ids: list[str]) -> list[Run]:
         return self._select(runs.c.id.in_(ids)) if ids else []
 
-    def active(self) -> list[Run]:
-        return self._select(runs.c.status.in_(ACTIVE))
+    def active(self, origin: str | None = None) -> list[Run]:
+        """All, or those that one schedule or sweep has started."""
+        started = () if origin is None else (runs.c.origin == origin,)
+        return self._select(runs.c.status.in_(ACTIVE), *started)
 
     def known(self, ids: list[str]) -> set[str]:
         with self.begin() as connection:
