@@ -1,6 +1,7 @@
 """Sweeps: a grid of runs that wait for room, share the minute's starts, and end together."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -38,6 +39,21 @@ async def test_P10_every_combination_is_one_run_and_the_sweep_says_what_became_o
     run = (await api.get(f"/runs/{sweep['points'][0]['run_id']}")).json()
     assert run["origin"] == f"sweep/{sweep['sweep_id']}"
     assert (await api.get("/sweeps")).json()["sweeps"][0]["sweep_id"] == sweep["sweep_id"]
+
+
+async def test_P10_a_sweep_is_kept_as_long_as_its_runs(world):  # noqa: F811
+    service = await world.start(per_minute=20)
+    api = await world.client(service)
+    sweep_id = (await api.post("/sweeps", json=SWEEP)).json()["sweep_id"]
+    await settled(api, sweep_id, "succeeded")
+    kept = service.app.state.api.runs.settings.limits.run_kept_days * 86400
+    service.app.state.api.runs.clock = lambda: time.time() + kept + 60
+    for _ in range(100):
+        if not (await api.get("/sweeps")).json()["sweeps"]:
+            break
+        await asyncio.sleep(0.1)
+    assert (await api.get("/sweeps")).json() == {"sweeps": []}
+    problem(await api.get(f"/sweeps/{sweep_id}"), 404, "no-sweep")
 
 
 async def test_P7_a_sweep_leaves_one_start_of_each_minute_to_its_person(world):  # noqa: F811

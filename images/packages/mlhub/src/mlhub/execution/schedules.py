@@ -209,6 +209,7 @@ class Schedules:
         for schedule_id, item in found.items():
             if schedule_id not in known:
                 await self._adopt(item)
+        await runs.db(self.store.forget, runs.clock() - runs.settings.limits.run_kept_days * 86400)
 
     async def carry_out(self, schedule: Schedule, found: Object | None = None) -> None:
         """Make, change or delete the CronJob; `found` is it, empty where there is none."""
