@@ -69,6 +69,14 @@ class Caller:
 
         return wait_until(f"run {run_id} is one of {statuses}", look, seconds)
 
+    def until_a_cell_is_done(self, run_id: str) -> None:
+        self.until(run_id, {"running"})
+
+        def look() -> Any:
+            return (self("GET", f"/runs/{run_id}").json()["cells"] or {}).get("done")
+
+        wait_until("the first cell has ended", look)
+
 
 @dataclass
 class Alice:
@@ -155,9 +163,17 @@ def test_P6_P8_errors_are_structured_cancel_ends_and_a_restart_in_between_loses_
     assert "after" not in text_of(partial)
 
     cancelled = alice.call.start("slow")
-    alice.call.until(cancelled, {"running"})
+    alice.call.until_a_cell_is_done(cancelled)
     assert alice.call("POST", f"/runs/{cancelled}/cancel").status_code == 202
     assert alice.call.until(cancelled, ENDED)["status"] == "cancelled"
+    assert "cell 2 of 3" in alice.call("GET", f"/runs/{cancelled}/log").text
+
+    def kept() -> Any:
+        left = alice.call("GET", f"/runs/{cancelled}/artifacts").json()["artifacts"]
+        return [each["path"] for each in left if each["kind"] == "partial-notebook"]
+
+    (partial_path,) = wait_until("what the cancelled run had done is found", kept, 120)
+    assert alice.home(partial_path)["metadata"]["papermill"]["mlhub_run"] == cancelled
 
     run = alice.call.until(slow, ENDED)
     assert run["status"] == "succeeded", run
@@ -204,11 +220,7 @@ def test_P10_a_schedules_cronjob_runs_it_as_its_person_and_goes_with_it(alice, k
 
 def test_J3_P8_a_pod_that_is_killed_hard_ends_its_run_here_and_in_mlflow(alice, kubectl: Kubectl):
     run_id = alice.call.start("slow")
-    alice.call.until(run_id, {"running"})
-    wait_until(
-        "the first cell has ended",
-        lambda: ((alice.call("GET", f"/runs/{run_id}").json()["cells"]) or {}).get("done"),
-    )
+    alice.call.until_a_cell_is_done(run_id)
     kill = ("delete", "pod", "-l", f"mlhub.io/run={run_id}", "--force", "--grace-period=0")
     kubectl("-n", NAMESPACE, *kill)
     assert alice.call.until(run_id, ENDED)["status"] in ("lost", "failed")

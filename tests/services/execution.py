@@ -90,6 +90,11 @@ class Pod:
     def task(self) -> Object:
         return dict(json.loads(self.environment["MLHUB_RUN"]))
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it is a listing or a collection, and no run."""
+        return not str(self.item["spec"]["containers"][0]["command"][-1]).endswith(".run")
+
     def runs(self) -> None:
         self._state({"running": {"startedAt": moment()}}, "Running")
 
@@ -145,6 +150,8 @@ class Jobs:
     """The status with which it answers everything, when it is not well."""
     refuses: str = ""
     """The message with which it forbids Jobs."""
+    lingers: bool = False
+    """Whether a deleted Job's pod stays, as in its grace, until the test takes it away."""
     unheard: bool = False
     """Whether it makes Jobs and never says so."""
     jobs: dict[str, Object] = field(default_factory=dict)
@@ -194,6 +201,8 @@ class Jobs:
     def lose(self, name: str) -> None:
         """A Job that is gone with all that was its."""
         self.jobs.pop(name, None)
+        if self.lingers:
+            return
         if task := self.tasks.pop(name, None):
             task.cancel()
         self.pods.pop(f"{name}-x", None)

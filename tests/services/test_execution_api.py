@@ -12,7 +12,7 @@ import pytest
 
 from mlhub.execution.outcome import CREATION_SECONDS
 from tests.services.conftest import free_port
-from tests.services.execution import Jobs, Pod, Room, Tokens, serving, settings
+from tests.services.execution import Jobs, Pod, Room, Tokens, serving, settings, succeeds
 
 RUN = {"username": "alice", "notebook_name": "./work/sum.ipynb", "parameters": {"a": 1}}
 
@@ -76,6 +76,9 @@ def problem(answer: Any, status: int, kind: str) -> Any:
 
 
 async def hangs(pod: Pod) -> None:
+    if pod.is_small:
+        await succeeds(pod)
+        return
     pod.runs()
     pod.says("[mlhub] cell 1 of 4\n[mlhub] cell 3 of 4\n")
     await asyncio.Event().wait()
@@ -217,8 +220,50 @@ async def test_P8_a_cancelled_run_ends_and_takes_its_pod_along(api, world):
     answer = await api.post(f"/runs/{run_id}/cancel")
     assert answer.status_code == 202
     assert (await until(api, run_id, "cancelled"))["reason"] == "cancelled"
-    assert not world.cluster.jobs
+    assert f"run-{run_id}" not in world.cluster.jobs
     assert (await api.post(f"/runs/{run_id}/cancel")).json()["status"] == "cancelled"
+    await nothing_left(world)
+
+
+async def nothing_left(world: World) -> None:
+    """No Job, that which looks for a cancelled run's notebook among them."""
+    for _ in range(100):
+        if not world.cluster.jobs:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(world.cluster.jobs)
+
+
+async def test_P8_what_a_cancelled_run_had_done_is_kept_and_found_once_its_pod_is_over(api, world):
+    going = asyncio.Event()
+
+    async def stopped(pod: Pod) -> None:
+        if pod.is_small:
+            assert going.is_set(), "the runner was still bringing it home"
+            pod.runs()
+            pod.says(json.dumps({"cells": [1, 3], "size": 7, "output": pod.task["output"]}) + "\n")
+            pod.ends()
+            return
+        pod.runs()
+        pod.says("[mlhub] cell 2 of 3\nfirst\n")
+        await asyncio.Event().wait()
+
+    world.cluster.script, world.cluster.lingers = stopped, True
+    run_id = (await api.post("/execute", json=RUN)).json()["run_id"]
+    await until(api, run_id, "running")
+    await api.post(f"/runs/{run_id}/cancel")
+    await until(api, run_id, "cancelled")
+    assert "first" in (await api.get(f"/runs/{run_id}/log")).text
+    await asyncio.sleep(0.6)
+    going.set()
+    world.cluster.pods.clear()
+    for _ in range(100):
+        if found := (await api.get(f"/runs/{run_id}/artifacts")).json()["artifacts"]:
+            break
+        await asyncio.sleep(0.05)
+    assert [(a["kind"], a["size"]) for a in found] == [("partial-notebook", 7)]
+    run = (await api.get(f"/runs/{run_id}")).json()
+    assert (run["status"], run["cells"]) == ("cancelled", {"done": 1, "total": 3})
 
 
 async def test_P8_a_cancel_that_the_cluster_did_not_hear_is_carried_out_later(api, world):
@@ -229,7 +274,8 @@ async def test_P8_a_cancel_that_the_cluster_did_not_hear_is_carried_out_later(ap
     assert (await api.post(f"/runs/{run_id}/cancel")).json()["status"] == "running"
     world.cluster.broken = 0
     await until(api, run_id, "cancelled")
-    assert not world.cluster.jobs
+    assert f"run-{run_id}" not in world.cluster.jobs
+    await nothing_left(world)
 
 
 async def test_P8_a_restart_in_the_middle_of_runs_loses_none(world):
@@ -362,7 +408,8 @@ async def test_P8_an_unheard_creation_is_no_run_that_goes_on_unseen(api, world):
     body = problem(await api.post("/execute", json=RUN), 503, "cluster")
     assert len(world.cluster.runs()) == 1
     await until(api, body["run_id"], "cancelled")
-    assert not world.cluster.jobs
+    assert not {job for job in world.cluster.jobs if job.startswith("run-")}
+    await nothing_left(world)
 
 
 async def test_P6_a_home_that_is_not_there_is_404(world):

@@ -66,6 +66,25 @@ class Home:
         log, _ = process.communicate(timeout=200)
         return process.returncode, self.result(), log
 
+    def collect(self, run_id: str) -> dict[str, Any]:
+        """What is found of a run's notebook when its pod could not say."""
+        task = {"id": run_id, "notebook": "work/sum.ipynb", "output": OUTPUT}
+        task |= {"replace": False, "parameters": {}, "time_limit": 1, "cell_timeout": None}
+        said = subprocess.run(
+            [sys.executable, "-sP", "-m", "notebooks.jobs.collect"],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.folder),
+                "PYTHONPATH": str(SOURCES),
+                "MLHUB_RUN": json.dumps(task | {"experiment": "notebooks"}),
+            },
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        found: dict[str, Any] = json.loads(said.splitlines()[-1])
+        return found
+
     def result(self) -> dict[str, Any]:
         text = self.result_file.read_text()
         assert len(text) <= 4096
@@ -142,6 +161,9 @@ def test_P8_a_stopped_run_keeps_what_it_had(home):
     result = home.result()
     assert (process.returncode, result["reason"], result["cells"]) == (1, "stopped", [1, 3])
     assert home.outputs() == ["sum.ipynb", Path(OUTPUT).name]
+    # A cancelled run's pod is gone before it can say so; what it left is found, as no other's.
+    assert home.collect("0123456789abcdef")["cells"] == [1, 3]
+    assert home.collect("fedcba9876543210") == {}
 
 
 def test_P8_a_killed_papermill_is_a_dead_kernel_and_not_a_hang(home):
@@ -244,23 +266,9 @@ def test_P6_a_pod_that_was_killed_hard_leaves_a_partial_notebook_that_gets_its_n
         time.sleep(0.2)
     kill_all(process.pid)
     assert not (home.folder / OUTPUT).exists()
-    task = {"id": "0123456789abcdef", "notebook": "work/sum.ipynb", "output": OUTPUT}
-    task |= {"replace": False, "parameters": {}, "time_limit": 1, "cell_timeout": None}
     # The second time as if the runner had brought it home and could not say so.
     for expected in [{"cells": [1, 3], "output": OUTPUT}] * 2:
-        said = subprocess.run(
-            [sys.executable, "-sP", "-m", "notebooks.jobs.collect"],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(home.folder),
-                "PYTHONPATH": str(SOURCES),
-                "MLHUB_RUN": json.dumps(task | {"experiment": "notebooks"}),
-            },
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        found = json.loads(said.splitlines()[-1])
+        found = home.collect("0123456789abcdef")
         assert {key: found.get(key) for key in expected} == expected
     assert home.outputs() == ["sum.ipynb", Path(OUTPUT).name]
 

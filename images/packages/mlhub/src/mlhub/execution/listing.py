@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from mlhub.execution import inputs, jobs, outcome
-from mlhub.execution.cluster import ClusterError, Object
+from mlhub.execution.cluster import ClusterError
 from mlhub.execution.problems import Problem
 from mlhub.execution.runs import Runs, silent_cluster
 
@@ -91,17 +91,13 @@ class Listings:
         deadline = time.monotonic() + self._wait
         while time.monotonic() < deadline:
             found = await self._runs.cluster.pods(f"job-name={name}")
-            if found and _has_ended(found[0]):
+            if found and outcome.over(found[0]):
                 return await self._runs.cluster.log(found[0]["metadata"]["name"], jobs.CONTAINER)
             job = await self._runs.cluster.job(name)
             if job is None or (outcome.finished(job) and not found):
                 return None
             await asyncio.sleep(POLL_SECONDS)
         return None
-
-
-def _has_ended(pod: Object) -> bool:
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _parsed(said: str) -> list[dict[str, Any]] | None:

@@ -112,6 +112,10 @@ def _container(pod: Object) -> Object:
     return first
 
 
+def over(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
 def finished(job: Object) -> Object | None:
     """The condition by which a Job says that it is over."""
     for condition in job.get("status", {}).get("conditions") or []:

@@ -336,19 +336,23 @@ class Runs:
             return run
         try:
             job = await self.cluster.job(jobs.job_name(run.id))
-            pod = await self.pod_of(run) if job else None
+            # A cancelled run's pod outlives its Job for moments, and still says what it printed.
+            pod = await self.pod_of(run)
         except ClusterError:
             return run
         await self.apply(run, job, pod)
         return await self._again(run)
 
     async def collect(self, run: Run) -> None:
-        """Give a killed run's partial notebook its name, by a pod of the person's: asked for here
-        again and again until that pod has said what it found; raises ClusterError."""
+        """Give a killed run's partial notebook its name, and find a cancelled one's, by a pod of
+        the person's: asked for here again and again until that pod has said what it found; raises
+        ClusterError."""
         name = jobs.collect_name(run.id)
         job = await self.cluster.job(name)
         if job is None:
-            await self.cluster.create_job(jobs.collect_job(self.settings, run))
+            pod = await self.pod_of(run)
+            if pod is None or outcome.over(pod):  # else its runner may be bringing it home
+                await self.cluster.create_job(jobs.collect_job(self.settings, run))
             return
         if not outcome.finished(job):
             return
@@ -389,7 +393,10 @@ class Runs:
             self._looked.pop(run.id, None)
             # The runner that told its MLflow run has ended it.
             values["mlflow_pending"] = self.settings.tracked and not values.get("mlflow_run_id")
-            values["collect_pending"] = values["reason"] in outcome.KILLED
+            began = pod is not None or run.status == "running"
+            values["collect_pending"] = values["reason"] in outcome.KILLED or (
+                values["status"] == "cancelled" and began
+            )
         if change.delete_job:
             await self.cluster.delete_job(jobs.job_name(run.id))
         changed: bool = bool(values) and await self.db(self.store.change, run.id, **values)

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import papermill  # type: ignore[import-untyped,unused-ignore]
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -71,14 +71,13 @@ def say(what: str) -> None:
 
 
 class Manager(NotebookExecutionManager):  # type: ignore[misc]
-    """Papermill's own, saying where it is. `names` are the notebooks' names in the home."""
+    """Papermill's own, saying where it is. `noted` are the notebooks' names in the home and the
+    run's id, for the notebook's own metadata."""
 
-    names: tuple[str, str] = ("", "")
+    noted: ClassVar[dict[str, str]] = {}
 
     def notebook_start(self, **kwargs: Any) -> None:
-        self.nb.metadata.papermill["input_path"], self.nb.metadata.papermill["output_path"] = (
-            self.names
-        )
+        self.nb.metadata.papermill.update(self.noted)
         super().notebook_start(**kwargs)
 
     def cell_start(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
@@ -139,7 +138,11 @@ def execute(task: dict[str, Any]) -> dict[str, Any]:
     """`reason`, `message` and, for an error in a cell, `error`; empty when all is well."""
     papermill_io.register(ATOMIC, WholeFile())
     papermill_engines.register("mlhub", Engine)
-    Manager.names = (task["notebook"], task["output"])
+    Manager.noted = {
+        "input_path": task["notebook"],
+        "output_path": task["output"],
+        "mlhub_run": task["id"],
+    }
     echo = Echo()
     try:
         papermill.execute_notebook(

@@ -1,7 +1,8 @@
-"""`python -m notebooks.jobs.collect`: what a run left whose pod was killed too hard to speak.
+"""`python -m notebooks.jobs.collect`: what a run left whose pod could not say so.
 
-Its partial notebook is hidden in the home, as it was after the last cell that ended. Here it gets
-the output's name, as the runner would have given it; what was found is the last line, as JSON.
+A killed one's partial notebook is hidden in the home, as it was after the last cell that ended.
+Here it gets the output's name, as the runner would have given it; a cancelled one's has it already.
+What was found is the last line, as JSON.
 """
 
 import json
@@ -9,7 +10,15 @@ import os
 from pathlib import Path
 
 from notebooks.jobs.paths import PathRefusedError
-from notebooks.jobs.run import TASK, Task, bring_home, described, output_place, unfinished_at
+from notebooks.jobs.run import (
+    TASK,
+    Task,
+    bring_home,
+    described,
+    made_by,
+    output_place,
+    unfinished_at,
+)
 
 
 def main() -> None:
@@ -18,8 +27,8 @@ def main() -> None:
     try:
         place = output_place(home, task)
         found = bring_home(unfinished_at(place, task), place, task, home)
-        if not found and place.exists():
-            # The runner brought it home and was killed before it could say so.
+        if not found and made_by(task.id, place):
+            # The runner brought it home, and nobody was there to hear it say so.
             found = described(place, home)
     except (PathRefusedError, OSError, ValueError, KeyError, TypeError) as error:
         print(f"{type(error).__name__}: {error}")

@@ -105,10 +105,21 @@ def output_place(home: Path, task: Task) -> Path:
 
 
 def made_by_a_run(file: Path) -> bool:
+    return _papermill_of(file) is not None
+
+
+def made_by(run_id: str, file: Path) -> bool:
+    """Whether it is that very run's, and not a former one's of the same name."""
+    return (_papermill_of(file) or {}).get("mlhub_run") == run_id
+
+
+def _papermill_of(file: Path) -> dict[str, Any] | None:
+    """What Papermill has noted in a notebook; None where it has not, or it is no notebook."""
     try:
-        return "papermill" in json.loads(file.read_bytes())["metadata"]
+        noted = json.loads(file.read_bytes())["metadata"]["papermill"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
+    return noted if isinstance(noted, dict) else {}
 
 
 def execute(
@@ -120,6 +131,7 @@ def execute(
         copy, report = Path(work) / "input.ipynb", Path(work) / "report.json"
         copy.write_bytes(content)
         given = {
+            "id": task.id,
             "notebook": task.notebook,
             "output": task.output,
             "copy": str(copy),
