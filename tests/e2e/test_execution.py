@@ -42,6 +42,25 @@ NOTEBOOKS = {
 }
 
 
+RATE = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from mlhub.execution import settings
+from mlhub.execution.store import Store, slots
+
+store, name = Store(settings.load().database_url), "e2e-rate"
+if sys.argv[1] == "clear":
+    with store.begin() as connection:
+        connection.execute(slots.delete().where(slots.c.user == name))
+    sys.exit()
+time.sleep(max(0, float(sys.argv[1]) - time.time()))
+now = time.time()
+with ThreadPoolExecutor(6) as pool:
+    print(list(pool.map(lambda _: store.take_slot(name, 5, now), range(12))).count(0))
+"""
+"""What a replica does when somebody starts runs, at a moment that others are told as well."""
+
+
 @dataclass
 class Caller:
     """Somebody with a token."""
@@ -248,6 +267,23 @@ def test_P3_P7_another_is_refused_and_the_sixth_in_a_minute_waits(alice, browser
     refused = [answer.json()["type"] for answer in answers if answer.status_code == 429]
     assert "rate" in refused, [answer.text for answer in answers]
     bob.context.close()
+
+
+def test_P7_the_rate_is_one_for_all_processes_that_share_the_platforms_database(
+    kubectl: Kubectl,
+):
+    def replica(*args: str) -> str:
+        pod = ("-n", NAMESPACE, "exec", "deploy/execution", "--")
+        return kubectl(*pod, "python3", "-c", RATE, *args)
+
+    replica("clear")
+    try:
+        together = str(time.time() + 15)
+        with ThreadPoolExecutor(3) as pool:
+            started = [int(said) for said in pool.map(replica, [together] * 3)]
+        assert sum(started) == 5, started
+    finally:
+        replica("clear")
 
 
 def test_P3_a_service_runs_for_its_people_with_keycloaks_credentials(alice, kubectl: Kubectl):
