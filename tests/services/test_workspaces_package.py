@@ -106,29 +106,51 @@ async def test_M1_the_command_line(service, monkeypatch, capsys):  # noqa: F811
 async def test_M7_the_role_matrix_by_the_command_line(service, monkeypatch, capsys):  # noqa: F811
     slug = await furnished(service)
     at = f"/workspaces/{slug}"
+    other = {"resource_type": "notebook", "resource_path": "b.ipynb"}
     calls = {
         "members": ["members", slug],
         "shared": ["shared", slug],
         "share": ["share", slug, "a.ipynb"],
+        "unshare": ["unshare", slug],
         "add": ["add", slug, "extra@example.com"],
+        "change": ["add", slug, "extra", "--role", "owner"],
         "remove": ["remove", slug, "extra"],
         "delete": ["delete", slug],
         "restore": ["restore", slug],
+        "leave": ["remove", slug],
     }
+    assert {*calls, "get"} == set(MATRIX), "every operation; `get` has no command but `list`"
     for operation, argv in calls.items():
         for role, status in zip(ROLES, MATRIX[operation], strict=True):
-            if operation == "remove":
+            more = []
+            if operation in ("change", "remove"):
                 await member(service, slug, "extra", "editor")
             if operation == "restore":
                 await service.ask("otto", "DELETE", at)
+            if operation == "unshare":
+                shared = await service.ask("otto", "POST", f"{at}/resources", **other)
+                more = [shared.json()["id"]]
+            if operation == "leave":
+                more = [WHO[role]]
             found = Connection(service.url, WHO[role], f"token-of-{WHO[role]}")
             monkeypatch.setattr(Connection, "find", classmethod(lambda cls, found=found: found))
-            code = await in_a_thread(main, ["workspaces", *argv])
+            code = await in_a_thread(main, ["workspaces", *argv, *more])
             said = capsys.readouterr()
             assert code == (0 if status < 300 else 1), (operation, role, said.err)
             assert bool(said.err) == (code == 1), (operation, role)
             if operation in ("delete", "restore"):
                 await service.ask("otto", "POST", f"{at}/restore")
+            if operation == "leave" and code == 0:
+                await member(service, slug, WHO[role], role)
+            if operation in ("add", "change", "remove"):
+                await service.ask("otto", "DELETE", f"{at}/members/extra")
+    for role, status in zip(ROLES, MATRIX["get"], strict=True):
+        found = Connection(service.url, WHO[role], f"token-of-{WHO[role]}")
+        monkeypatch.setattr(Connection, "find", classmethod(lambda cls, found=found: found))
+        assert await in_a_thread(main, ["workspaces", "list", "--json"]) == 0
+        listed = [each["id"] for each in json.loads(capsys.readouterr().out)]
+        member_of = status < 300 and role != "admin"
+        assert listed == ([slug] if member_of else []), role
 
 
 @pytest.fixture
