@@ -28,10 +28,10 @@ class Hand:
         url = f"/hub/api/users/{someone.name}/tokens"
         made = someone._fetch("POST", url, body, "/hub/home")
         assert made["status"] == 201, made
-        self.name, self._token = someone.name, made["body"]["token"]
+        self.name, self.token = someone.name, made["body"]["token"]
 
     def __call__(self, method: str, path: str, **body: Any) -> requests.Response:
-        headers = {"Authorization": f"Bearer {self._token}"}
+        headers = {"Authorization": f"Bearer {self.token}"}
         return requests.request(
             method, HUB_URL + path, json=body or None, headers=headers, timeout=60
         )

@@ -31,11 +31,11 @@ async def hub(start_hub: Any) -> Hub:
     return await start_hub({"singleuser": {"profileList": PROFILES}})
 
 
-async def start(alice: Any, **user_options: Any) -> tuple[int, str]:
+async def start(alice: Any, user: str = "alice", **user_options: Any) -> tuple[int, str]:
     """Ask for the server by the REST API; the status, and the message of a refusal."""
     xsrf = next(cookie for cookie in alice.cookie_jar if cookie.key == "_xsrf").value
     async with alice.post(
-        "/hub/api/users/alice/server", json=user_options, headers={"X-XSRFToken": xsrf}
+        f"/hub/api/users/{user}/server", json=user_options, headers={"X-XSRFToken": xsrf}
     ) as answer:
         body = await answer.json() if answer.status >= 400 else {}
         return answer.status, body.get("message", "")

@@ -23,7 +23,7 @@ async def hub(start_hub: Any, serve: Any, kubernetes: Any) -> Hub:
     async def up(request: web.Request) -> web.Response:
         return web.json_response({"version": "1"})
 
-    server.router.add_get("/user/alice/api", up)
+    server.router.add_get("/user/{path:.*}/api", up)
     port = int((await serve(server)).rsplit(":", 1)[1])
     kubernetes.then = lambda pod: RUNNING
     return await start_hub(
@@ -105,6 +105,37 @@ async def test_M7_a_viewers_server_has_it_read_only_on_claim_and_mount(hub, alic
     assert volumes == [{"name": "workspace", "persistentVolumeClaim": claim}]
     path = f"/home/jovyan/workspaces/{slug}"
     assert mounts == [{"name": "workspace", "mountPath": path, "readOnly": True}]
+
+
+MATRIX = {
+    "owner": ["/mlhub/users", "/workspaces/churn/owner"],
+    "editor": ["/mlhub/users", "/workspaces/churn/editor"],
+    "viewer": ["/mlhub/users", "/workspaces/churn/viewer"],
+    "stranger": ["/mlhub/users", "/workspaces/other/owner"],
+    "former": ["/mlhub/users", "/workspaces/churn/owner"],
+    "admin": ["/mlhub/users", "/mlhub/admins"],
+}
+MOUNTED = {"owner": {("churn", True)}, "editor": {("churn", True)}, "viewer": {("churn", False)}}
+"""What is mounted and whether it can be written to; whoever is not here is refused. An admin puts
+themselves into the workspace first, which leaves a line in the trail."""
+
+
+async def test_M7_the_role_matrix_of_the_mount(hub, keycloak, kubernetes):
+    hub.wait_for_refusals(30)
+    found = {}
+    for role, groups in MATRIX.items():
+        keycloak.people[role], keycloak.at_the_browser = groups, role
+        async with hub.browser() as browser:
+            await browser.get("/hub/oauth_login?next=/hub/home")
+            if role == "former":
+                assert await tell(hub, user=role) == 204
+            status, _ = await start(browser, role, workspace="churn")
+        if status != 403:
+            assert status in (201, 202), role
+            await until(lambda role=role: hub.user(role).spawner.ready)
+            found[role] = mounted(kubernetes.kept["pods"][f"jupyter-{role}"]["spec"])
+    assert found == MOUNTED
+    assert set(kubernetes.kept["pods"]) == {f"jupyter-{role}" for role in MOUNTED}
 
 
 async def test_M7_without_the_option_nothing_is_mounted_not_even_what_was_last_time(
