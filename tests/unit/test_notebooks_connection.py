@@ -171,8 +171,17 @@ def test_importing_the_package_brings_nothing_heavy():
     assert done.stdout == "[]\n"
 
 
-def test_every_name_of_the_package_is_there():
-    for name in notebooks.__all__:
+DOCUMENTED = {
+    *("NotebookLauncher", "MLflowNotebookIntegration", "WorkspaceManager"),
+    *("NotebookStatus", "NotebookSession", "NotebookTemplate", "NotebookMetadata"),
+    *("NotebookSnapshot", "Workspace", "WorkspaceMember", "WorkspaceRole", "SharedResource"),
+    "ResourceConfig",
+}
+
+
+def test_M1_every_documented_name_is_there_and_no_other():
+    assert set(notebooks.__all__) == DOCUMENTED
+    for name in DOCUMENTED:
         assert getattr(notebooks, name).__name__ == name
     with pytest.raises(AttributeError, match="Nothing"):
         notebooks.Nothing  # noqa: B018
