@@ -11,6 +11,7 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -47,8 +48,7 @@ class ProgramStack(Stack):
         self.name = name
         self.folder = folder
         self.project = CHECKOUT
-        for part in ("state", "init"):
-            (folder / part).mkdir(parents=True)
+        folder.mkdir(parents=True)
         (folder / "passphrase").write_text("engine test")
         self.file = folder / f"Pulumi.{name}.yaml"
         self.file.write_text(yaml.safe_dump(document, sort_keys=False))
@@ -64,10 +64,17 @@ class ProgramStack(Stack):
         }
         for variable in ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_OPTION_CONFIG_FILE"):
             self.env.pop(variable, None)
+        self.begin()
+
+    def begin(self) -> None:
+        """The stack with nothing in its state."""
+        for part in ("state", "init"):
+            shutil.rmtree(self.folder / part, ignore_errors=True)
+            (self.folder / part).mkdir()
         # In a folder of its own, since `stack init` writes beside Pulumi.yaml.
-        (folder / "init" / "Pulumi.yaml").write_text("name: mlhub\nruntime: python\n")
+        (self.folder / "init" / "Pulumi.yaml").write_text("name: mlhub\nruntime: python\n")
         subprocess.run(
-            ["pulumi", "-C", str(folder / "init"), "stack", "init", name],
+            ["pulumi", "-C", str(self.folder / "init"), "stack", "init", self.name],
             env=self.env, check=True, capture_output=True,
         )  # fmt: skip
 
@@ -142,28 +149,38 @@ def namespaces(hub: str) -> Iterator[None]:
 
     At the end everything that carries the hub's name goes, volumes included.
     """
-    kubectl("create", "namespace", hub)
+    furnish(hub)
     try:
-        kubectl(
-            "-n", hub, "create", "secret", "generic", "jupyter-tls", "--type", "kubernetes.io/tls",
-            "--from-literal=tls.crt=", "--from-literal=tls.key=",
-        )  # fmt: skip
         yield
     finally:
-        spaces = [hub, f"{hub}-foundation", f"{hub}-mlflow"]
-        volumes = [
-            volume["metadata"]["name"]
-            for volume in json.loads(kubectl("get", "pv", "-o", "json"))["items"]
-            if volume["spec"].get("claimRef", {}).get("namespace") in spaces
-        ]
-        kubectl("delete", "namespace", "--ignore-not-found", *spaces)
-        for kind in ("storageclass", "clusterrole", "clusterrolebinding"):
-            made = kubectl("get", kind, "-o", "name").split()
-            for name in made:
-                if name.partition("/")[2].startswith(hub):
-                    kubectl("delete", name)
-        if volumes:
-            kubectl("delete", "pv", *volumes)
+        clear(hub)
+
+
+def furnish(hub: str) -> None:
+    """What an administrator makes before the stack."""
+    kubectl("create", "namespace", hub)
+    kubectl(
+        "-n", hub, "create", "secret", "generic", "jupyter-tls", "--type", "kubernetes.io/tls",
+        "--from-literal=tls.crt=", "--from-literal=tls.key=",
+    )  # fmt: skip
+
+
+def clear(hub: str) -> None:
+    """Takes everything that carries the hub's name off the cluster."""
+    spaces = [hub, f"{hub}-foundation", f"{hub}-mlflow"]
+    volumes = [
+        volume["metadata"]["name"]
+        for volume in json.loads(kubectl("get", "pv", "-o", "json"))["items"]
+        if volume["spec"].get("claimRef", {}).get("namespace") in spaces
+    ]
+    kubectl("delete", "namespace", "--ignore-not-found", *spaces)
+    for kind in ("storageclass", "clusterrole", "clusterrolebinding"):
+        made = kubectl("get", kind, "-o", "name").split()
+        for name in made:
+            if name.partition("/")[2].startswith(hub):
+                kubectl("delete", name)
+    if volumes:
+        kubectl("delete", "pv", *volumes)
 
 
 def realm_for(admin: KeycloakAdmin, name: str) -> tuple[KeycloakAdmin, str]:

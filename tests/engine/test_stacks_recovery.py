@@ -1,0 +1,405 @@
+"""A small stack that loses nothing: upgraded, killed, rolled back, destroyed, restored.
+
+The real CLI, cluster and commands of docs/recovery.md, on a copy of the program in a repository of
+its own, since a way back goes by commits. The steps build on each other, in the order of the file.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import requests
+import yaml
+
+from tests.engine.conftest import Server
+from tests.engine.environment import (
+    CHECKOUT,
+    REGISTRY,
+    ProgramStack,
+    adapted,
+    another_context,
+    chart_repository,
+    chart_version,
+    clear,
+    furnish,
+    kubectl,
+    namespaces,
+    realm_for,
+)
+from tests.killing import kill_pod
+from tools.recovery.agents import ROOT, mounted
+from tools.recovery.archive import make_identity
+from tools.recovery.kube import Kubectl, wait_until
+from tools.recovery.place import Claim, Place, stack_file
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+
+NAME = "staging"
+HUB = "engine-recovery"
+HOME = Claim(HUB, "claim-drill")
+DATABASE = "jupyterhub"
+IMAGES = ("hub", "proxy", "postgres", "ml-cpu")
+BUILT, NEXT = "local", "engine-next"
+"""The tag that `make up` has given the images, and that of the same ones with another digest."""
+NEXT_CHART = "99.0.0"
+FILES = "mkdir deep && for n in $(seq 40); do head -c 20000 /dev/urandom > deep/$n; done"
+SUMS = "find . -type f | sort | xargs sha256sum"
+MANIFESTS = (
+    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
+    "application/vnd.docker.distribution.manifest.v2+json"
+)
+
+
+def small(keycloak: str, charts: str) -> dict[str, Any]:
+    """The hub, one profile and Postgres: what has data, and nothing that would take time."""
+    document = adapted(NAME, HUB, "", keycloak, charts)
+    config = document["config"]
+    for section in ("mlflow", "execution", "workspaces", "workspace_service", "gpu"):
+        config.pop(f"mlhub:{section}")
+    config["mlhub:registry"] = {"repository": f"{REGISTRY}/mlhub"}
+    config["mlhub:images"] = {"promote": {"repository": f"{REGISTRY}/mlhub", "tag": BUILT}}
+    config["mlhub:profiles"] = [p for p in config["mlhub:profiles"] if p.get("default")]
+    config["mlhub:storage"] |= {"home": "1Gi", "scratch": "1Gi"}
+    config["mlhub:foundation"]["postgres"] = {"volume": "1Gi"}
+    config["mlhub:quotas"] = {
+        "namespace": {"cpu": 8, "memory": "16Gi", "gpu": 0, "storage": "20Gi", "pods": 20},
+        "user": {"servers": 3, "cpu": 4, "memory": "8Gi", "gpu": 0},
+    }
+    return document
+
+
+def another_digest(image: str) -> str:
+    """The image under the tag `NEXT`, with an annotation that gives it a digest of its own."""
+    address = f"http://{REGISTRY}/v2/mlhub/{image}/manifests"
+    found = requests.get(f"{address}/{BUILT}", headers={"Accept": MANIFESTS}, timeout=30)
+    found.raise_for_status()
+    manifest = found.json() | {"annotations": {"mlhub.test": NEXT}}
+    headers = {"Content-Type": found.headers["Content-Type"]}
+    pushed = requests.put(
+        f"{address}/{NEXT}", data=json.dumps(manifest), headers=headers, timeout=30
+    )
+    pushed.raise_for_status()
+    return pushed.headers["Docker-Content-Digest"]
+
+
+def add_chart(folder: Path) -> None:
+    """The chart once more, as the next version of it."""
+    index = yaml.safe_load((folder / "index.yaml").read_text())
+    ((name, (entry,)),) = index["entries"].items()
+    made = folder / "next" / name
+    shutil.copytree(CHECKOUT / "charts" / name, made)
+    described = yaml.safe_load((made / "Chart.yaml").read_text()) | {"version": NEXT_CHART}
+    (made / "Chart.yaml").write_text(yaml.safe_dump(described))
+    file = folder / f"{name}-{NEXT_CHART}.tgz"
+    subprocess.run(["tar", "-czf", str(file), "-C", str(made.parent), name], check=True)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    later = entry | {"version": NEXT_CHART, "urls": [file.name], "digest": digest}
+    index["entries"][name] = [later, entry]
+    (folder / "index.yaml").write_text(yaml.safe_dump(index))
+
+
+class Team:
+    """The stack with its repository, and what it may not lose."""
+
+    def __init__(self, folder: Path, stack: ProgramStack):
+        self.folder, self.stack = folder, stack
+        self.repository = folder / "repository"
+        self._copy()
+        self.stack_file = self.repository / "stacks" / f"Pulumi.{NAME}.yaml"
+        self.document = yaml.safe_load(stack.file.read_text())
+        stack.file = self.repository / ".mlhub" / "stacks" / self.stack_file.name
+        stack.file.parent.mkdir(parents=True)
+        stack.project = self.repository
+        self.commit()
+        os.environ["KUBECONFIG"] = stack.env["KUBECONFIG"]
+        self.place = Place(stack_file_in(self.repository), Kubectl(f"mlhub-{NAME}"))
+
+    def _copy(self) -> None:
+        """What git tracks, as it is now, committed or not."""
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=CHECKOUT, check=True, capture_output=True
+        ).stdout
+        for name in listed.decode().rstrip("\0").split("\0"):
+            if (CHECKOUT / name).is_file():
+                (self.repository / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(CHECKOUT / name, self.repository / name)
+        for environment in (".venv", "policies/.venv"):
+            (self.repository / environment).symlink_to((CHECKOUT / environment).resolve())
+        (self.repository / ".git" / "info").mkdir(parents=True)
+        (self.repository / ".git" / "info" / "exclude").write_text(".venv\n.mlhub\n")
+        self.git("init", "--quiet")
+
+    def git(self, *arguments: str) -> str:
+        someone = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+        return subprocess.run(
+            ["git", *someone, *arguments],
+            cwd=self.repository, check=True, capture_output=True, text=True,
+        ).stdout.strip()  # fmt: skip
+
+    def commit(self) -> str:
+        """The stack file as it is to be, tracked and beside the CLI; the commit."""
+        for path in (self.stack_file, self.stack.file):
+            path.write_text(yaml.safe_dump(self.document, sort_keys=False))
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "a stack file")
+        return self.git("rev-parse", "HEAD")
+
+    def recovery(self, verb: str, *options: str, fails: bool = False) -> str:
+        """A command of docs/recovery.md, as the Makefile runs it."""
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "tools.recovery", verb, "--stack", NAME,
+             "--config-file", str(self.stack.file), *options],
+            cwd=self.repository, env=self.stack.env, capture_output=True, text=True, check=False,
+            timeout=600,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, said
+        print(f"{time.monotonic() - began:.1f} s  {verb}\n{said}")
+        return said
+
+    # What it may not lose.
+
+    def rows(self) -> str:
+        told = "SELECT count(*) || ' ' || md5(string_agg(t::text, '|' ORDER BY n)) FROM drill t"
+        return self.place.sql(told, DATABASE)[0]
+
+    def files(self) -> str:
+        with mounted(self.place.kubectl, [HOME], self.place.image()) as pod:
+            return self.place.kubectl.execute(pod, "sh", "-c", f"cd {ROOT}/{HOME.name} && {SUMS}")
+
+    def secrets(self) -> dict[str, Any]:
+        return {
+            f"{s['metadata']['namespace']}/{s['metadata']['name']}": s["data"]
+            for s in self.place.secrets()
+        }
+
+    def volumes(self) -> dict[str, str]:
+        """Which volume each claim has."""
+        return {
+            f"{space}/{c['metadata']['name']}": c["spec"].get("volumeName", "")
+            for space in self.place.namespaces
+            for c in self.place.kubectl.items("persistentvolumeclaims", space)
+        }
+
+    def kept(self) -> dict[str, Any]:
+        return {"rows": self.rows(), "files": self.files(), "secrets": self.secrets()}
+
+    # What runs.
+
+    def images(self) -> set[str]:
+        return set(self.place.images().values())
+
+    def chart(self) -> str:
+        release = next(r for r in self.stack.resources() if r["type"].endswith(":Release"))
+        return str(release["outputs"]["version"])
+
+    def answers(self) -> bool:
+        """Whether the hub itself answers, from the cluster's database."""
+        found = json.loads(
+            kubectl("-n", HUB, "get", "deployments", "hub", "proxy", "-o", "json")
+        )["items"]  # fmt: skip
+        return all(d["status"].get("readyReplicas") == 1 for d in found)
+
+
+def stack_file_in(folder: Path) -> Any:
+    """The stack file of another checkout, which the tools find by where they are run."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        return stack_file(NAME)
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory, bin_dir: Path, server: Server) -> Iterator[Team]:
+    folder = tmp_path_factory.mktemp("recovery")
+    config = os.environ["KUBECONFIG"]
+    with ExitStack() as around:
+        around.callback(os.environ.__setitem__, "KUBECONFIG", config)
+        charts = around.enter_context(chart_repository(folder / "charts"))
+        add_chart(folder / "charts")
+        around.enter_context(namespaces(HUB))
+        admin = server.admin()
+        _, client_secret = realm_for(admin, HUB)
+
+        def leave() -> None:
+            admin.connection.realm_name = "master"
+            admin.delete_realm(HUB)
+
+        around.callback(leave)
+        stack = ProgramStack(folder / "stack", bin_dir, NAME, small(server.url, charts))
+        stack.env["KUBECONFIG"] = str(another_context(folder, NAME))
+        stack.give(keycloak_client_secret=client_secret)
+        made = Team(folder, stack)
+        stack.up("--refresh=false")
+        fill(made)
+        yield made
+        stack.wait_for_no_process()
+
+
+def fill(team: Team) -> None:
+    """A home as the hub makes one, with files, and rows in its database."""
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": HOME.name, "namespace": HUB},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": f"{HUB}-homes",
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    team.place.kubectl.apply(claim)
+    with mounted(team.place.kubectl, [HOME], team.place.image(), writes=True) as pod:
+        team.place.kubectl.execute(pod, "sh", "-c", f"cd {ROOT}/{HOME.name} && {FILES}")
+    team.place.sql(
+        "CREATE TABLE drill (n serial PRIMARY KEY, word text);"
+        "ALTER TABLE drill OWNER TO jupyterhub;"
+        "INSERT INTO drill (word) SELECT md5(g::text) FROM generate_series(1, 1000) g",
+        DATABASE,
+    )
+
+
+def test_T13_an_upgrade_of_the_chart_and_of_every_image_loses_nothing(team: Team) -> None:
+    before, volumes, images = team.kept(), team.volumes(), team.images()
+    digests = {another_digest(image) for image in IMAGES}
+    team.document["config"]["mlhub:images"]["promote"]["tag"] = NEXT
+    team.document["config"]["mlhub:hub"]["chart"]["version"] = NEXT_CHART
+    team.commit()
+    team.stack.up()
+    assert team.chart() == NEXT_CHART
+    now = {image.rpartition("@")[2] for image in team.images()}
+    assert now <= digests
+    assert not team.images() & images
+    assert team.answers()
+    assert (team.kept(), team.volumes()) == (before, volumes)
+
+
+class Writer(threading.Thread):
+    """Commits rows one after the other until it is told to stop; keeps what was acknowledged."""
+
+    def __init__(self, team: Team):
+        super().__init__(daemon=True)
+        self._password = kubectl(
+            "-n", team.place.foundation, "get", "secret", "postgres",
+            "-o", "go-template={{index .data \"jupyterhub-password\" | base64decode}}",
+        )  # fmt: skip
+        self._team = team
+        self.kept: dict[int, str] = {}
+        self.failed = 0
+        self.over = threading.Event()
+
+    def _address(self) -> str:
+        space = self._team.place.foundation
+        return kubectl("-n", space, "get", "pod", "postgres-0", "-o", "jsonpath={.status.podIP}")
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            try:
+                connection = psycopg2.connect(
+                    host=self._address(), dbname=DATABASE, user="jupyterhub",
+                    password=self._password, connect_timeout=3,
+                )  # fmt: skip
+                connection.autocommit = True
+                with connection.cursor() as cursor:
+                    while not self.over.is_set():
+                        self._write(cursor)
+            except psycopg2.Error:
+                self.failed += 1
+                time.sleep(0.3)
+
+    def _write(self, cursor: Any) -> None:
+        word = hashlib.sha256(os.urandom(16)).hexdigest()
+        cursor.execute("INSERT INTO drill (word) VALUES (%s) RETURNING n", (word,))
+        self.kept[cursor.fetchone()[0]] = word
+
+
+def restarts(namespace: str, pod: str) -> int:
+    told = "jsonpath={.status.containerStatuses[0].restartCount}"
+    return int(kubectl("-n", namespace, "get", "pod", pod, "-o", told))
+
+
+@pytest.mark.parametrize("part", ["hub", "postgres"])
+def test_T13_every_commit_outlives_a_killed_part_under_load(team: Team, part: str) -> None:
+    space = HUB if part == "hub" else team.place.foundation
+    (found,) = [
+        one["metadata"]
+        for one in team.place.kubectl.items("pods", space)
+        if one["metadata"]["name"].startswith(f"{part}-")
+    ]
+    pod = found["name"]
+    files, before = team.files(), restarts(space, pod)
+    writer = Writer(team)
+    writer.start()
+    wait_until("rows are written", lambda: len(writer.kept) > 50, 30)
+    kill_pod(found["uid"])
+    wait_until(f"{part} was started again", lambda: restarts(space, pod) > before, 60)
+    written = len(writer.kept)
+    wait_until("rows are written again", lambda: len(writer.kept) > written + 20, 90)
+    writer.over.set()
+    writer.join(30)
+    assert writer.failed or part == "hub"
+    listed = team.place.sql("SELECT n || ' ' || word FROM drill WHERE n > 1000", DATABASE)
+    there = {int(n): word for n, word in (line.split() for line in listed)}
+    assert writer.kept.items() <= there.items()
+    wait_until("the hub answers", team.answers, 180)
+    assert team.files() == files
+
+
+def test_T13_rollback_brings_back_chart_and_images_and_keeps_data_and_secrets(team: Team) -> None:
+    before, volumes, images = team.kept(), team.volumes(), team.images()
+    team.recovery("rollback")
+    assert team.chart() == chart_version()
+    assert not team.images() & images
+    assert (team.kept(), team.volumes()) == (before, volumes)
+    team.document["config"]["mlhub:images"]["promote"]["tag"] = BUILT
+    team.document["config"]["mlhub:hub"]["chart"]["version"] = chart_version()
+    team.commit()
+
+
+def test_T13_destroy_with_its_switch_keeps_data_and_the_next_up_has_them_again(team: Team) -> None:
+    before, volumes = team.kept(), team.volumes()
+    assert "CONFIRM" in team.recovery("destroy", fails=True)
+    team.recovery("destroy", "--confirm", NAME)
+    for space in team.place.namespaces:
+        kinds = "deployments,statefulsets,pods"
+        running = json.loads(kubectl("-n", space, "get", kinds, "-o", "json"))["items"]
+        names = [one["metadata"]["name"] for one in running
+                 if "deletionTimestamp" not in one["metadata"]]  # fmt: skip
+        assert names == []
+    assert team.volumes() == volumes
+    team.stack.up()
+    wait_until("the hub answers", team.answers, 180)
+    assert (team.kept(), team.volumes()) == (before, volumes)
+
+
+def test_T13_a_cluster_that_has_nothing_gets_all_of_it_from_one_archive(team: Team) -> None:
+    before = team.kept()
+    key = team.folder / "key"
+    public = make_identity(key)
+    team.recovery("backup", "--to", str(team.folder / "archives"), "--recipient", public)
+    (archive,) = (team.folder / "archives").glob("*.age")
+    given = ("--from", str(archive), "--identity", str(key))
+    assert "REPLACE=yes" in team.recovery("restore", *given, fails=True)
+
+    # Gone: all that is on the cluster, and the state.
+    clear(HUB)
+    team.stack.begin()
+    furnish(HUB)
+    team.recovery("restore", *given)
+    wait_until("the hub answers", team.answers, 180)
+    assert team.kept() == before
+    team.stack.up("--expect-no-changes")
