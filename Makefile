@@ -64,6 +64,9 @@ rollback: $(ENGINE) ## the revision applied before: make rollback STACK=local [T
 rebind: $(ENGINE) ## give volumes whose claim was deleted back to claims of that name
 	@$(RECOVERY) rebind $(OF_STACK)
 
+rename-home: $(ENGINE) ## somebody's home to their new user name: make rename-home FROM=alice TO=alicia
+	@export PYTHONPATH=images/packages/mlhub/src && $(RECOVERY) rename-home $(OF_STACK) --from "$(FROM)" --to "$(TO)"
+
 destroy: $(ENGINE) ## remove all but data and secrets, which `up` finds again: make destroy CONFIRM=local
 	@$(RECOVERY) destroy $(OF_STACK) $(if $(CONFIRM),--confirm $(CONFIRM))
 
@@ -100,4 +103,4 @@ policies/.venv/run.stamp: policies/requirements.txt tools/venv.sh | .venv/run.st
 	@tools/venv.sh policies/requirements.txt policies/.venv && touch $@
 
 .PHONY: help up down status doctor password preview rotate verify backup-key backup backup-verify \
-  restore rollback rebind destroy new-stack test e2e rows check lock
+  restore rollback rebind rename-home destroy new-stack test e2e rows check lock

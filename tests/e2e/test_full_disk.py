@@ -4,6 +4,7 @@ They run in a namespace of their own beside the stack. What was acknowledged bef
 the disk is full is there at the end, and both go on by themselves when there is room again.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -46,13 +47,12 @@ class Disk:
     def fill(self) -> None:
         """To the last block."""
         with (self.mount / "others").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, self.free)
-            while True:
-                try:
-                    os.write(file.fileno(), bytes(4096))
-                except OSError:
-                    return
-                os.lseek(file.fileno(), 0, os.SEEK_END)
+            # The file system takes some of it to know where the rest is.
+            os.posix_fallocate(file.fileno(), 0, self.free - (16 << 20))
+            os.lseek(file.fileno(), 0, os.SEEK_END)
+            with contextlib.suppress(OSError):
+                while os.write(file.fileno(), bytes(4096)):
+                    pass
 
     def make_room(self) -> None:
         (self.mount / "others").unlink(missing_ok=True)

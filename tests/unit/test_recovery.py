@@ -3,16 +3,19 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from mlhub.execution.slugs import slug
 from tools.recovery import rollback
 from tools.recovery.agents import BATCH, agent, batches
 from tools.recovery.contents import PACK, UNPACK
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Kubectl, Pod
 from tools.recovery.place import Claim, Place, again, stack_file
+from tools.recovery.rename import OWNER, rename_home
 from tools.recovery.restore import _made_anew
 from tools.recovery.state import lineage, outliving, resources, with_keycloak_of
 
@@ -387,3 +390,95 @@ def test_T13_a_clone_has_the_revisions_files_and_this_checkouts_cluster(tmp_path
     assert (folder / ".git").is_dir()  # where the CLI looks for the commit
     assert (folder / ".mlhub").readlink() == Path.cwd() / ".mlhub"
     assert not rollback.git("-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+
+
+class Homes(Kubectl):
+    """A cluster that knows homes: their volumes, their claims and who mounts them."""
+
+    def __init__(self, *pods: str, **homes: str):
+        super().__init__(None)
+        self.claims = set(homes.values())
+        self.pods = pods
+        self.volumes = {name: self._volume(name, claim) for name, claim in homes.items()}
+
+    @staticmethod
+    def _volume(name: str, claim: str) -> dict[str, Any]:
+        return {
+            "metadata": {"name": name},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "capacity": {"storage": "10Gi"},
+                "claimRef": {"namespace": "jupyterhub", "name": claim, "uid": "1"},
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": "jupyterhub-homes",
+            },
+        }
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        match arguments[0]:
+            case "patch":
+                change = json.loads(arguments[-1])["spec"]["claimRef"]
+                ref = self.volumes[arguments[2]]["spec"]["claimRef"] | change
+                assert ref["name"] not in self.claims
+                self.volumes[arguments[2]]["spec"]["claimRef"] = ref
+            case "delete":
+                self.claims.discard(arguments[2])
+            case "apply":
+                (self.made,) = json.loads(stdin or "")["items"]
+                self.claims.add(self.made["metadata"]["name"])
+            case _ if arguments[1] == "persistentvolumes":
+                return json.dumps({"items": [*self.volumes.values()]})
+            case _:
+                claim = {"persistentVolumeClaim": {"claimName": "claim-alice"}}
+                pods = [{"metadata": {"name": p}, "spec": {"volumes": [claim]}} for p in self.pods]
+                return json.dumps({"items": pods})
+        return ""
+
+
+def renamed(cluster: Homes, former: str = "alice", user: str = "alicia@example.com") -> Homes:
+    rename_home(Place(stack_file("local"), cluster), former, user, lambda _: None)
+    return cluster
+
+
+def test_T13_who_is_renamed_keeps_their_home_and_the_former_name_has_none():
+    cluster = renamed(Homes(v1="claim-alice", v2="claim-bob"))
+    theirs = f"claim-{slug('alicia@example.com')}"
+    assert cluster.claims == {theirs, "claim-bob"}
+    assert cluster.volumes["v1"]["spec"]["claimRef"]["name"] == theirs
+    assert cluster.volumes["v1"]["spec"]["claimRef"]["uid"] is None
+    assert cluster.made["spec"]["volumeName"] == "v1"
+    assert cluster.made["metadata"]["annotations"] == {OWNER: "alicia@example.com"}
+    assert cluster.made["metadata"]["labels"] == {OWNER: slug("alicia@example.com")}
+
+
+def test_T13_a_killed_renaming_goes_on_where_it_was():
+    cluster = Homes(v1="claim-alice")
+    cluster.claims.clear()  # Killed after the claim was deleted.
+    assert renamed(cluster).claims == {f"claim-{slug('alicia@example.com')}"}
+    cluster.claims.clear()  # Killed before the new one was there.
+    assert renamed(cluster).claims == {f"claim-{slug('alicia@example.com')}"}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "why"),
+    [
+        (Homes(v1="claim-alice", v2="claim-carla"), "carla", "has a home already"),
+        (Homes("jupyter-alice", v1="claim-alice"), "carla", "jupyter-alice still has"),
+        (Homes(v1="claim-bob"), "carla", "no volume"),
+        (Homes(v1="claim-alice", v2="claim-alice"), "carla", "v1, v2"),
+        (Homes(v1="claim-alice"), "alice", "one home"),
+    ],
+)
+def test_T13_no_home_is_taken_from_or_given_to_the_wrong_one(cluster, user, why):
+    before = (set(cluster.claims), json.dumps(cluster.volumes))
+    with pytest.raises(RecoveryError, match=why):
+        renamed(cluster, user=user)
+    assert (cluster.claims, json.dumps(cluster.volumes)) == before
+
+
+def test_T13_a_home_that_would_go_with_its_claim_is_left_where_it_is():
+    cluster = Homes(v1="claim-alice")
+    cluster.volumes["v1"]["spec"]["persistentVolumeReclaimPolicy"] = "Delete"
+    with pytest.raises(RecoveryError, match="Retain"):
+        renamed(cluster)
+    assert cluster.claims == {"claim-alice"}

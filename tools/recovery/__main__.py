@@ -50,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--data", choices=("keep", "drop"), default="keep")
     one.add_argument("--confirm", default="", help="the stack's name, to drop its data")
     verb("rebind", "give volumes whose claim was deleted back to a claim of that name")
+    one = verb("rename-home", "give somebody's home to the user name that they have now")
+    one.add_argument("--from", dest="former", required=True, help="the name that they had")
+    one.add_argument("--to", required=True, help="the name that they have")
     one = verb("destroy", "remove all but data and secrets, for an `up` that finds them again")
     one.add_argument("--confirm", default="", help="the stack's name")
     return main
@@ -82,6 +85,11 @@ def act(given: argparse.Namespace) -> None:
             rollback.roll_back(place, stack, given.to, drop=drop, confirm=given.confirm, say=say)
         case "rebind":
             rollback.rebind(place, say)
+        case "rename-home":
+            # By the hub's own package, which names homes and which the other verbs do without.
+            from tools.recovery.rename import rename_home  # noqa: PLC0415
+
+            rename_home(place, given.former, given.to, say)
         case "destroy":
             rollback.destroy(stack, given.confirm, say)
 
