@@ -15,6 +15,21 @@ HUB_URL = "http://localhost:30888"
 KEYCLOAK_URL = "http://localhost:30880"
 NAMESPACE = "jupyterhub"
 
+WRITER = """
+import hashlib, os, sys, time
+folder, number = sys.argv[1], 0
+os.mkdir(folder)
+while not os.path.exists(folder + "/stop"):
+    content, path = os.urandom(100_000), f"{folder}/{number}"
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    print(hashlib.sha256(content).hexdigest(), "", path)
+    number += 1
+    time.sleep(0.02)
+"""
+"""Says of each file that it is on the disk, as sha256sum would, until it is stopped or killed."""
 
 EXECUTE = """([user, kernel, code, timeout]) => new Promise((done, fail) => {
     const address = location.origin.replace(/^http/, 'ws') + `/user/${user}/api/kernels/${kernel}`;

@@ -17,7 +17,7 @@ import pytest
 from bootstrap import processes
 from bootstrap.paths import NODE_ADDRESS, here
 from tests.e2e.beyond import connects, server_beyond
-from tests.e2e.platform import Kubectl, wait_until
+from tests.e2e.platform import WRITER, Kubectl, wait_until
 
 SPACE = "e2e-cluster"
 IMAGE = "localhost:5000/mlhub/debian:bookworm"
@@ -272,8 +272,10 @@ def test_V3_a_volume_and_its_files_outlive_the_claim(place: Place):
 
 
 @pytest.mark.parametrize("part", ["containerd", "kubelet", "apiserver", "etcd"])
-def test_V1_a_killed_part_is_healed_by_up_with_everything_there(place: Place, part: str):
-    place.exec("open", "sh", "-c", f"echo {part} > /data/written-before")
+def test_V1_T13_a_killed_part_is_healed_by_up_with_everything_there(place: Place, part: str):
+    load = 'rm -rf /data/load; python3 -u -c "$0" /data/load > /data/kept 2>/dev/null &'
+    place.exec("open", "sh", "-c", load, WRITER)
+    wait_until("files are written", lambda: len(place.exec("open", "cat", "/data/kept")) > 500)
     (identity,) = [
         one
         for one, mark in processes.marked().items()
@@ -288,5 +290,7 @@ def test_V1_a_killed_part_is_healed_by_up_with_everything_there(place: Place, pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.monotonic() - began < 60
     place.ready("open", "friend", "server")
-    assert place.exec("open", "cat", "/data/written-before").strip() == part
+    place.exec("open", "touch", "/data/load/stop")
+    check = "sleep 1; sha256sum --check --strict --quiet /data/kept && wc -l < /data/kept"
+    assert int(place.exec("open", "sh", "-c", check)) > 5
     assert place.status("friend", f"http://{place.address('server')}:8000") == "200"

@@ -1,13 +1,16 @@
 """Rows V: the data-science demo, whole, by two people at real browsers."""
 
+import itertools
 import json
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.platform import NAMESPACE, Kubectl, wait_until
+from tests.e2e.platform import NAMESPACE, WRITER, Kubectl, Person, wait_until
+from tests.killing import kill_pod
 
 OUTPUT = "sample-output.ipynb"
 WHEEL = "tidy_e2e-1.0-py3-none-any.whl"
@@ -110,6 +113,35 @@ def test_V3_work_survives_a_killed_pod_and_a_stop_and_start(alice, kubectl: Kube
     alice.stop_server()
     alice.start_server()
     assert alice.read("work.txt") == mark
+
+
+def again_or_over(someone: Person, kubectl: Kubectl) -> bool:
+    """Kubernetes starts a killed container again, unless the hub has seen its end before."""
+    if (pod := kubectl.pod(someone.pod)) is None:
+        return not someone.hub("GET", f"users/{someone.name}")["body"]["servers"]
+    (status,) = pod["status"]["containerStatuses"]
+    return bool(status["restartCount"] and status["ready"])
+
+
+def test_V3_T13_every_file_outlives_kills_of_hub_and_pod_under_load(alice, kubectl: Kubectl):
+    folder = f"load-{time.time_ns()}"
+    write = ("python3", "-u", "-c", WRITER, folder)
+    command = ["kubectl", "-n", NAMESPACE, "exec", alice.pod, "--", *write]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        kept = list(itertools.islice(writer.stdout, 20))
+        hub = kubectl.json("-n", NAMESPACE, "get", "pods", "-l", "component=hub")["items"][0]
+        kill_pod(hub["metadata"]["uid"])
+        kept += itertools.islice(writer.stdout, 20)
+        assert len(kept) == 40, "a killed hub ended somebody's work"
+        kubectl("-n", NAMESPACE, "rollout", "status", "deploy/hub", "--timeout=110s")
+        kill_pod(kubectl.pod(alice.pod)["metadata"]["uid"])
+        kept += [line for line in writer.stdout if line.endswith("\n")]
+    wait_until("the server runs again or has ended", lambda: again_or_over(alice, kubectl), 120)
+    alice.start_server()
+    there = kubectl.exec(alice.pod, "sh", "-c", f"sha256sum {folder}/*").splitlines()
+    lost = {line.strip() for line in kept} - set(there)
+    assert not lost, f"{len(lost)} of {len(kept)} files"
+    kubectl.exec(alice.pod, "rm", "-r", folder)
 
 
 def test_V5_the_lab_has_a_terminal_and_git(alice, kubectl: Kubectl, artifacts: Path):
