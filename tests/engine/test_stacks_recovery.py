@@ -201,6 +201,9 @@ class Team:
     def images(self) -> set[str]:
         return set(self.place.images().values())
 
+    def postgres_image(self) -> str:
+        return self.place.image()[0]
+
     def chart(self) -> str:
         release = next(r for r in self.stack.resources() if r["type"].endswith(":Release"))
         return str(release["outputs"]["version"])
@@ -273,21 +276,6 @@ def fill(team: Team) -> None:
     )
 
 
-def test_T13_an_upgrade_of_the_chart_and_of_every_image_loses_nothing(team: Team) -> None:
-    before, volumes, images = team.kept(), team.volumes(), team.images()
-    digests = {another_digest(image) for image in IMAGES}
-    team.document["config"]["mlhub:images"]["promote"]["tag"] = NEXT
-    team.document["config"]["mlhub:hub"]["chart"]["version"] = NEXT_CHART
-    team.commit()
-    team.stack.up()
-    assert team.chart() == NEXT_CHART
-    now = {image.rpartition("@")[2] for image in team.images()}
-    assert now <= digests
-    assert not team.images() & images
-    assert team.answers()
-    assert (team.kept(), team.volumes()) == (before, volumes)
-
-
 class Writer(threading.Thread):
     """Commits rows one after the other until it is told to stop; keeps what was acknowledged."""
 
@@ -311,13 +299,13 @@ class Writer(threading.Thread):
             try:
                 connection = psycopg2.connect(
                     host=self._address(), dbname=DATABASE, user="jupyterhub",
-                    password=self._password, connect_timeout=3,
+                    password=self._password, connect_timeout=3, tcp_user_timeout=5000,
                 )  # fmt: skip
                 connection.autocommit = True
                 with connection.cursor() as cursor:
                     while not self.over.is_set():
                         self._write(cursor)
-            except psycopg2.Error:
+            except (psycopg2.Error, AssertionError):  # the latter of kubectl: there is no pod
                 self.failed += 1
                 time.sleep(0.3)
 
@@ -325,6 +313,50 @@ class Writer(threading.Thread):
         word = hashlib.sha256(os.urandom(16)).hexdigest()
         cursor.execute("INSERT INTO drill (word) VALUES (%s) RETURNING n", (word,))
         self.kept[cursor.fetchone()[0]] = word
+
+    def acknowledged_is_there(self) -> None:
+        """Ends it, and compares each row that was acknowledged."""
+        self.over.set()
+        self.join(30)
+        listed = self._team.place.sql("SELECT n || ' ' || word FROM drill", DATABASE)
+        there = {int(n): word for n, word in (line.split() for line in listed)}
+        assert self.kept.items() <= there.items()
+
+
+def kill_in_the_middle(team: Team) -> None:
+    """Ends an `up` when Postgres is being made anew and the release is not."""
+    before = team.postgres_image()
+    process = team.stack.start("up", "--yes", "--skip-preview")
+    deadline = time.monotonic() + 120
+    while team.postgres_image() == before:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, team.stack.kill(process)
+        time.sleep(0.5)
+    team.stack.kill(process)
+    team.stack.end_processes()
+    team.stack("cancel", "--yes")
+
+
+def test_T13_an_upgrade_killed_in_the_middle_and_run_again_loses_nothing(team: Team) -> None:
+    """Of the chart and of every image, while rows are written."""
+    files, secrets, volumes, images = team.files(), team.secrets(), team.volumes(), team.images()
+    digests = {another_digest(image) for image in IMAGES}
+    team.document["config"]["mlhub:images"]["promote"]["tag"] = NEXT
+    team.document["config"]["mlhub:hub"]["chart"]["version"] = NEXT_CHART
+    team.commit()
+    writer = Writer(team)
+    writer.start()
+    wait_until("rows are written", lambda: len(writer.kept) > 20, 30)
+    kill_in_the_middle(team)
+    team.stack.up()
+    assert team.chart() == NEXT_CHART
+    assert {image.rpartition("@")[2] for image in team.images()} <= digests
+    assert not team.images() & images
+    written = len(writer.kept)
+    wait_until("rows are written again", lambda: len(writer.kept) > written + 20, 60)
+    writer.acknowledged_is_there()
+    wait_until("the hub answers", team.answers, 180)
+    assert (team.files(), team.secrets(), team.volumes()) == (files, secrets, volumes)
 
 
 def restarts(namespace: str, pod: str) -> int:
@@ -349,12 +381,8 @@ def test_T13_every_commit_outlives_a_killed_part_under_load(team: Team, part: st
     wait_until(f"{part} was started again", lambda: restarts(space, pod) > before, 60)
     written = len(writer.kept)
     wait_until("rows are written again", lambda: len(writer.kept) > written + 20, 90)
-    writer.over.set()
-    writer.join(30)
+    writer.acknowledged_is_there()
     assert writer.failed or part == "hub"
-    listed = team.place.sql("SELECT n || ' ' || word FROM drill WHERE n > 1000", DATABASE)
-    there = {int(n): word for n, word in (line.split() for line in listed)}
-    assert writer.kept.items() <= there.items()
     wait_until("the hub answers", team.answers, 180)
     assert team.files() == files
 
