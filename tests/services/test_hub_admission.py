@@ -208,7 +208,7 @@ async def test_M9_the_pod_carries_what_it_holds(hub, alice, kubernetes):
 
 
 async def test_nothing_starts_while_nobody_knows_what_runs(
-    start_hub, kubernetes, keycloak, monkeypatch
+    start_hub, kubernetes, keycloak, monkeypatch, audited
 ):
     monkeypatch.setattr(desks, "LOAD_SECONDS", 0.2)
     kubernetes.silent.add("pods")
@@ -219,9 +219,13 @@ async def test_nothing_starts_while_nobody_knows_what_runs(
         await alice.get("/hub/oauth_login?next=/hub/home")
         status, text = await by_api(alice, "one")
     assert (status, "Kubernetes does not say what runs" in text) == (503, True)
+    ((outcome, why),) = ((line["outcome"], line["why"]) for line in audited("server.ask"))
+    assert (outcome, why.startswith("Kubernetes does not say what runs")) == ("refused", True)
 
 
-async def test_a_profile_without_a_limit_is_refused_where_there_is_one(start_hub, keycloak):
+async def test_a_profile_without_a_limit_is_refused_where_there_is_one(
+    start_hub, keycloak, audited
+):
     boundless = {"slug": "x", "display_name": "X", "kubespawner_override": {"cpu_limit": None}}
     hub = await start_hub(VALUES, {"singleuser": {"profileList": [boundless]}})
     hub.wait_for_refusals(30)
@@ -230,6 +234,8 @@ async def test_a_profile_without_a_limit_is_refused_where_there_is_one(start_hub
         await alice.get("/hub/oauth_login?next=/hub/home")
         status, text = await by_api(alice, "one")
     assert (status, "states no limit of cpu" in text) == (403, True), text
+    (line,) = audited("server.ask")
+    assert (line["outcome"], "states no limit of cpu" in line["why"]) == ("refused", True)
 
 
 async def test_GPU_hours_that_are_used_up_refuse_GPU_servers_alone(hub, alice, kubernetes):
@@ -331,6 +337,8 @@ async def test_reservations_need_their_scope_and_a_person_sees_their_own(hub, al
         ({"workspace": "churn"}, 403, "alice is no member of workspace churn"),
     ],
 )
-async def test_a_wrong_ask_is_named(hub, alice, wrong, status, sentence):
+async def test_a_wrong_ask_is_named(hub, alice, audited, wrong, status, sentence):
     found, body = await reserve(hub, service("execution"), run="r", **wrong)
     assert (found, sentence in body["message"]) == (status, True), body
+    refused = [line["why"] for line in audited("run.ask")]
+    assert refused == ([body["message"]] if status == 403 else [])

@@ -197,7 +197,9 @@ async def test_a_keycloak_that_does_not_answer_is_said_on_a_page(start_hub, keyc
         assert "Keycloak, which knows who may use this hub, does not answer" in await page.text()
 
 
-async def test_a_silent_keycloak_leaves_sessions_alone_and_starts_nothing(hub, log_in, keycloak):
+async def test_a_silent_keycloak_leaves_sessions_alone_and_starts_nothing(
+    hub, log_in, keycloak, audited
+):
     hub.wait_for_refusals(5)
     browser = await log_in("alice")
     token = await token_of(hub, "alice")
@@ -208,6 +210,8 @@ async def test_a_silent_keycloak_leaves_sessions_alone_and_starts_nothing(hub, l
         async with script.post("/hub/api/users/alice/server", headers=token) as answer:
             assert answer.status == 503
             assert "does not answer" in (await answer.json())["message"]
+        (line,) = audited("server.ask")
+        assert (line["outcome"], "does not answer" in line["why"]) == ("refused", True)
         keycloak.silent = 0
         async with script.post("/hub/api/users/alice/server", headers=token) as answer:
             assert answer.status in (201, 202), "it answers again, so servers start again"

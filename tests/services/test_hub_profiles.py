@@ -309,7 +309,7 @@ async def test_the_form_says_when_nothing_more_may_start(hub, alice, kubernetes)
     assert page.count("disabled") >= len(profiles(page))
 
 
-async def test_who_is_in_no_group_of_any_profile_is_told_so(start_hub, keycloak):
+async def test_who_is_in_no_group_of_any_profile_is_told_so(start_hub, keycloak, audited):
     nobody = {slug: {"groups": ["/mlhub/x"]} for slug in ("standard", "gpu", "node", "own")}
     hub = await start_hub(VALUES, {"custom": {"mlhub": {"profiles": nobody}}})
     hub.wait_for_refusals(30)
@@ -319,6 +319,8 @@ async def test_who_is_in_no_group_of_any_profile_is_told_so(start_hub, keycloak)
         assert "No profile of this hub is for a group of yours" in await form(alice)
         status, text = await by_api(alice, "x")
     assert (status, "No profile of this hub" in text) == (403, True)
+    (line,) = audited("server.ask")
+    assert (line["outcome"], line["what"]) == ("refused", "alice/x")
 
 
 async def test_what_a_node_is_called_is_text(hub, alice, kubernetes):

@@ -276,13 +276,16 @@ async def test_M10_what_a_session_may_not_begin_with_starts_nothing(
         "profile=standard&profile-option-standard--workspace=theirs",
     ],
 )
-async def test_M10_a_link_sets_no_repository_and_starts_nothing(hub, keycloak, kubernetes, link):
+async def test_M10_a_link_sets_no_repository_and_starts_nothing(
+    hub, keycloak, kubernetes, audited, link
+):
     keycloak.at_the_browser = "alice"
     async with hub.browser() as browser:
         await browser.get("/hub/oauth_login?next=/hub/home")
         async with browser.get(f"/hub/spawn/alice/sent?{link}") as page:
             assert page.status == 400
             assert "A link cannot set" in await page.text()
+    assert {line["outcome"] for line in audited("server.ask")} == {"refused"}
     assert not kubernetes.kept["pods"]
 
 

@@ -94,8 +94,6 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
         given = parsed(RunAsk, self.request.body)
         groups = [group.name for group in self._person(given.user).groups]
         role = workspace_roles(groups).get(given.workspace or "", "")
-        if given.workspace and not role:
-            raise web.HTTPError(403, f"{given.user} is no member of workspace {given.workspace}.")
         ask = Ask(
             f"{given.user}/run/{given.run}",
             given.user,
@@ -103,6 +101,10 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
             self.desk.charges(given.user, groups, given.workspace or ""),
             again=False,
         )
+        if given.workspace and not role:
+            sentence = f"{given.user} is no member of workspace {given.workspace}."
+            self.desk.note(ask, "run", sentence)
+            raise web.HTTPError(403, sentence)
         try:
             answer = await self.desk.admit(
                 ask, kind="run", seconds=given.seconds, reservation=given.reservation

@@ -84,22 +84,30 @@ class Desk:
         self, ask: Ask, *, kind: str, seconds: float = SERVER_SECONDS, reservation: str = ""
     ) -> Answer:
         """Decide, and note it. Raises Refusal (503) while nobody knows what runs."""
-        await self._know()
+        try:
+            await self._know()
+        except Refusal as refusal:
+            self.note(ask, kind, refusal.jupyterhub_message)
+            raise
         answer = self.ledger.admit(ask, seconds, reservation)
         if not answer.admitted and time.monotonic() - self._listed > FRESH_SECONDS:
             # What has just been stopped may still be on the copy.
             await self._list()
             answer = self.ledger.admit(ask, seconds, reservation)
+        self.note(ask, kind, answer.sentence)
+        return answer
+
+    def note(self, ask: Ask, kind: str, refused: str = "") -> None:
+        """In the audit trail; `refused` is why, empty where it was admitted."""
         audit.note(
             f"{kind}.ask",
             ask.owner,
-            "admitted" if answer.admitted else "refused",
+            "refused" if refused else "admitted",
             what=ask.name,
             profile=ask.profile,
             asked=ask.size.plain(),
-            why=answer.sentence,
+            why=refused,
         )
-        return answer
 
     async def ask(self, ask: Ask) -> Answer:
         """The answer as things are; nothing is promised and nothing noted."""

@@ -291,7 +291,9 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
 
     async def pre_spawn_start(self, user: User, spawner: Any) -> None:
         if user.name in self._unconfirmed:
-            raise Refusal(SILENT, reason="identity", status=503)
+            refusal = Refusal(SILENT, reason="identity", status=503)
+            spawner.note_refusal(refusal)
+            raise refusal
 
 
 def hub_groups(paths: Iterable[str]) -> set[str]:

@@ -114,10 +114,10 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     async def load_user_options(self) -> None:
         # Not KubeSpawner's own method, which lists and copies all profiles once more.
         profiles = await self.authenticator.office.offered(self)
-        if self.profile_list and not profiles:
-            raise Refusal(NOTHING_OFFERED, reason="choice", status=403)
         self.node = self.gpu_type = ""
         try:
+            if self.profile_list and not profiles:
+                raise Refusal(NOTHING_OFFERED, reason="choice", status=403)
             self.user_options = checked_choice(self.user_options, profiles)
             if experiment(self.user_options) and not self.authenticator.office.tokens.wanted:
                 raise Refusal(NO_MLFLOW, reason="choice", status=400)
@@ -135,9 +135,13 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         except Refusal as refusal:
             # The Hub has kept the choice already, and would take it again where none is made.
             self.orm_spawner.user_options = None
-            self._note("server.ask", "refused", why=str(refusal.jupyterhub_message))
+            self.note_refusal(refusal)
             raise
         await self._be_admitted()
+
+    def note_refusal(self, refusal: Refusal) -> None:
+        """One that was not the desk's, which notes its own."""
+        self._note("server.ask", "refused", why=refusal.jupyterhub_message)
 
     def _note(self, event: str, outcome: str, **details: Any) -> None:
         audit.note(event, self.user.name, outcome, what=self.holder, **details)
@@ -158,8 +162,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         self._role = workspace_roles(groups).get(workspace, "")
         if workspace and not self._role:
             sentence = f"You are no member of a workspace named {workspace!r}."
-            self._note("server.ask", "refused", why=sentence)
-            raise Refusal(sentence, reason="quota", status=403)
+            raise self._never(sentence)
         gpus = self.extra_resource_limits.get(GPU) or 0
         ask = Ask(
             self.holder,
@@ -174,7 +177,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
                     f"The profile {ask.profile or 'of this hub'} states no limit of {dimension}, "
                     "so its servers could take more than one may. Tell your administrator."
                 )
-                raise Refusal(sentence, reason="quota", status=403)
+                raise self._never(sentence)
         answer = await desk.admit(ask, kind="server")
         if not answer.admitted:
             asyncio.get_running_loop().call_later(FORGET_SECONDS, self._leave_no_record)
@@ -187,6 +190,11 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
             reservation=answer.reservation,
             profile=ask.profile,
         )
+
+    def _never(self, sentence: str) -> Refusal:
+        refusal = Refusal(sentence, reason="quota", status=403)
+        self.note_refusal(refusal)
+        return refusal
 
     def _leave_no_record(self) -> None:
         """Remove a named server that was refused and never ran: it would look like one."""
@@ -225,7 +233,9 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         for name in OWN_OPTIONS:
             if name in options or name in query_data:
                 sentence = f"A link cannot set {name}; use the form or the command line."
-                raise Refusal(sentence, reason="choice", status=400)
+                refusal = Refusal(sentence, reason="choice", status=400)
+                self.note_refusal(refusal)
+                raise refusal
         return options
 
     def get_env(self) -> dict[str, str]:
