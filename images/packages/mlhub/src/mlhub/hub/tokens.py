@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -68,11 +69,11 @@ class Tokens:
     def __init__(self, app: Any):
         self._app = app
 
-    @property
+    @cached_property
     def wanted(self) -> bool:
-        """Whether the stack has an MLflow."""
-        clients = self._app.db.query(orm.OAuthClient).filter_by(identifier=CLIENT)
-        return clients.first() is not None
+        """Whether the stack has an MLflow, which does not change while the hub runs."""
+        clients = (service.oauth_client_id for service in self._app._service_map.values())
+        return CLIENT in clients
 
     def environment(self, spawner: Any) -> dict[str, str]:
         """What a server that starts gets, with a token of its own."""
