@@ -46,8 +46,8 @@ class HubProcess:
         assert self._process
         return self._process.pid
 
-    async def start(self) -> float:
-        """Seconds until it answers."""
+    async def start(self, seconds: float = 120) -> float:
+        """Seconds until it answers; AssertionError with its log after so many."""
         began = time.monotonic()
         with (self.folder / "log").open("ab") as log, (self.folder / "audit").open("ab") as audit:
             self._process = await asyncio.create_subprocess_exec(
@@ -65,7 +65,7 @@ class HubProcess:
                 stderr=log,
             )
         async with aiohttp.ClientSession() as client:
-            while time.monotonic() < began + 120:
+            while time.monotonic() < began + seconds:
                 with contextlib.suppress(aiohttp.ClientError):
                     async with client.get(f"{self.url}/hub/health") as answer:
                         if answer.status == 200:

@@ -337,7 +337,7 @@ async def test_reservations_need_their_scope_and_a_person_sees_their_own(hub, al
         ({"workspace": "churn"}, 403, "alice is no member of workspace churn"),
     ],
 )
-async def test_a_wrong_ask_is_named(hub, alice, audited, wrong, status, sentence):
+async def test_a_wrong_ask_is_named(hub, alice, audited, *, wrong, status, sentence):
     found, body = await reserve(hub, service("execution"), run="r", **wrong)
     assert (found, sentence in body["message"]) == (status, True), body
     refused = [line["why"] for line in audited("run.ask")]
