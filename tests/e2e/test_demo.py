@@ -235,11 +235,16 @@ def test_T14_the_pod_of_a_person_has_no_right_in_the_cluster(alice, kubectl: Kub
     assert context["capabilities"]["drop"] == ["ALL"]
 
 
-def test_J6_the_home_and_what_pip_installed_survive_a_restart(alice, kubectl: Kubectl):
+def test_J6_T7_the_home_and_what_pip_installed_survive_a_restart_and_scratch_does_not(
+    alice, kubectl: Kubectl
+):
+    scratch = "/home/jovyan/scratch"
+    kubectl.exec(alice.pod, "sh", "-c", f"echo passing > {scratch}/passing.txt")
     kubectl.exec(alice.pod, "python3", "-c", MAKE_WHEEL)
     kubectl.exec(alice.pod, "pip", "install", "--user", "--no-index", f"/home/jovyan/{WHEEL}")
     alice.stop_server()
     alice.start_server()
     check = "import tidy_e2e; print(tidy_e2e.ANSWER)"
     assert kubectl.exec(alice.pod, "python3", "-c", check).strip() == "42"
+    assert kubectl.exec(alice.pod, "ls", "-A", scratch).strip() == ""
     kubectl.exec(alice.pod, "pip", "uninstall", "-y", "tidy-e2e")
