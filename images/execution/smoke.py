@@ -74,6 +74,8 @@ try:
         time.sleep(0.5)
     assert status("/docs") == 200
     assert status("/runs") == 401, "the service answers somebody without a token"
+    with urllib.request.urlopen("http://127.0.0.1:9400/metrics", timeout=10) as shown:
+        assert b'mlhub_requests_refused_total{reason="token",status="401"}' in shown.read()
     assert status("/runs", "a-token") == 503, "the service does not ask the Hub"
 finally:
     service.terminate()

@@ -13,6 +13,8 @@ Hours = Mapping[Charge, float]
 
 SIZES = ("cpu", "memory", "gpu")
 ADMITTED, TOO_LARGE, NO_ROOM = 200, 403, 429
+LARGEST = "largest"
+REASONS = ("servers", *SIZES, "gpu_hours", LARGEST)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Answer:
     """Why not; empty for a yes."""
     status: int = ADMITTED
     """The HTTP status: 200, 403 for what is never allowed, 429 for what has no room now."""
+    reason: str = ""
+    """A word for the metrics: the dimension that lacks room, or `largest`; empty for a yes."""
     reservation: str = ""
 
     @property
@@ -132,14 +136,14 @@ def judge(ask: Ask, held: tuple[Account, ...], quotas: Quotas) -> Answer:
                 f"You asked for {say(dimension, wanted)}; one server may have at most "
                 f"{say(dimension, most)}."
             )
-            return Answer(ask, held, fits, sentence, TOO_LARGE)
+            return Answer(ask, held, fits, sentence, TOO_LARGE, LARGEST)
     for account in held:
         for dimension in account.limit:
             if sentence := _shortage(ask, account, dimension):
                 if fits and dimension in SIZES:
                     room = ", ".join(say(*each) for each in fits.items())
                     sentence += f" What fits now: {room}."
-                return Answer(ask, held, fits, sentence, NO_ROOM)
+                return Answer(ask, held, fits, sentence, NO_ROOM, dimension)
     return Answer(ask, held, fits)
 
 

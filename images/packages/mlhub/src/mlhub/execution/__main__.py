@@ -1,11 +1,11 @@
 """`python -m mlhub.execution`: serve on port 8002."""
 
-import logging
 import os
 import sys
 
 from fastapi import FastAPI
 
+from mlhub import logs
 from mlhub.execution import settings
 from mlhub.execution.admission import HubAdmission
 from mlhub.execution.app import build_app
@@ -20,8 +20,7 @@ KEYCLOAK_SECRET = "KEYCLOAK_CLIENT_SECRET"  # noqa: S105
 
 def application() -> FastAPI:
     """The service as its pod configures it; ends the process where that is wrong."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.configure()
     try:
         given = settings.load()
     except settings.SettingsError as error:

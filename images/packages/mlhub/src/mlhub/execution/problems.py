@@ -7,6 +7,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from mlhub.execution import metrics
+
 MEDIA_TYPE = "application/problem+json"
 
 TITLES = {
@@ -61,6 +63,7 @@ class Problem(Exception):  # noqa: N818 (the RFC's word)
 
 
 def answer(problem: Problem) -> JSONResponse:
+    metrics.REFUSED.labels(str(problem.status), problem.kind).inc()
     body = {
         "type": problem.kind,
         "title": TITLES[problem.status],

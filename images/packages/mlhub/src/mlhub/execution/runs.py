@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import httpx
 import sqlalchemy as sa
 
-from mlhub.execution import jobs, outcome
+from mlhub.execution import jobs, metrics, outcome
 from mlhub.execution.admission import Admission, AdmissionRequest, AdmissionSilentError, Decision
 from mlhub.execution.cluster import Cluster, ClusterError, Object
 from mlhub.execution.identity import Caller
@@ -304,6 +304,7 @@ class Runs:
                     message=error.message,
                     finished=self.clock(),
                 )
+                metrics.changed(run, "failed", None, self.clock())
                 raise Problem(
                     503,
                     "refused",
@@ -403,6 +404,7 @@ class Runs:
         if changed and "finished" in values and self.settings.tracked:
             await self._admission.revoke(run.id)
         if changed and "status" in values:
+            metrics.changed(run, values["status"], values.get("started"), values.get("finished"))
             log.info(
                 "run %s of %s: %s %s",
                 run.id,
@@ -498,6 +500,7 @@ class Reconciler:
                 await runs.apply(run, by_run.get(run_id), pods.get(run_id))
             except ClusterError as error:
                 log.warning("Run %s waits: %s", run_id, error)
+        metrics.tell(active.values(), runs.clock())
         await self._strays({k: v for k, v in by_run.items() if k and k not in active})
         await runs.db(runs.store.forget, runs.clock() - runs.settings.limits.run_kept_days * 86400)
 

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
+from mlhub import metrics
 from mlhub.execution.limits import BodyLimits
 from mlhub.execution.problems import SCHEMA, Problem, on_fault, on_http, on_invalid, on_problem
 
@@ -28,7 +29,8 @@ def furnish(app: FastAPI, base_path: str, *routers: APIRouter) -> None:
 
 
 def serve(app: FastAPI, port: int) -> None:
-    """Until a signal ends it."""
+    """Until a signal ends it; metrics are on a port of their own (`mlhub.metrics`)."""
+    metrics.serve()
     # A caller's address is the proxy's; nothing is decided by it.
     uvicorn.run(
         app,
@@ -36,6 +38,7 @@ def serve(app: FastAPI, port: int) -> None:
         port=port,
         proxy_headers=False,
         server_header=False,
+        log_config=None,  # as every other record of the service's
     )
 
 

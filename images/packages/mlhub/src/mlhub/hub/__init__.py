@@ -42,6 +42,8 @@ def configure(c: Config) -> None:
 
 def _hub(c: Config) -> dict[str, Any]:
     return {
+        # A line of JSON for each record; JupyterHub's own line has no level that a program reads.
+        "logging_config": {"formatters": {"console": {"class": "mlhub.logs.JsonFormatter"}}},
         "authenticator_class": KeycloakAuthenticator,
         "spawner_class": MlhubSpawner,
         "allow_named_servers": True,

@@ -18,7 +18,7 @@ from mlhub.admission import Ask, Holding, Size
 from mlhub.admission.holdings import metadata
 from mlhub.admission.limits import Memory
 from mlhub.admission.sizes import quantity
-from mlhub.hub import audit
+from mlhub.hub import audit, metrics
 from mlhub.hub.desk import Desk
 from mlhub.hub.groups import hub_group_name, workspace_roles
 from mlhub.hub.refusal import Refusal
@@ -103,7 +103,7 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
         )
         if given.workspace and not role:
             sentence = f"{given.user} is no member of workspace {given.workspace}."
-            self.desk.note(ask, "run", sentence)
+            self.desk.note(ask, "run", sentence, metrics.MEMBER)
             raise web.HTTPError(403, sentence)
         try:
             answer = await self.desk.admit(

@@ -5,6 +5,7 @@ one ledger; the pods that it watches are what the ledger counts.
 """
 
 import asyncio
+import json
 import logging
 import os
 import time
@@ -20,7 +21,7 @@ from mlhub.admission import Answer, Ask, Charge, Hours, Ledger, Quotas
 from mlhub.admission.holdings import HOLDER, RESERVATION, Holding, holding_of
 from mlhub.admission.hours import HourBook
 from mlhub.admission.promises import Promises
-from mlhub.hub import audit
+from mlhub.hub import audit, metrics
 from mlhub.hub.groups import hub_group_name
 from mlhub.hub.refusal import Refusal
 from mlhub.hub.watch import Watch
@@ -87,27 +88,30 @@ class Desk:
         try:
             await self._know()
         except Refusal as refusal:
-            self.note(ask, kind, refusal.jupyterhub_message)
+            self.note(ask, kind, refusal.jupyterhub_message, metrics.BLIND)
             raise
         answer = self.ledger.admit(ask, seconds, reservation)
         if not answer.admitted and time.monotonic() - self._listed > FRESH_SECONDS:
             # What has just been stopped may still be on the copy.
             await self._list()
             answer = self.ledger.admit(ask, seconds, reservation)
-        self.note(ask, kind, answer.sentence)
+        self.note(ask, kind, answer.sentence, answer.reason)
         return answer
 
-    def note(self, ask: Ask, kind: str, refused: str = "") -> None:
-        """In the audit trail; `refused` is why, empty where it was admitted."""
+    def note(self, ask: Ask, kind: str, refused: str = "", reason: str = "") -> None:
+        """In the audit trail and the metrics; `refused` is why, empty where it was admitted."""
+        outcome = "refused" if refused else "admitted"
         audit.note(
             f"{kind}.ask",
             ask.owner,
-            "refused" if refused else "admitted",
+            outcome,
             what=ask.name,
             profile=ask.profile,
             asked=ask.size.plain(),
             why=refused,
+            reason=reason,
         )
+        metrics.ADMISSIONS.labels(kind, outcome, reason).inc()
 
     async def ask(self, ask: Ask) -> Answer:
         """The answer as things are; nothing is promised and nothing noted."""
@@ -124,6 +128,17 @@ class Desk:
         now = datetime.now(UTC)
         self._book.record(self.pods.items.values(), now)
         self._hours = self._book.used(now)
+
+    async def measure(self) -> None:
+        """Tell Prometheus what is held, and what people's volumes ask for."""
+        metrics.SEEN.set(self.pods.loaded.is_set())
+        if not self.pods.loaded.is_set():
+            return
+        metrics.tell(self.ledger.held(), self.quotas, self._hours)
+        answer = await shared_client("CoreV1Api").list_namespaced_persistent_volume_claim(
+            os.environ["POD_NAMESPACE"], _preload_content=False, _request_timeout=10
+        )
+        metrics.tell_volumes(json.loads(await answer.read())["items"])
 
     def _read(self, pod: Mapping[str, Any]) -> Holding | None:
         # The pod is there, or was: it counts itself from here on.

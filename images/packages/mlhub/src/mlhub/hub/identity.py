@@ -28,7 +28,7 @@ from tornado import web
 from tornado.httpclient import HTTPClientError
 from traitlets import Instance, Unicode
 
-from mlhub.hub import api, audit, people, tokens
+from mlhub.hub import api, audit, metrics, people, tokens
 from mlhub.hub.activity import ActivityHandler
 from mlhub.hub.groups import hub_group_name
 from mlhub.hub.membership import Membership
@@ -292,7 +292,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
     async def pre_spawn_start(self, user: User, spawner: Any) -> None:
         if user.name in self._unconfirmed:
             refusal = Refusal(SILENT, reason="identity", status=503)
-            spawner.note_refusal(refusal)
+            spawner.note_refusal(refusal, metrics.KEYCLOAK)
             raise refusal
 
 

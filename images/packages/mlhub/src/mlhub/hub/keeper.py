@@ -54,7 +54,13 @@ class Keeper(Background):
         """A chore that fails is tried again with the next round."""
         while True:
             self._wake.clear()
-            chores = (self._hours, self._ask_about_members, self._stop_servers, self._tend_tokens)
+            chores = (
+                self._hours,
+                self._ask_about_members,
+                self._stop_servers,
+                self._tend_tokens,
+                self._desk.measure,
+            )
             for chore in chores:
                 try:
                     await chore()

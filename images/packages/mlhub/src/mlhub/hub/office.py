@@ -7,6 +7,7 @@ from typing import Any
 from kubespawner import KubeSpawner  # type: ignore[import-untyped]
 from kubespawner.clients import load_config, shared_client  # type: ignore[import-untyped]
 
+from mlhub import metrics
 from mlhub.admission import Ask, Size
 from mlhub.hub import form
 from mlhub.hub.desk import Desk
@@ -26,6 +27,7 @@ class Office:
         load_config()
         # The Hub's own list is of services with a `url`, for which it waits whenever it starts.
         app.template_vars["services"] = lambda user: pages(app) if user else []
+        self._metrics_port = settings.metrics_port
         self.desk = Desk(settings.quotas, app.db.get_bind(), app.log)
         self.tokens = Tokens(app)
         self.keeper = Keeper(app, settings, self.desk, self.tokens)
@@ -40,6 +42,8 @@ class Office:
         )
 
     def start(self) -> None:
+        if self._metrics_port:
+            metrics.serve(self._metrics_port)
         self.desk.start()
         self.keeper.start()
         if self.offers.with_gpus:

@@ -141,6 +141,9 @@ class Settings(BaseModel):
         default=frozenset(), description="hosts, with their port where it is not 443, of git_repo"
     )
     quotas: Quotas = Quotas()
+    metrics_port: int | None = Field(
+        default=None, ge=1024, le=65535, description="where Prometheus reads; nowhere without it"
+    )
 
 
 def people_secret() -> str:

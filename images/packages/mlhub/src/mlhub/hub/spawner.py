@@ -16,7 +16,7 @@ from traitlets import Unicode
 from mlhub.admission import Ask, Holding, Size
 from mlhub.admission.holdings import metadata
 from mlhub.admission.sizes import GPU
-from mlhub.hub import audit, begin, probes, trouble
+from mlhub.hub import audit, begin, metrics, probes, trouble
 from mlhub.hub.groups import workspace_roles
 from mlhub.hub.nodes import placed
 from mlhub.hub.refusal import Refusal
@@ -135,13 +135,14 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         except Refusal as refusal:
             # The Hub has kept the choice already, and would take it again where none is made.
             self.orm_spawner.user_options = None
-            self.note_refusal(refusal)
+            self.note_refusal(refusal, metrics.CHOICE)
             raise
         await self._be_admitted()
 
-    def note_refusal(self, refusal: Refusal) -> None:
+    def note_refusal(self, refusal: Refusal, reason: str) -> None:
         """One that was not the desk's, which notes its own."""
-        self._note("server.ask", "refused", why=refusal.jupyterhub_message)
+        self._note("server.ask", "refused", why=refusal.jupyterhub_message, reason=reason)
+        metrics.ADMISSIONS.labels("server", "refused", reason).inc()
 
     def _note(self, event: str, outcome: str, **details: Any) -> None:
         audit.note(event, self.user.name, outcome, what=self.holder, **details)
@@ -162,7 +163,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         self._role = workspace_roles(groups).get(workspace, "")
         if workspace and not self._role:
             sentence = f"You are no member of a workspace named {workspace!r}."
-            raise self._never(sentence)
+            raise self._never(sentence, metrics.MEMBER)
         gpus = self.extra_resource_limits.get(GPU) or 0
         ask = Ask(
             self.holder,
@@ -177,7 +178,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
                     f"The profile {ask.profile or 'of this hub'} states no limit of {dimension}, "
                     "so its servers could take more than one may. Tell your administrator."
                 )
-                raise self._never(sentence)
+                raise self._never(sentence, metrics.UNLIMITED)
         answer = await desk.admit(ask, kind="server")
         if not answer.admitted:
             asyncio.get_running_loop().call_later(FORGET_SECONDS, self._leave_no_record)
@@ -191,9 +192,9 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
             profile=ask.profile,
         )
 
-    def _never(self, sentence: str) -> Refusal:
+    def _never(self, sentence: str, reason: str) -> Refusal:
         refusal = Refusal(sentence, reason="quota", status=403)
-        self.note_refusal(refusal)
+        self.note_refusal(refusal, reason)
         return refusal
 
     def _leave_no_record(self) -> None:
@@ -234,7 +235,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
             if name in options or name in query_data:
                 sentence = f"A link cannot set {name}; use the form or the command line."
                 refusal = Refusal(sentence, reason="choice", status=400)
-                self.note_refusal(refusal)
+                self.note_refusal(refusal, metrics.CHOICE)
                 raise refusal
         return options
 
@@ -280,6 +281,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         if by in CULLERS:
             outcome = "culled"
         self._note("server.stop", outcome, by=by, why=why)
+        metrics.STOPS.labels(outcome).inc()
 
     def start(self) -> asyncio.Future[str]:
         self._start_future = asyncio.ensure_future(self._start_or_say_why())

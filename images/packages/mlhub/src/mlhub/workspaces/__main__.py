@@ -1,12 +1,11 @@
 """`python -m mlhub.workspaces`: serve on port 8003."""
 
-import logging
 import os
 import sys
 
 from fastapi import FastAPI
 
-from mlhub import audit
+from mlhub import audit, logs
 from mlhub.execution.settings import SettingsError
 from mlhub.execution.shell import serve
 from mlhub.workspaces import settings
@@ -17,8 +16,7 @@ PORT = 8003
 
 def application() -> FastAPI:
     """The service as its pod configures it; ends the process where that is wrong."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.configure()
     audit.configure()
     try:
         given = settings.load()

@@ -1,0 +1,85 @@
+"""What the hub shows to Prometheus beside JupyterHub's own metrics, which count starts and refusals
+by reason and how long they take (`jupyterhub_server_spawn_duration_seconds`).
+
+A label's values are words of this package or groups of the stack file, never people.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from prometheus_client import Counter, Gauge
+
+from mlhub.admission import Charge, Holding, Hours, Quotas
+from mlhub.admission.decision import REASONS, accounts
+from mlhub.admission.sizes import Size, quantity
+from mlhub.metrics import begin
+from mlhub.workspaces.mounts import claim_name
+
+EVERYBODY = "all"
+"""In the place of a group, whose path begins with a slash."""
+
+KINDS = ("server", "run")
+CHOICE, MEMBER, UNLIMITED = "choice", "member", "unlimited"
+BLIND, KEYCLOAK = "kubernetes", "keycloak"
+"""Why a start is refused before, or without, a look at what is held: the profile or an option is
+not on offer, the person is not in the workspace, the profile has no limit, Kubernetes or Keycloak
+is silent."""
+
+ADMISSIONS = Counter(
+    "mlhub_admissions",
+    "Asks for a server or a run, by how they ended.",
+    ["kind", "outcome", "reason"],
+)
+STOPS = Counter(
+    "mlhub_server_stops", "Servers that ended: by a person, a culler or alone.", ["how"]
+)
+USED = Gauge("mlhub_quota_used", "What a group's members hold.", ["group", "dimension"])
+LIMIT = Gauge("mlhub_quota_limit", "What they may hold at once.", ["group", "dimension"])
+HELD = Gauge("mlhub_held", "What all servers and runs hold: cores, bytes, GPUs.", ["dimension"])
+GPU_HOURS = Gauge("mlhub_gpu_hours_week", "GPU-hours since Monday 00:00 UTC.", ["group"])
+VOLUMES = Gauge("mlhub_volumes", "Claims of people's data.", ["kind"])
+VOLUME_BYTES = Gauge("mlhub_volume_requested_bytes", "What those claims ask for.", ["kind"])
+SEEN = Gauge("mlhub_kubernetes_seen", "1 while the hub knows which pods run, otherwise 0.")
+
+begin(ADMISSIONS, kind=KINDS, outcome=["admitted"], reason=[""])
+begin(
+    ADMISSIONS,
+    kind=KINDS,
+    outcome=["refused"],
+    reason=[*REASONS, CHOICE, MEMBER, UNLIMITED, BLIND, KEYCLOAK],
+)
+begin(STOPS, how=["stopped", "ended", "culled"])
+
+
+def tell(held: Collection[Holding], quotas: Quotas, hours: Hours) -> None:
+    """What is held now, and this week's hours."""
+    groups = {Charge("group", path) for path in quotas.groups}
+    for account in accounts(groups, held, quotas, hours):
+        for gauge, amounts in ((USED, account.used), (LIMIT, account.limit)):
+            for dimension, amount in amounts.items():
+                gauge.labels(account.charge.name, dimension).set(amount)
+        GPU_HOURS.labels(account.charge.name).set(hours.get(account.charge, 0.0))
+    everything: Mapping[str, float] = sum((each.size for each in held), Size()).plain()
+    for dimension, amount in {"servers": len(held), **everything}.items():
+        HELD.labels(dimension).set(amount)
+    mine = (used for charge, used in hours.items() if charge.kind == "user")
+    GPU_HOURS.labels(EVERYBODY).set(sum(mine))
+
+
+def tell_volumes(claims: Iterable[Mapping[str, Any]]) -> None:
+    """What people's homes, workspaces and shared volumes ask for."""
+    found = dict.fromkeys(("home", "workspace", "shared"), (0, 0.0))
+    for claim in claims:
+        kind = kind_of(claim["metadata"]["name"])
+        number, size = found[kind]
+        asked = claim["spec"]["resources"]["requests"]["storage"]
+        found[kind] = number + 1, size + quantity(asked)
+    for kind, (number, size) in found.items():
+        VOLUMES.labels(kind).set(number)
+        VOLUME_BYTES.labels(kind).set(size)
+
+
+def kind_of(claim: str) -> str:
+    if claim.startswith("claim-"):
+        return "home"
+    return "workspace" if claim.startswith(claim_name("")) else "shared"
