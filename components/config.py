@@ -636,8 +636,20 @@ class Network(Section):
         default=(),
         description="a list of the address ranges of the S3 endpoint, such as 10.0.9.0/24",
     )
-    prometheus: Name | None = Field(
-        default=None, description="the namespace from which Prometheus reads metrics"
+
+
+class Monitoring(Section):
+    """A Prometheus of the operator's kind, and a Grafana, that are there already."""
+
+    namespace: Name = Field(
+        default="monitoring", description="the namespace from which alone metrics are read"
+    )
+    labels: dict[str, str] = Field(
+        default={},
+        description="labels by which Prometheus finds monitors and rules, texts by name",
+    )
+    docs: Url = Field(
+        description="where docs/ is read, such as https://git.example.com/mlhub/docs, for alerts"
     )
 
 
@@ -701,6 +713,9 @@ class StackFile(Section):
     )
     execution: Execution | None = Field(default=None, description="an execution API")
     network: Network
+    monitoring: Monitoring | None = Field(
+        default=None, description="a Prometheus operator (leave it out where none is)"
+    )
     foundation: Foundation
 
     @property

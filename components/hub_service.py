@@ -61,7 +61,10 @@ def service_pod(
             *(from_secret(name, shape.secret, key) for name, key in shape.variables.items()),
             {"name": shape.settings_variable, "value": f"{SETTINGS_FOLDER}/{shape.settings_file}"},
         ],
-        "ports": [{"name": "http", "container_port": shape.port}],
+        "ports": [
+            {"name": "http", "container_port": shape.port},
+            {"name": "metrics", "container_port": names.METRICS_PORT},
+        ],
         # The first start waits for the database, which may be starting, too.
         "startup_probe": {**probe, "period_seconds": 2, "failure_threshold": 150},
         "readiness_probe": {**probe, "period_seconds": shape.ready_seconds},

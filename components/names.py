@@ -76,6 +76,9 @@ WORKSPACES_PATH = "/services/workspaces"
 WORKSPACES_CLIENT = "mlhub-workspaces"
 """The service's own client in Keycloak."""
 
+METRICS_PORT = 9400
+"""Of the hub and the services beside it; no proxy leads there (`mlhub.metrics`)."""
+
 HUB_SERVICE = "hub"
 HUB_PORT = 8081
 """The hub's API, as both charts name it."""

@@ -28,6 +28,13 @@ from components.jupyterhub import JupyterHub, JupyterHubArgs
 from components.mlflow import Mlflow, MlflowArgs
 from components.mlflow_server import Artifacts, tracking_uri
 from components.mlflow_server import hub_values as mlflow_hub_values
+from components.monitoring import (
+    Monitoring,
+    MonitoringArgs,
+    parts,
+    stack_panels,
+    stack_rules,
+)
 from components.namespace import Namespace, NamespaceArgs
 from components.network import MlflowNetwork, Network, NetworkArgs, pods, tcp
 from components.nodes import Nodes, NodesArgs
@@ -377,6 +384,22 @@ def discovery_of(
     return Discovery("discovery", args, pulumi.ResourceOptions(providers=providers))
 
 
+def monitoring_of(
+    stack: StackFile, hub_space: Namespace, providers: list[pulumi.ProviderResource]
+) -> None:
+    """What Prometheus and Grafana are told, where the stack says that they are there."""
+    if stack.monitoring is None:
+        return
+    args = MonitoringArgs(
+        config=stack.monitoring,
+        namespace=hub_space.name,
+        parts=parts(stack),
+        rules=stack_rules(stack, stack.monitoring.docs),
+        dashboard=stack_panels(stack),
+    )
+    Monitoring("monitoring", args, pulumi.ResourceOptions(providers=providers))
+
+
 class Platform:
     """Every component of a stack, wired."""
 
@@ -550,5 +573,6 @@ class Platform:
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator]),
         )
+        monitoring_of(stack, place, [kubernetes])
         self.hub_namespace = hub_space
         self.hub_release = hub.status

@@ -27,6 +27,8 @@ CONNECT_SECONDS = 5
 FREE_BYTES = 2 * 2**30
 """Below this a build or a database would fail in the middle, and not say that it was the disk."""
 
+OPERATOR = "monitoring.coreos.com"
+OPERATOR_KINDS = ("servicemonitors", "prometheusrules")
 
 CERT_MANAGER = {"cert-manager.io/cluster-issuer", "cert-manager.io/issuer"}
 """With one of these annotations cert-manager makes the Secret once the ingress is there."""
@@ -56,6 +58,8 @@ def problems(name: str, stack: StackFile, root: Path) -> list[str]:
         return [*found, silence]
     for reference in secret_references(stack):
         found += missing_secret(path_of(name), reference, stack.hub.namespace, context)
+    if stack.monitoring is not None:
+        found += no_operator(path_of(name), context)
     return found + [f"{path_of(name)}: {sentence}" for sentence in silences(stack)]
 
 
@@ -228,3 +232,29 @@ def missing_secret(
         lacking = reference.keys - set(answer.stdout.split())
         if lacking:
             yield f"{place}, which lacks the key {' and '.join(sorted(lacking))}; {advice}"
+
+
+def no_operator(file: str, context: Context) -> Iterator[str]:
+    """Whether the cluster knows what `monitoring` makes; a missing kind would end an `up` half-way.
+
+    Anybody may ask a cluster for its kinds.
+    """
+    command = ["kubectl", "--kubeconfig", str(context.kubeconfig), "--context", context.name]
+    command += ["--request-timeout", "10s", "api-resources", "--output", "name"]
+    command += ["--api-group", OPERATOR]
+    advice = "install the operator, or leave the section out"
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except FileNotFoundError:
+        yield f"{file}: monitoring needs kubectl, which is not on PATH, for a look; install kubectl"
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip()
+        yield f"{file}: monitoring is there; the cluster's kinds cannot be read ({said}); {advice}"
+    else:
+        known = set(answer.stdout.split())
+        lacking = [kind for kind in OPERATOR_KINDS if f"{kind}.{OPERATOR}" not in known]
+        if lacking:
+            yield (
+                f"{file}: monitoring is there and the cluster has no {' and no '.join(lacking)} of "
+                f"the Prometheus operator; {advice}"
+            )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pulumi
 
+from components import names
 from components.config import GUARANTEED, Profile, StackFile, guaranteed
 
 GPU = "nvidia.com/gpu"
@@ -120,6 +121,7 @@ def hub_settings(stack: StackFile) -> dict[str, Any]:
         "gpu": stack.gpu.model_dump(exclude_none=True),
         "git_hosts": list(stack.hub.git_hosts),
         "idle_timeout": stack.hub.idle_timeout,
+        "metrics_port": names.METRICS_PORT,
         "quotas": {
             "server": user.model_dump(include={"cpu", "memory", "gpu"}),
             "user": user.model_dump(include={"servers", "gpu_hours"}, exclude_none=True),

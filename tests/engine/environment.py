@@ -144,6 +144,18 @@ def chart_repository(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
+def prometheus_operator() -> Iterator[None]:
+    """The definitions that an operator brings, version 0.93; nothing runs behind them."""
+    definitions = str(CHECKOUT / "tests" / "unit" / "data" / "monitoring-crds.json")
+    # Too large for the annotation of a plain `apply`.
+    kubectl("apply", "--server-side", "-f", definitions)
+    try:
+        yield
+    finally:
+        kubectl("delete", "-f", definitions)
+
+
+@contextmanager
 def namespaces(hub: str) -> Iterator[None]:
     """The hub's namespace with the ingress's TLS Secret, as an administrator would have made them.
 
@@ -263,6 +275,7 @@ def environment(
     with (
         chart_repository(folder / "charts") as charts,
         serving("admin", HARBOR_PASSWORD) as harbor,
+        prometheus_operator(),
         namespaces(hub),
     ):
         address = harbor.url.replace("127.0.0.1", "localhost")

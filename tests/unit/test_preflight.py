@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from components import preflight
-from components.config import Cluster, Ingress, StackFile
+from components.config import Cluster, Ingress, Monitoring, StackFile
 from tests.unit.recorder import stack_file
 
 FILE = "stacks/Pulumi.local.yaml"
@@ -275,6 +275,18 @@ class TestT2WithoutTheSecretTheDeployFailsClearly:
         monkeypatch.setenv("PATH", str(kubectl.parent))
         (sentence,) = preflight.problems("local", existing, checkout)
         assert sentence.endswith("is not on PATH; install kubectl")
+
+    def test_a_cluster_without_the_prometheus_operator_is_said(self, local, checkout, kubectl):
+        monitoring = Monitoring(docs="https://git.example.com/docs")
+        stack = local.model_copy(update={"monitoring": monitoring})
+        self.does(kubectl, "echo servicemonitors.monitoring.coreos.com")
+        assert preflight.problems("local", stack, checkout) == [
+            f"{FILE}: monitoring is there and the cluster has no prometheusrules of the Prometheus "
+            "operator; install the operator, or leave the section out"
+        ]
+        both = "servicemonitors.monitoring.coreos.com\nprometheusrules.monitoring.coreos.com"
+        self.does(kubectl, f"printf '{both}'")
+        assert preflight.problems("local", stack, checkout) == []
 
     def test_J8_the_ingress_wants_its_tls_secret(self, local, checkout, kubectl):
         self.does(kubectl, "echo 'secrets \"tls\" not found' >&2; exit 1")

@@ -1,0 +1,166 @@
+"""When somebody should look, each with the run-book section that says what to do.
+
+Pure. `value` is what an alert looks at and `beyond` where it becomes one, apart so that a test can
+see that the first has data while the second does not hold.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from components import names
+
+HIDDEN_ZERO = " or vector(0)"
+"""Makes a number of what is not there."""
+
+
+@dataclass(frozen=True)
+class Alert:
+    name: str
+    value: str
+    """PromQL, what is looked at."""
+    beyond: str
+    """Such as `> 0.9`."""
+    lasting: str
+    """For how long it has to hold, such as `10m`."""
+    severity: str
+    """`critical` where people cannot work, otherwise `warning`."""
+    summary: str
+
+    @property
+    def expression(self) -> str:
+        return f"({self.value}) {self.beyond}"
+
+
+def metrics_service(part: str) -> str:
+    """The Service by which Prometheus finds a part; also the label `job` of its series."""
+    return f"{part}-metrics"
+
+
+def alerts(namespace: str, *, execution: bool, workspaces: bool) -> list[Alert]:
+    """The alerts of one stack; `namespace` is its hub's."""
+    here = f'namespace="{namespace}"'
+    services = [
+        *([("Execution", names.EXECUTION)] if execution else []),
+        *([("Workspaces", names.WORKSPACES)] if workspaces else []),
+    ]
+    starts = f"jupyterhub_server_spawn_duration_seconds_count{{{here}"
+    found = [
+        down("Hub", "hub", here, "critical"),
+        *(down(word, part, here, "warning") for word, part in services),
+        Alert(
+            "MlhubKubernetesSilent",
+            f"max(mlhub_kubernetes_seen{{{here}}})",
+            "< 1",
+            "5m",
+            "critical",
+            "The hub does not know what runs, and refuses every start.",
+        ),
+        Alert(
+            "MlhubStartsFail",
+            f'sum(increase({starts},status!="success",reason!~"choice|quota"}}[30m])) '
+            f"/ clamp_min(sum(increase({starts}}}[30m])), 1)",
+            "> 0.25",
+            "10m",
+            "critical",
+            "More than a quarter of the starts of the last half hour failed.",
+        ),
+        Alert(
+            "MlhubStartsSlow",
+            "histogram_quantile(0.9, sum by (le) (rate("
+            f'jupyterhub_server_spawn_duration_seconds_bucket{{{here},status="success"}}[30m])))',
+            "> 120",
+            "15m",
+            "warning",
+            "One start in ten takes more than two minutes.",
+        ),
+        Alert(
+            "MlhubGroupQuotaFull",
+            f"mlhub_quota_used{{{here}}} / mlhub_quota_limit{{{here}}}",
+            "> 0.95",
+            "2h",
+            "warning",
+            "{{ $labels.group }} has held nearly all of its {{ $labels.dimension }} for two hours.",
+        ),
+        Alert(
+            "MlhubVolumeFull",
+            f"max by (persistentvolumeclaim) (kubelet_volume_stats_used_bytes{{{here}}} "
+            f"/ kubelet_volume_stats_capacity_bytes{{{here}}})",
+            "> 0.9",
+            "15m",
+            "warning",
+            "The volume {{ $labels.persistentvolumeclaim }} is nearly full.",
+        ),
+    ]
+    if services:
+        found.append(
+            Alert(
+                "MlhubServiceFaults",
+                "sum by (job) (increase("
+                f'mlhub_requests_refused_total{{{here},status=~"5.."}}[15m]))',
+                "> 5",
+                "5m",
+                "warning",
+                "{{ $labels.job }} could not answer requests, or had a fault.",
+            )
+        )
+    if execution:
+        found += [
+            Alert(
+                "MlhubRunsNotSeen",
+                f"time() - max(mlhub_reconciled_timestamp_seconds{{{here}}})",
+                "> 300",
+                "5m",
+                "critical",
+                "The execution API has not compared its runs with the cluster for minutes.",
+            ),
+            Alert(
+                "MlhubRunsWait",
+                f"max(mlhub_run_oldest_queued_seconds{{{here}}})",
+                "> 900",
+                "5m",
+                "warning",
+                "A run has waited for a quarter of an hour and has not started.",
+            ),
+            Alert(
+                "MlhubRunsLost",
+                f'sum(increase(mlhub_run_seconds_count{{{here},status="lost"}}[1h]))',
+                "> 0",
+                "1m",
+                "warning",
+                "Runs were lost: nobody can say how they ended.",
+            ),
+        ]
+    return found
+
+
+def down(word: str, part: str, here: str, severity: str) -> Alert:
+    return Alert(
+        f"Mlhub{word}Down",
+        f'count(up{{{here},job="{metrics_service(part)}"}} == 1){HIDDEN_ZERO}',
+        "< 1",
+        "5m",
+        severity,
+        f"No pod of the {part} answers Prometheus.",
+    )
+
+
+def rule_groups(found: list[Alert], docs: str) -> list[dict[str, Any]]:
+    """`spec.groups` of a PrometheusRule, which is also a file of rules of Prometheus' own."""
+    return [
+        {
+            "name": "mlhub",
+            "rules": [
+                {
+                    "alert": alert.name,
+                    "expr": alert.expression,
+                    "for": alert.lasting,
+                    "labels": {"severity": alert.severity},
+                    "annotations": {
+                        "summary": alert.summary,
+                        "runbook_url": f"{docs}/operations.md#{alert.name.lower()}",
+                    },
+                }
+                for alert in found
+            ],
+        }
+    ]

@@ -1,0 +1,178 @@
+"""A real Prometheus reads the running stack, and everything that is asked of it has an answer.
+
+The local stack has no Prometheus operator, so its Services for metrics are made here, from what the
+program would make. A person's server runs meanwhile, for the volumes in it are what a kubelet tells
+about.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from components import names
+from components.alerts import HIDDEN_ZERO, alerts
+from components.monitoring import parts, service_spec, stack_panels, stack_rules
+from tests.e2e.conftest import seat
+from tests.e2e.platform import NAMESPACE, Kubectl, wait_until
+from tests.e2e.prometheus import (
+    Prometheus,
+    api_on_loopback,
+    kubelet_config,
+    prometheus,
+    scrape_config,
+)
+from tools.verify import stack_file
+
+STACK = stack_file("local")
+
+
+@pytest.fixture(scope="module")
+def services(kubectl: Kubectl) -> Iterator[None]:
+    """The Services by which metrics are found."""
+    made = [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": part.service,
+                "namespace": NAMESPACE,
+                "labels": names.labels(part.service),
+            },
+            "spec": service_spec(part),
+        }
+        for part in parts(STACK)
+    ]
+    document = json.dumps({"apiVersion": "v1", "kind": "List", "items": made})
+    kubectl("apply", "-f", "-", stdin=document)
+    yield
+    kubectl("delete", "-f", "-", stdin=document)
+
+
+@pytest.fixture(scope="module")
+def watching(
+    services: None, kubectl: Kubectl, browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """A Prometheus that has seen a server start while it watched."""
+    (node,) = [item["metadata"]["name"] for item in kubectl.json("get", "nodes")["items"]]
+    folder = tmp_path_factory.mktemp("prometheus")
+    with api_on_loopback() as api:
+        scrape = [scrape_config(part, NAMESPACE, os.environ["KUBECONFIG"]) for part in parts(STACK)]
+        scrape.append(kubelet_config(node, api))
+        rules = stack_rules(STACK, "https://git.example.com/docs")
+        with prometheus(folder, scrape, rules) as found:
+            jobs = {part.service for part in parts(STACK)} | {"kubelet"}
+            wait_until(
+                "every target answers",
+                lambda: {s["metric"]["job"] for s in found.query("up == 1")} >= jobs,
+            )
+            alice = seat(browser, kubectl, "alice").log_in().start_server()
+            try:
+                wait_until(
+                    "the kubelet has measured a volume",
+                    lambda: found.query("kubelet_volume_stats_used_bytes"),
+                    120,
+                )
+                yield found
+            finally:
+                alice.stop_server()
+                alice.leave()
+
+
+def test_every_panel_of_the_dashboard_has_data(watching: Prometheus) -> None:
+    asked = {
+        f"{panel['title']}: {target['expr']}": target["expr"]
+        for panel in stack_panels(STACK)["panels"]
+        for target in panel["targets"]
+    }
+    assert len(asked) > 15
+    silent = set(asked)
+
+    def all_answer() -> bool:
+        for name in list(silent):
+            if watching.query(asked[name]):
+                silent.remove(name)
+        return not silent
+
+    try:
+        wait_until("every expression has data", all_answer)
+    except AssertionError:
+        pytest.fail(f"no data: {sorted(silent)}")
+
+
+def test_every_alert_looks_at_something_and_none_fires_on_a_stack_that_works(
+    watching: Prometheus,
+) -> None:
+    (group,) = watching.get("rules", type="alert")["groups"]
+    stated = alerts(NAMESPACE, execution=True, workspaces=True)
+    assert [rule["name"] for rule in group["rules"]] == [alert.name for alert in stated]
+    for alert in stated:
+        assert watching.query(alert.value.removesuffix(HIDDEN_ZERO)), alert
+    wait_until(
+        "every rule was evaluated without an error",
+        lambda: all(
+            rule["health"] == "ok"
+            for each in watching.get("rules", type="alert")["groups"]
+            for rule in each["rules"]
+        ),
+    )
+    firing = watching.query('ALERTS{alertname=~"Mlhub.*Down|MlhubKubernetesSilent"}')
+    assert not firing
+
+
+def test_a_start_is_counted_where_the_dashboard_looks(watching: Prometheus) -> None:
+    """That the numbers move, and not only that there are some."""
+    latency = [
+        target["expr"]
+        for panel in stack_panels(STACK)["panels"]
+        if panel["title"] == "Spawn latency"
+        for target in panel["targets"]
+    ]
+    for expression in latency:
+        (series,) = wait_until(expression, lambda e=expression: watching.query(e))
+        assert 0 < float(series["value"][1]) < 600
+        assert math.isfinite(float(series["value"][1]))
+    admitted = 'increase(mlhub_admissions_total{kind="server",outcome="admitted"}[10m])'
+    wait_until("the admission was counted", lambda: above_zero(watching, admitted))
+    held = 'mlhub_quota_used{group="/mlhub/users",dimension="cpu"}'
+    wait_until("what alice holds is told", lambda: above_zero(watching, held), 90)
+
+
+def above_zero(found: Prometheus, expression: str) -> bool:
+    return any(float(series["value"][1]) > 0 for series in found.query(expression))
+
+
+def test_no_label_holds_a_person(watching: Prometheus) -> None:
+    for series in watching.get("series", **{"match[]": '{__name__=~"mlhub_.*|jupyterhub_.*"}'}):
+        for label, value in series.items():
+            assert "alice" not in value, (label, series)
+
+
+def test_nobody_in_the_cluster_reads_metrics_where_no_monitoring_is(kubectl: Kubectl) -> None:
+    address = kubectl(
+        "-n", NAMESPACE, "get", "pods", "-l", "component=hub", "-o",
+        "jsonpath={.items[0].status.podIP}",
+    )  # fmt: skip
+    ask = (
+        "import socket,sys\n"
+        f"for port in ({names.HUB_PORT}, {names.METRICS_PORT}):\n"
+        "    try: socket.create_connection((sys.argv[1], port), 3); print(port, 'open')\n"
+        "    except OSError: print(port, 'closed')\n"
+    )
+    said = kubectl(
+        "-n", NAMESPACE, "exec", f"deploy/{names.EXECUTION}", "--", "python3", "-c", ask, address
+    )
+    assert said.splitlines() == [f"{names.HUB_PORT} open", f"{names.METRICS_PORT} closed"]
+
+
+def test_services_log_a_line_of_json_for_each_record(kubectl: Kubectl, tmp_path: Path) -> None:
+    for deployment in ("hub", names.EXECUTION, names.WORKSPACES):
+        lines = kubectl("-n", NAMESPACE, "logs", f"deploy/{deployment}", "--tail=200").splitlines()
+        told = [json.loads(line) for line in lines if line.startswith("{")]
+        assert any({"time", "level", "logger", "message"} <= line.keys() for line in told)
+        if deployment != "hub":  # whose culler is another program's
+            assert len(told) == len(lines), lines
