@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 import mlhub.execution.metrics
+import mlhub.execution.problems
 import mlhub.hub.metrics
 import mlhub.metrics
 from components import names

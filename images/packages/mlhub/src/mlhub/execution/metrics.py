@@ -1,16 +1,11 @@
-"""What the services beside the hub show to Prometheus; `job` says which of them it is."""
+"""What the execution API shows of runs to Prometheus."""
 
 from collections.abc import Collection
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge, Histogram
 
 from mlhub.execution.store import ACTIVE, FINAL, Run
 
-REFUSED = Counter(
-    "mlhub_requests_refused",
-    "Answers other than a yes, by the problem's type.",
-    ["status", "reason"],
-)
 RUNS = Gauge("mlhub_runs", "Runs that have not ended.", ["status"])
 OLDEST = Gauge("mlhub_run_oldest_queued_seconds", "For how long the oldest queued run has waited.")
 RECONCILED = Gauge(
@@ -29,7 +24,6 @@ TOOK = Histogram(
 )
 for _status in FINAL:
     TOOK.labels(_status)
-REFUSED.labels("500", "fault")
 
 
 def tell(active: Collection[Run], now: float) -> None:

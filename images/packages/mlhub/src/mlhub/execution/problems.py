@@ -5,9 +5,8 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from prometheus_client import Counter
 from starlette.exceptions import HTTPException
-
-from mlhub.execution import metrics
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -25,6 +24,13 @@ TITLES = {
     503: "Not available for the moment",
     504: "Not done in time",
 }
+
+REFUSED = Counter(
+    "mlhub_requests_refused",
+    "Answers other than a yes, by the problem's type; `job` says of which service.",
+    ["status", "reason"],
+)
+REFUSED.labels("500", "fault")
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -63,7 +69,7 @@ class Problem(Exception):  # noqa: N818 (the RFC's word)
 
 
 def answer(problem: Problem) -> JSONResponse:
-    metrics.REFUSED.labels(str(problem.status), problem.kind).inc()
+    REFUSED.labels(str(problem.status), problem.kind).inc()
     body = {
         "type": problem.kind,
         "title": TITLES[problem.status],
