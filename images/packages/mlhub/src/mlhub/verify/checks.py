@@ -72,7 +72,7 @@ def refusals(person: Person, report: Report) -> None:
     """What nobody may do, whoever they are."""
     asked = {
         "nobody without a log-in": (None, "/hub/api/users"),
-        "nobody else's server": (person, "/hub/api/users/admin/server"),
+        "the routes of everybody's servers": (person, "/hub/api/proxy"),
         "the list of people": (person, "/hub/api/users"),
     }
     for what, (who, path) in asked.items():
@@ -81,8 +81,7 @@ def refusals(person: Person, report: Report) -> None:
             answer = (
                 who.call("GET", path) if who else ask(plain, "GET", person.settings.hub_url + path)
             )
-            hidden = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
-            if answer.status_code not in (*hidden, HTTPStatus.UNAUTHORIZED):
+            if answer.status_code not in (HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED):
                 raise Failed(f"GET {path} is HTTP {answer.status_code}")
     with report.check("refused: a profile that does not exist"):
         path = f"/hub/api/users/{TEMPORARY}/server"
