@@ -169,7 +169,8 @@ def test_nobody_in_the_cluster_reads_metrics_where_no_monitoring_is(kubectl: Kub
         "def reached(place):\n"
         "    try: return bool(socket.create_connection(tuple(place), 3))\n"
         "    except OSError: return False\n"
-        f"print({{name: reached(place) for name, place in json.loads('{json.dumps(places)}').items()}})"
+        f"places = json.loads('{json.dumps(places)}')\n"
+        "print({name: reached(place) for name, place in places.items()})"
     )
     deployment = kubectl.json("-n", NAMESPACE, "get", "deploy", names.EXECUTION)
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
