@@ -386,10 +386,10 @@ def discovery_of(
 
 def monitoring_of(
     stack: StackFile, hub_space: Namespace, providers: list[pulumi.ProviderResource]
-) -> None:
+) -> Monitoring | None:
     """What Prometheus and Grafana are told, where the stack says that they are there."""
     if stack.monitoring is None:
-        return
+        return None
     args = MonitoringArgs(
         config=stack.monitoring,
         namespace=hub_space.name,
@@ -397,7 +397,7 @@ def monitoring_of(
         rules=stack_rules(stack, stack.monitoring.docs),
         dashboard=stack_panels(stack),
     )
-    Monitoring("monitoring", args, pulumi.ResourceOptions(providers=providers))
+    return Monitoring("monitoring", args, pulumi.ResourceOptions(providers=providers))
 
 
 class Platform:
@@ -539,6 +539,7 @@ class Platform:
             *([mlflow] if mlflow else []),
             *([workspaces] if workspaces else []),
         ]
+        monitoring = monitoring_of(stack, place, [kubernetes])
         services = {
             names.EXECUTION: execution,
             names.MLFLOW: mlflow,
@@ -568,11 +569,11 @@ class Platform:
                     foundation,
                     identity,
                     *([nodes] if nodes else []),
+                    *([monitoring] if monitoring else []),
                     *rooms,
                 ],
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator]),
         )
-        monitoring_of(stack, place, [kubernetes])
         self.hub_namespace = hub_space
         self.hub_release = hub.status
