@@ -97,6 +97,9 @@ rows: .venv/run.stamp ## which promised behaviours held in the last `make test` 
 check: .venv/dev.stamp ## lint, format and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
+secrets: .venv/dev.stamp ## no tracked file holds what looks like a secret and is not in .secrets.baseline
+	@git ls-files -z | xargs -0 .venv/bin/detect-secrets-hook --baseline .secrets.baseline
+
 lock: .venv/dev.stamp ## pin every requirements.in anew, with hashes
 	@$(PYTHON) tools/lock.py
 
@@ -110,4 +113,4 @@ policies/.venv/run.stamp: policies/requirements.txt tools/venv.sh | .venv/run.st
 	@tools/venv.sh policies/requirements.txt policies/.venv && touch $@
 
 .PHONY: help up down status doctor password preview rotate verify backup-key backup backup-verify \
-  restore rollback rebind rename-home destroy new-stack test e2e rows check lock
+  restore rollback rebind rename-home destroy new-stack test e2e rows check secrets lock

@@ -22,6 +22,7 @@ SOURCES = (
     "requirements-dev.in",
     "policies/requirements.in",
     "tools/uv.in",
+    "tools/audit.in",
     "images/packages/build-requirements.in",
     "images/*/requirements.in",
 )
