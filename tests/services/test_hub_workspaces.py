@@ -126,8 +126,10 @@ async def test_M7_the_role_matrix_of_the_mount(hub, keycloak, kubernetes):
     for role, groups in MATRIX.items():
         keycloak.people[role], keycloak.at_the_browser = groups, role
         async with hub.browser() as browser:
-            await browser.get("/hub/oauth_login?next=/hub/home")
+            async with browser.get("/hub/oauth_login?next=/hub/home") as page:
+                assert page.status == 200, role
             if role == "former":
+                keycloak.people[role] = ["/mlhub/users"]
                 assert await tell(hub, user=role) == 204
             status, _ = await start(browser, role, workspace="churn")
         if status != 403:
