@@ -112,6 +112,7 @@ def in_mlflow(page: Page, workspace: str, run: dict[str, Any]) -> None:
     shown(page.get_by_text("duplicates"))
 
 
+@pytest.mark.timeout(600)
 def test_M1_M5_M7_M11_a_teams_first_day(
     *,
     person: Callable[[str], Person],
