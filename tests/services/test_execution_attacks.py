@@ -12,7 +12,12 @@ from tests.services.test_execution_api import RUN, problem, world  # noqa: F401
 PATHS = [
     "../bob/secret.ipynb",
     "/home/jovyan/../../etc/passwd",
+    "../alice-evil/x.ipynb",
     "https://example.com/evil.ipynb",
+    "https://github.com/owner/name/blob/main/evil.ipynb",
+    "hdfs://host/evil.ipynb",
+    "abs://account/evil.ipynb",
+    "adl://account/evil.ipynb",
     "s3://bucket/evil.ipynb",
     "gs://bucket/evil.ipynb",
     "~root/x.ipynb",

@@ -140,6 +140,23 @@ def test_P6_a_dead_kernel_exits_138_and_counts_only_what_was_done(home):
     assert (home.folder / OUTPUT).exists()
 
 
+def test_P4_a_parameters_value_never_becomes_code(home):
+    values = [
+        "'); open('evil', 'w') #",
+        '"""\nopen("evil", "w")\n"""',
+        "\\",
+        "{open('evil', 'w')}",
+        "%%bash\ntouch evil",
+        "!touch evil",
+        {"key'); open('evil', 'w') #": ["\\'", None, True, 1e-300]},
+    ]
+    home.notebook("work/sum.ipynb", "import json", "print(json.dumps(given))")
+    code, _, log = home.run("work/sum.ipynb", parameters={"given": values})
+    assert code == 0, log
+    assert json.dumps(values) in log
+    assert home.outputs() == ["sum.ipynb", Path(OUTPUT).name]
+
+
 @pytest.mark.parametrize(
     ("limit", "reason"), [({"cell_timeout": 2}, "cell-timeout"), ({"time_limit": 8}, "time-limit")]
 )
@@ -183,6 +200,7 @@ def test_P8_a_killed_papermill_is_a_dead_kernel_and_not_a_hang(home):
         ("https://example.com/a.ipynb", "path-refused"),
         ("work/out.ipynb", "path-refused"),
         ("work/folder/x.ipynb", "path-refused"),
+        ("work/beside.ipynb", "path-refused"),
         ("work/pipe.ipynb", "path-refused"),
         ("work/none.ipynb", "not-found"),
         ("work/garbage.ipynb", "not-runnable"),
@@ -193,6 +211,10 @@ def test_P4_the_runner_resolves_the_path_itself(home, path, reason):
     outside.write_text("{}")
     (home.folder / "work/out.ipynb").symlink_to(outside)
     (home.folder / "work/folder").symlink_to(home.folder.parent)
+    beside = home.folder.with_name(f"{home.folder.name}-of-another")
+    beside.mkdir()
+    beside.joinpath("x.ipynb").write_text("{}")
+    (home.folder / "work/beside.ipynb").symlink_to(beside / "x.ipynb")
     (home.folder / "work/garbage.ipynb").write_text("not json")
     os.mkfifo(home.folder / "work/pipe.ipynb")
     code, result, _ = home.run(path)
