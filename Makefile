@@ -94,8 +94,9 @@ e2e: .venv/dev.stamp policies/.venv/run.stamp $(PROMETHEUS)/usr/bin/prometheus #
 rows: .venv/run.stamp ## which promised behaviours held in the last `make test` and `make e2e`
 	@$(PYTHON) -m tools.rows $(RESULTS)/test.xml $(RESULTS)/e2e.xml
 
-check: .venv/dev.stamp ## lint, format and types
+check: .venv/dev.stamp ## lint, format, types, schema, pages
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+	@$(PYTHON) -m pytest -q tests/unit/test_docs.py
 
 secrets: .venv/dev.stamp ## no tracked file holds what looks like a secret and is not in .secrets.baseline
 	@git ls-files -z | xargs -0 .venv/bin/detect-secrets-hook --baseline .secrets.baseline
