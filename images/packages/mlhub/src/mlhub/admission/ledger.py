@@ -47,11 +47,10 @@ class Ledger:
     def held(self) -> Collection[Holding]:
         """Everything that counts now, each server and run once."""
         pods = self._seen().values()
-        for pod in pods:
-            self._reserved.pop(pod.reservation, None)
-        now = self._clock()
-        for expired in [key for key, kept in self._reserved.items() if kept.expires <= now]:
-            del self._reserved[expired]
+        # Promises are few and servers a thousand.
+        there, now = {pod.reservation for pod in pods}, self._clock()
+        for over in [k for k, kept in self._reserved.items() if k in there or kept.expires <= now]:
+            del self._reserved[over]
         return [*pods, *(kept.holding for kept in self._reserved.values())]
 
     def ask(self, ask: Ask) -> Answer:
