@@ -72,8 +72,8 @@ class Tokens:
     @cached_property
     def wanted(self) -> bool:
         """Whether the stack has an MLflow, which does not change while the hub runs."""
-        clients = (service.oauth_client_id for service in self._app._service_map.values())
-        return CLIENT in clients
+        services = self._app._service_map.values()
+        return any(s.oauth_available and s.oauth_client_id == CLIENT for s in services)
 
     def environment(self, spawner: Any) -> dict[str, str]:
         """What a server that starts gets, with a token of its own."""
