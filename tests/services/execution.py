@@ -82,6 +82,10 @@ class Pod:
         return str(self.item["metadata"]["name"])
 
     @property
+    def job(self) -> str:
+        return str(self.item["metadata"]["labels"]["job-name"])
+
+    @property
     def environment(self) -> dict[str, str]:
         env = self.item["spec"]["containers"][0]["env"]
         return {e["name"]: e["value"] for e in env if "value" in e}

@@ -15,7 +15,7 @@ from aiohttp import web
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tests.services.conftest import free_port
-from tests.services.execution import BASE, settings
+from tests.services.execution import BASE, Jobs, Pod, settings, succeeds
 from tests.services.test_execution_api import RUN, world  # noqa: F401
 
 PROGRAM = (
@@ -56,6 +56,7 @@ class Process:
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=30,
             trust_env=False,
+            verify=False,  # noqa: S501 (plain HTTP; the authorities take longer to read than a run)
         )
 
     async def end(self, how: signal.Signals) -> None:
@@ -70,13 +71,62 @@ async def admits(request: web.Request) -> web.Response:
     return web.json_response({"admitted": True, "reservation": "0" * 16, "pod": pod})
 
 
+class Busy:
+    """Pods of which three go on for as long as there are kills to come."""
+
+    def __init__(self, cluster: Jobs):
+        self._cluster, self.spared = cluster, asyncio.Event()
+
+    async def __call__(self, pod: Pod) -> None:
+        if not pod.is_small:
+            pod.runs()
+            while not self.spared.is_set() and len(running(self._cluster)) <= 3:
+                await asyncio.sleep(0.1)
+        await succeeds(pod)
+
+
+def running(cluster: Jobs) -> list[Pod]:
+    pods = [Pod(cluster, item) for item in cluster.pods.values()]
+    return [p for p in pods if not p.is_small and p.item["status"]["phase"] == "Running"]
+
+
+def kill_three(cluster: Jobs) -> dict[str, tuple[str, str]]:
+    """Of the runs that go on, one loses its Job, one its node, one its processes: what each is to
+    become, status and reason, by its id."""
+    victims = running(cluster)[-3:]
+    gone, lost, killed = victims
+    ends = [("lost", "job-gone"), ("lost", "pod-gone"), ("failed", "container")]
+    for pod in victims:
+        cluster.tasks.pop(pod.job).cancel()
+    cluster.lose(gone.job)
+    lost.vanishes()
+    killed.ends(137)
+    return {pod.task["id"]: end for pod, end in zip(victims, ends, strict=True)}
+
+
+async def all_ended(process: Process, people: list[str]) -> dict[str, tuple[str, str | None]]:
+    """Status and reason of everybody's runs, once none goes on or a minute is over."""
+    for _ in range(120):
+        found: dict[str, tuple[str, str | None]] = {}
+        for name in people:
+            async with process.client(f"token-of-{name}") as client:
+                listed = (await client.get("/runs?limit=200")).json()["runs"]
+            found |= {run["run_id"]: (run["status"], run["reason"]) for run in listed}
+        if not {"queued", "running"} & {status for status, _ in found.values()}:
+            break
+        await asyncio.sleep(0.5)
+    return found
+
+
 async def test_P8_kills_of_the_service_between_submissions_account_for_every_run(
     world,  # noqa: F811
     serve,
     tmp_path,
 ):
-    """Twenty people, two hundred runs, the service killed three times, pods lost in between."""
+    """Twenty people, two hundred runs at once, the service killed three times, and with it each
+    time three of the pods: they end as what befell them, and all others succeed."""
     people = [f"user{n}" for n in range(20)]
+    world.cluster.script = busy = Busy(world.cluster)
     world.cluster.claims = {f"claim-{name}" for name in people}
     hub = world.hub.application()
     hub.router.add_post("/hub/api/mlhub/admission", admits)
@@ -88,6 +138,7 @@ async def test_P8_kills_of_the_service_between_submissions_account_for_every_run
     )
     process = await Process(given, tmp_path).start()
     accepted: dict[str, str] = {}
+    expected: dict[str, tuple[str, str]] = {}
 
     async def submit(name: str, number: int) -> None:
         body = RUN | {"username": name, "parameters": {"n": number}}
@@ -108,34 +159,30 @@ async def test_P8_kills_of_the_service_between_submissions_account_for_every_run
 
     submissions = [asyncio.create_task(submit(name, n)) for name in people for n in range(10)]
     try:
-        for _ in range(3):
-            await asyncio.sleep(2.5)
+        for share in (20, 80, 140):
+            while len(accepted) < share or len(running(world.cluster)) < 3:
+                await asyncio.sleep(0.05)
             await process.end(signal.SIGKILL)
-            for name in list(world.cluster.jobs)[:2]:
-                world.cluster.lose(name)
+            expected |= kill_three(world.cluster)
             process = await Process(given, tmp_path).start()
+        busy.spared.set()
         await asyncio.gather(*submissions)
         assert len(accepted) == 200
         assert len(set(accepted.values())) == 200
-        for _ in range(120):
-            found: dict[str, str] = {}
-            for name in people:
-                async with process.client(f"token-of-{name}") as client:
-                    listed = (await client.get("/runs?limit=200")).json()["runs"]
-                found |= {run["run_id"]: run["status"] for run in listed}
-            if not {"queued", "running"} & set(found.values()):
-                break
-            await asyncio.sleep(0.5)
+        found = await all_ended(process, people)
     finally:
         for task in submissions:
             task.cancel()
         await process.end(signal.SIGTERM)
     assert found.keys() == set(accepted.values())
-    assert set(found.values()) <= {"succeeded", "failed", "lost"}
-    assert list(found.values()).count("succeeded") >= 180
     made = [job["metadata"]["labels"]["mlhub.io/run"] for job in world.cluster.runs()]
     assert len(made) == len(set(made))
-    assert set(made) <= set(accepted.values())
+    assert set(made) <= found.keys()
+    # A kill may come between the line in the database and the Job: that run is lost as well.
+    never_made = found.keys() - set(made)
+    assert len(never_made) <= 3 * len(people)
+    expected |= dict.fromkeys(never_made, ("lost", "job-gone"))
+    assert found == {run_id: expected.get(run_id, ("succeeded", None)) for run_id in found}
 
 
 async def test_J3_an_mlflow_run_ends_as_the_notebook_does(tmp_path):
