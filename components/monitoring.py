@@ -8,7 +8,7 @@ What kubelets say of volumes is the cluster's own monitoring's to read.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -108,7 +108,11 @@ class Monitoring(pulumi.ComponentResource):
 
         for part in args.parts:
             service = k8s.core.v1.Service(
-                part.service, metadata=metadata(part.service), spec=service_spec(part), opts=child
+                part.service,
+                metadata=metadata(part.service),
+                # In Kubernetes' own spelling, in which the tests apply it, too.
+                spec=cast(k8s.core.v1.ServiceSpecArgsDict, service_spec(part)),
+                opts=child,
             )
             k8s.apiextensions.CustomResource(
                 f"{part.service}-monitor",
