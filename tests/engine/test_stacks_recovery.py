@@ -29,7 +29,6 @@ from tests.engine.environment import (
     ProgramStack,
     adapted,
     another_context,
-    chart_repository,
     chart_version,
     clear,
     furnish,
@@ -49,6 +48,7 @@ NAME = "staging"
 HUB = "engine-recovery"
 HOME = Claim(HUB, "claim-drill")
 DATABASE = "jupyterhub"
+CHART = "charts/jupyterhub-lite"
 IMAGES = ("hub", "proxy", "postgres", "ml-cpu")
 BUILT, NEXT = "local", "engine-next"
 """The tag that `make up` has given the images, and that of the same ones with another digest."""
@@ -61,15 +61,17 @@ MANIFESTS = (
 )
 
 
-def small(keycloak: str, charts: str) -> dict[str, Any]:
+def small(keycloak: str) -> dict[str, Any]:
     """The hub, one profile and Postgres: what has data, and nothing that would take time."""
-    document = adapted(NAME, HUB, "", keycloak, charts)
+    document = adapted(NAME, HUB, "", keycloak, "")
     config = document["config"]
     for section in ("mlflow", "execution", "workspaces", "workspace_service", "gpu"):
         config.pop(f"mlhub:{section}")
     config["mlhub:registry"] = {"repository": f"{REGISTRY}/mlhub"}
     config["mlhub:images"] = {"promote": {"repository": f"{REGISTRY}/mlhub", "tag": BUILT}}
     config["mlhub:profiles"] = [p for p in config["mlhub:profiles"] if p.get("default")]
+    # From a folder, as the commits of the repository have it.
+    config["mlhub:hub"]["chart"] = {"path": CHART}
     config["mlhub:storage"] |= {"home": "1Gi", "scratch": "1Gi"}
     config["mlhub:foundation"]["postgres"] = {"volume": "1Gi"}
     config["mlhub:quotas"] = {
@@ -93,22 +95,6 @@ def another_digest(image: str) -> str:
     return pushed.headers["Docker-Content-Digest"]
 
 
-def add_chart(folder: Path) -> None:
-    """The chart once more, as the next version of it."""
-    index = yaml.safe_load((folder / "index.yaml").read_text())
-    ((name, (entry,)),) = index["entries"].items()
-    made = folder / "next" / name
-    shutil.copytree(CHECKOUT / "charts" / name, made)
-    described = yaml.safe_load((made / "Chart.yaml").read_text()) | {"version": NEXT_CHART}
-    (made / "Chart.yaml").write_text(yaml.safe_dump(described))
-    file = folder / f"{name}-{NEXT_CHART}.tgz"
-    subprocess.run(["tar", "-czf", str(file), "-C", str(made.parent), name], check=True)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    later = entry | {"version": NEXT_CHART, "urls": [file.name], "digest": digest}
-    index["entries"][name] = [later, entry]
-    (folder / "index.yaml").write_text(yaml.safe_dump(index))
-
-
 class Team:
     """The stack with its repository, and what it may not lose."""
 
@@ -121,6 +107,7 @@ class Team:
         stack.file = self.repository / ".mlhub" / "stacks" / self.stack_file.name
         stack.file.parent.mkdir(parents=True)
         stack.project = self.repository
+        self._allow()
         self.commit()
         os.environ["KUBECONFIG"] = stack.env["KUBECONFIG"]
         self.place = Place(stack_file_in(self.repository), Kubectl(f"mlhub-{NAME}"))
@@ -139,6 +126,19 @@ class Team:
         (self.repository / ".git" / "info").mkdir(parents=True)
         (self.repository / ".git" / "info" / "exclude").write_text(".venv\n.mlhub\n")
         self.git("init", "--quiet")
+
+    def _allow(self) -> None:
+        """The policies hold the stack to what they let `local` do: this registry, plain HTTP."""
+        limits = self.repository / "policies" / "limits.yaml"
+        allowed = yaml.safe_load(limits.read_text())["stacks"]["local"]
+        limits.write_text(yaml.safe_dump({"stacks": {NAME: allowed}}))
+
+    def take(self, tag: str, chart: str) -> None:
+        """Commits these images and this version of the chart, and is ready to apply them."""
+        self.document["config"]["mlhub:images"]["promote"]["tag"] = tag
+        file = self.repository / CHART / "Chart.yaml"
+        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"version": chart}))
+        self.commit()
 
     def git(self, *arguments: str) -> str:
         someone = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
@@ -232,8 +232,6 @@ def team(tmp_path_factory: pytest.TempPathFactory, bin_dir: Path, server: Server
     config = os.environ["KUBECONFIG"]
     with ExitStack() as around:
         around.callback(os.environ.__setitem__, "KUBECONFIG", config)
-        charts = around.enter_context(chart_repository(folder / "charts"))
-        add_chart(folder / "charts")
         around.enter_context(namespaces(HUB))
         admin = server.admin()
         _, client_secret = realm_for(admin, HUB)
@@ -243,7 +241,7 @@ def team(tmp_path_factory: pytest.TempPathFactory, bin_dir: Path, server: Server
             admin.delete_realm(HUB)
 
         around.callback(leave)
-        stack = ProgramStack(folder / "stack", bin_dir, NAME, small(server.url, charts))
+        stack = ProgramStack(folder / "stack", bin_dir, NAME, small(server.url))
         stack.env["KUBECONFIG"] = str(another_context(folder, NAME))
         stack.give(keycloak_client_secret=client_secret)
         made = Team(folder, stack)
@@ -341,9 +339,7 @@ def test_T13_an_upgrade_killed_in_the_middle_and_run_again_loses_nothing(team: T
     """Of the chart and of every image, while rows are written."""
     files, secrets, volumes, images = team.files(), team.secrets(), team.volumes(), team.images()
     digests = {another_digest(image) for image in IMAGES}
-    team.document["config"]["mlhub:images"]["promote"]["tag"] = NEXT
-    team.document["config"]["mlhub:hub"]["chart"]["version"] = NEXT_CHART
-    team.commit()
+    team.take(NEXT, NEXT_CHART)
     writer = Writer(team)
     writer.start()
     wait_until("rows are written", lambda: len(writer.kept) > 20, 30)
@@ -393,9 +389,7 @@ def test_T13_rollback_brings_back_chart_and_images_and_keeps_data_and_secrets(te
     assert team.chart() == chart_version()
     assert not team.images() & images
     assert (team.kept(), team.volumes()) == (before, volumes)
-    team.document["config"]["mlhub:images"]["promote"]["tag"] = BUILT
-    team.document["config"]["mlhub:hub"]["chart"]["version"] = chart_version()
-    team.commit()
+    team.take(BUILT, chart_version())
 
 
 def test_T13_destroy_with_its_switch_keeps_data_and_the_next_up_has_them_again(team: Team) -> None:
