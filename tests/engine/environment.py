@@ -180,11 +180,11 @@ def furnish(hub: str) -> None:
 def clear(hub: str) -> None:
     """Takes everything that carries the hub's name off the cluster."""
     spaces = [hub, f"{hub}-foundation", f"{hub}-mlflow"]
-    volumes = [
-        volume["metadata"]["name"]
+    volumes = {
+        volume["metadata"]["name"]: volume["spec"].get("local", {}).get("path")
         for volume in json.loads(kubectl("get", "pv", "-o", "json"))["items"]
         if volume["spec"].get("claimRef", {}).get("namespace") in spaces
-    ]
+    }
     kubectl("delete", "namespace", "--ignore-not-found", *spaces)
     for kind in ("storageclass", "clusterrole", "clusterrolebinding"):
         made = kubectl("get", kind, "-o", "name").split()
@@ -193,6 +193,8 @@ def clear(hub: str) -> None:
                 kubectl("delete", name)
     if volumes:
         kubectl("delete", "pv", *volumes)
+    for path in filter(None, volumes.values()):
+        shutil.rmtree(path)
 
 
 def realm_for(admin: KeycloakAdmin, name: str) -> tuple[KeycloakAdmin, str]:

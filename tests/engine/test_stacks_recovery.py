@@ -49,7 +49,7 @@ HUB = "engine-recovery"
 HOME = Claim(HUB, "claim-drill")
 DATABASE = "jupyterhub"
 CHART = "charts/jupyterhub-lite"
-IMAGES = ("hub", "proxy", "postgres", "ml-cpu")
+IMAGES = ("base", "hub", "proxy", "postgres", "ml-cpu")
 BUILT, NEXT = "local", "engine-next"
 """The tag that `make up` has given the images, and that of the same ones with another digest."""
 NEXT_CHART = "99.0.0"
