@@ -116,7 +116,11 @@ class Keycloak:
         name = self._access.get(request.headers["Authorization"].removeprefix("Bearer "))
         if name not in self.people:
             return web.json_response({"error": "invalid_token"}, status=401)
-        claims = {"sub": f"sub-of-{name}", "preferred_username": name}
+        claims = {
+            "sub": f"sub-of-{name}",
+            "preferred_username": name,
+            "email": f"{name}@example.com",
+        }
         if (groups := self.people[name]) is not None:
             claims["groups"] = groups
         return web.json_response(claims)

@@ -118,11 +118,11 @@ def variables(kubernetes: Any, name: str) -> dict[str, str]:
     return {each["name"]: each.get("value") for each in container(kubernetes, name)["env"]}
 
 
-async def test_M2_a_launch_gives_url_id_and_status(hub, alice, launcher, kubernetes):
+async def test_M1_M2_a_launch_by_address_gives_url_id_and_status(hub, alice, launcher, kubernetes):
     told = []
     session = await launched(
         launcher,
-        user_email="alice",
+        user_email="Alice@example.com",
         resources=ResourceConfig(cpu_cores=2, memory_gb=2),
         tell=lambda percent, message: told.append(percent),
     )

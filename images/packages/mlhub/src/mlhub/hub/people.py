@@ -45,7 +45,7 @@ class ProfilesHandler(APIHandler):  # type: ignore[misc]
             json.dumps(
                 {
                     "user": user.name,
-                    "email": await _email(user) if name == caller.name else "",
+                    "email": await self._email(user) if name == caller.name else "",
                     "profiles": [
                         plain(profile, self.office.offers.defaults) for profile in offered
                     ],
@@ -54,6 +54,12 @@ class ProfilesHandler(APIHandler):  # type: ignore[misc]
                 }
             )
         )
+
+    async def _email(self, user: Any) -> str:
+        """As Keycloak gave it, or nothing. The token's answer, which lies beside it, has none."""
+        state = await user.get_auth_state() or {}
+        claims = state.get(self.authenticator.user_auth_state_key) or {}
+        return str(claims.get("email") or "")
 
 
 def _nobody(name: str, *, own: bool) -> tuple[int, str]:
@@ -64,13 +70,6 @@ def _nobody(name: str, *, own: bool) -> tuple[int, str]:
         f"Nobody named {name!r} for whom you may start servers has ever logged in; only "
         "administrators start servers for others."
     )
-
-
-async def _email(user: Any) -> str:
-    """As Keycloak gave it, or nothing."""
-    state = await user.get_auth_state() or {}
-    claims = next((found for found in state.values() if isinstance(found, Mapping)), {})
-    return str(claims.get("email") or "")
 
 
 def plain(profile: Profile, defaults: Mapping[str, float]) -> dict[str, Any]:
