@@ -11,55 +11,60 @@ import requests
 import yaml
 
 from components.monitoring import Part, monitor_spec
-from tests.e2e.platform import wait_until
+from tests.e2e.platform import Kubectl, wait_until
 
 
-def scrape_config(part: Part, namespace: str, kubeconfig: str) -> dict[str, Any]:
+def scrape_configs(part: Part, namespace: str, kubectl: Kubectl) -> list[dict[str, Any]]:
     """What the Prometheus operator makes of a ServiceMonitor, as far as ours say anything: the
-    Service's name is the job, its namespace a label."""
+    pods behind each Service that it selects; the Service's name is the job, its namespace a label.
+
+    Debian's Prometheus finds nothing in a Kubernetes by itself, so the pods are looked up here.
+    """
     spec = monitor_spec(part)
     (endpoint,) = spec["endpoints"]
-    relabel = [
+    selector = ",".join(f"{key}={value}" for key, value in spec["selector"]["matchLabels"].items())
+    services = kubectl.json("-n", namespace, "get", "services", "-l", selector)["items"]
+    assert services, selector
+    return [
         {
-            "source_labels": [f"__meta_kubernetes_service_label_{plain(key)}"],
-            "regex": value,
-            "action": "keep",
+            "job_name": service["metadata"]["name"],
+            "static_configs": [
+                {
+                    "targets": targets(service, endpoint["port"], kubectl),
+                    "labels": {"namespace": namespace},
+                }
+            ],
         }
-        for key, value in spec["selector"]["matchLabels"].items()
+        for service in services
     ]
-    relabel += [
-        {
-            "source_labels": ["__meta_kubernetes_endpoint_port_name"],
-            "regex": endpoint["port"],
-            "action": "keep",
-        },
-        {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-        {"source_labels": ["__meta_kubernetes_service_name"], "target_label": "job"},
-    ]
-    return {
-        "job_name": part.service,
-        "scrape_interval": "1s",
-        "kubernetes_sd_configs": [
-            {
-                "role": "endpoints",
-                "kubeconfig_file": kubeconfig,
-                "namespaces": {"names": [namespace]},
-            }
-        ],
-        "relabel_configs": relabel,
-    }
 
 
-def plain(label: str) -> str:
-    """As service discovery spells a Kubernetes label."""
-    return "".join(letter if letter.isalnum() else "_" for letter in label)
+def targets(service: dict[str, Any], port_name: str, kubectl: Kubectl) -> list[str]:
+    """`address:port` of each pod behind a Service."""
+    about = service["metadata"]
+
+    def found() -> list[str]:
+        slices = kubectl.json(
+            "-n", about["namespace"], "get", "endpointslices", "-l",
+            f"kubernetes.io/service-name={about['name']}",
+        )["items"]  # fmt: skip
+        return [
+            f"{address}:{port['port']}"
+            for each in slices
+            for port in each["ports"] or []
+            if port["name"] == port_name
+            for endpoint in each["endpoints"] or []
+            for address in endpoint["addresses"]
+        ]
+
+    pods: list[str] = wait_until(f"{about['name']} has a pod behind it", found)
+    return pods
 
 
 def kubelet_config(node: str, api: str) -> dict[str, Any]:
     """The node's kubelet, by a proxy to the API server on loopback."""
     return {
         "job_name": "kubelet",
-        "scrape_interval": "2s",
         "metrics_path": f"/api/v1/nodes/{node}/proxy/metrics",
         "static_configs": [{"targets": [api]}],
     }

@@ -8,7 +8,6 @@ about.
 import ast
 import json
 import math
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -24,7 +23,7 @@ from tests.e2e.prometheus import (
     api_on_loopback,
     kubelet_config,
     prometheus,
-    scrape_config,
+    scrape_configs,
 )
 from tools.verify import stack_file
 
@@ -61,7 +60,9 @@ def watching(
     (node,) = [item["metadata"]["name"] for item in kubectl.json("get", "nodes")["items"]]
     folder = tmp_path_factory.mktemp("prometheus")
     with api_on_loopback() as api:
-        scrape = [scrape_config(part, NAMESPACE, os.environ["KUBECONFIG"]) for part in parts(STACK)]
+        scrape = [
+            config for part in parts(STACK) for config in scrape_configs(part, NAMESPACE, kubectl)
+        ]
         scrape.append(kubelet_config(node, api))
         rules = stack_rules(STACK, "https://git.example.com/docs")
         with prometheus(folder, scrape, rules) as found:
