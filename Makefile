@@ -78,7 +78,7 @@ new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack N
 	@$(PYTHON) -m tools.new_stack "$(NAME)"
 
 test: .venv/dev.stamp ## the tests that need no cluster
-	@$(PYTHON) -m pytest --junitxml=$(RESULTS)/test.xml
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --junitxml=$(RESULTS)/test.xml
 
 # Unpacked and not installed: the package would start a Prometheus of its own.
 PROMETHEUS := $(CURDIR)/.mlhub/prometheus
@@ -89,7 +89,8 @@ $(PROMETHEUS)/usr/bin/prometheus:
 e2e: .venv/dev.stamp policies/.venv/run.stamp $(PROMETHEUS)/usr/bin/prometheus ## the tests on the running local stack: real browser, real servers
 	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium
 	@eval "$$($(PYTHON) -m bootstrap env)" && export PATH="$$PATH:$(PROMETHEUS)/usr/bin" \
-	  && $(PYTHON) -m pytest --junitxml=$(RESULTS)/e2e.xml tests/engine tests/e2e
+	  && $(PYTHON) -m pytest --timeout=600 \
+	  --junitxml=$(RESULTS)/e2e.xml tests/engine tests/e2e
 
 rows: .venv/run.stamp ## which promised behaviours held in the last `make test` and `make e2e`
 	@$(PYTHON) -m tools.rows $(RESULTS)/test.xml $(RESULTS)/e2e.xml

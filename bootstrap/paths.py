@@ -118,7 +118,9 @@ def environment(layout: Layout, own_context: str | None = None) -> dict[str, str
     variables = {
         "PATH": f"{layout.bin}:{layout.checkout / '.venv' / 'bin'}:{os.environ.get('PATH', '')}",
         "PULUMI_HOME": str(layout.data / "pulumi"),
-        "PULUMI_BACKEND_URL": f"file://{layout.data / 'state'}",
+        # Without the small files beside each state, which Pulumi does not replace in one step: where
+        # it was killed in between, it could not read a whole state ("failed to load checkpoint").
+        "PULUMI_BACKEND_URL": f"file://{layout.data / 'state'}?metadata=skip",
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(layout.passphrase),
         "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
         # Refreshes each resource as the program comes to it: what it rests on is mended first.

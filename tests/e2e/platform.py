@@ -176,7 +176,9 @@ class Person:
                 const headers = {'Content-Type': 'application/json'};
                 if (xsrf) headers['X-XSRFToken'] = xsrf.slice(6);
                 const text_of = body => body === null ? undefined : JSON.stringify(body);
-                const answer = await fetch(url, {method, headers, body: text_of(body)});
+                const ask = () => fetch(url, {method, headers, body: text_of(body)});
+                // What only reads is asked once more where the connection was cut on its way.
+                const answer = await (method === 'GET' ? ask().catch(ask) : ask());
                 const text = await answer.text();
                 let parsed = text; try { parsed = JSON.parse(text); } catch {}
                 return {status: answer.status, body: parsed};

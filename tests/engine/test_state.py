@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.server import ThreadedMotoServer
 
+from bootstrap import paths
 from tests.engine.stack import Stack
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -27,6 +28,19 @@ word = random.RandomPassword("word", length=32, opts=pulumi.ResourceOptions(
 pulumi.export("word", word.result)
 time.sleep(pulumi.Config().require_int("seconds"))
 """
+
+
+def test_no_small_file_beside_a_state_can_make_it_unreadable(tmp_path: Path, bin_dir: Path):
+    """Of a kill while Pulumi wrote one: `failed to load checkpoint: EOF`, whatever was asked."""
+    layout = paths.Layout(tmp_path / "checkout")
+    (layout.data / "state").mkdir(parents=True)
+    url = paths.environment(layout)["PULUMI_BACKEND_URL"]
+    stack = Stack(tmp_path, bin_dir, "", PULUMI_BACKEND_URL=url)
+    (state,) = (layout.data / "state").rglob("stacks/*/*.json")
+    assert not list(layout.data.rglob("*.attrs"))
+    state.with_name(f"{state.name}.attrs").write_text("")
+    stack("cancel", "--yes")
+    stack("stack", "export")
 
 
 @pytest.fixture(scope="module")
