@@ -78,7 +78,7 @@ def run_all(page: Page, session: NotebookSession) -> None:
 
 
 def mlflow(hand: Hand, method: str, path: str, **given: Any) -> Any:
-    """MLflow's answer, as from a laptop; it is empty or an error where the role allows nothing."""
+    """MLflow's answer, as from a laptop; empty where it refuses."""
     answer = requests.request(
         method,
         f"{HUB_URL}{PAGE}api/2.0/mlflow/{path}",
@@ -86,7 +86,7 @@ def mlflow(hand: Hand, method: str, path: str, **given: Any) -> Any:
         timeout=60,
         **given,
     )
-    return answer.json()
+    return answer.json() if answer.ok else {}
 
 
 def runs(hand: Hand, workspace: str) -> list[dict[str, Any]]:
