@@ -118,8 +118,8 @@ def environment(layout: Layout, own_context: str | None = None) -> dict[str, str
     variables = {
         "PATH": f"{layout.bin}:{layout.checkout / '.venv' / 'bin'}:{os.environ.get('PATH', '')}",
         "PULUMI_HOME": str(layout.data / "pulumi"),
-        # Without the small files beside each state, which Pulumi does not replace in one step: where
-        # it was killed in between, it could not read a whole state ("failed to load checkpoint").
+        # Without the small files beside each state, which Pulumi does not replace in one step:
+        # killed in between, it could not read a whole state ("failed to load checkpoint: EOF").
         "PULUMI_BACKEND_URL": f"file://{layout.data / 'state'}?metadata=skip",
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(layout.passphrase),
         "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
