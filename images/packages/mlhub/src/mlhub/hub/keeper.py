@@ -140,6 +140,14 @@ class Keeper(Background):
     async def _stop(self, user: User, name: str, why: str) -> None:
         spawner = user.spawners[name]
         spawner.stopped_by, spawner.stopped_why = ITSELF, why
-        spawner._stop_pending = True  # as the Hub does, before anything that waits
-        await self._app.proxy.delete_user(user, name)
-        await user.stop(name)
+        # As the Hub does, before anything that waits: a person's own stop waits for this one.
+        spawner._stop_pending = True
+        spawner._stop_future = asyncio.ensure_future(self._end(user, name))
+        await spawner._stop_future
+
+    async def _end(self, user: User, name: str) -> None:
+        try:
+            await self._app.proxy.delete_user(user, name)
+            await user.stop(name)
+        finally:
+            user.spawners[name]._stop_future = None
