@@ -3,11 +3,13 @@
 import base64
 import json
 import subprocess
+from collections import Counter
 from typing import Any
 
 import pytest
+from keycloak import KeycloakAdmin
 
-from tests.e2e.platform import NAMESPACE, Kubectl, Secret
+from tests.e2e.platform import KEYCLOAK_URL, NAMESPACE, Kubectl, Secret, wait_until
 
 CONFIG = ("--config-file", ".mlhub/stacks/Pulumi.local.yaml")
 """The copy that `make up` gives the CLI, so that the tracked stack file stays as it is."""
@@ -61,6 +63,63 @@ def test_a_second_up_changes_nothing_and_keeps_every_secret(kubectl: Kubectl, se
         namespace, name, key = place.split("/")
         same = kubectl.secret(namespace, name)[key] == value
         assert same, f"{place} changed"
+
+
+def kept(kubectl: Kubectl) -> dict[str, str]:
+    """What must never be made anew: Secrets, volumes and their claims, by uid."""
+    found = kubectl.json("get", "secrets,persistentvolumeclaims,persistentvolumes", "-A")["items"]
+    return {
+        "/".join((item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])): (
+            item["metadata"]["uid"]
+        )
+        for item in found
+        # Helm writes one for each revision of a release, which goes after ten.
+        if item.get("type") != "helm.sh/release.v1"
+    }
+
+
+def test_T1_T13_drift_is_put_right_though_the_up_that_began_it_was_killed(kubectl: Kubectl):
+    admin = KeycloakAdmin(
+        server_url=KEYCLOAK_URL,
+        realm_name="mlhub",
+        user_realm_name="master",
+        **kubectl.secret("foundation", "keycloak-admin"),
+    )
+    client = admin.get_client_id("jupyterhub")
+    there = admin.get_client(client)
+    limits = ("-n", NAMESPACE, "get", "resourcequota", "namespace", "-o", "jsonpath={.spec.hard}")
+    hard, before = kubectl(*limits), kept(kubectl)
+    admin.update_client(client, there | {"redirectUris": ["*"], "directAccessGrantsEnabled": True})
+    more = json.dumps({"spec": {"hard": {"pods": "9999"}}})
+    kubectl("-n", NAMESPACE, "patch", "resourcequota", "namespace", "--patch", more)
+    kubectl("-n", NAMESPACE, "delete", "limitrange", "container-defaults")
+
+    up = subprocess.Popen(
+        ["pulumi", "up", "--yes", "--skip-preview", "--stack=local", "--non-interactive", *CONFIG],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until("the up has begun to change things", lambda: kubectl(*limits) == hard, 300)
+        assert up.poll() is None, "the up had ended before it was killed"
+    finally:
+        up.kill()
+        up.wait()
+    must(pulumi("cancel", "--yes"))
+    must(pulumi("up", "--yes", "--skip-preview", *CONFIG))
+
+    put_right = admin.get_client(client)
+    assert put_right["redirectUris"] == there["redirectUris"]
+    assert not put_right["directAccessGrantsEnabled"]
+    assert kubectl(*limits) == hard
+    assert kubectl("-n", NAMESPACE, "get", "limitrange", "container-defaults", "-o", "name")
+    assert kept(kubectl).items() >= before.items()
+    state = json.loads(must(pulumi("stack", "export")))["deployment"]
+    urns = Counter(resource["urn"] for resource in state["resources"])
+    assert not state.get("pending_operations")
+    assert [urn for urn, times in urns.items() if times > 1] == []
+    must(pulumi("refresh", "--yes", "--skip-preview", *CONFIG))
+    must(pulumi("up", "--yes", "--skip-preview", "--refresh=false", "--expect-no-changes", *CONFIG))
 
 
 def test_V9_no_secret_is_plain_in_the_state_the_preview_or_the_cluster_values(kubectl, secrets):

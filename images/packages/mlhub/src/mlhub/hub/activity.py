@@ -34,7 +34,7 @@ class ActivityHandler(ActivityAPIHandler):  # type: ignore[misc]
         await super().refresh_auth(user, force)
         return user
 
-    def find_user(self, name: str) -> User | None:
+    def find_user(self, name: str) -> Any:  # as JupyterHub types it: a user, or None
         """Mostly whoever reports, who is known: a look-up of its own is a third of a report."""
         caller = self.current_user
         return (
