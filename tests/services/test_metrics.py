@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 from prometheus_client import REGISTRY
 
+from mlhub import metrics
 from mlhub.logs import JsonFormatter
 from tests.services.conftest import free_port
 from tests.services.hub import merged, until
@@ -54,6 +55,12 @@ async def test_the_hub_shows_decisions_and_quotas_and_nobodys_name(start_hub: An
 
     async with hub.browser() as stranger:
         assert (await stranger.get("/hub/metrics")).status in (401, 403), "by the proxy's way"
+
+
+def test_a_hub_that_ends_gives_its_port_back():
+    port = free_port()
+    for _ in range(2):
+        metrics.serve(port)()
 
 
 async def test_the_hubs_log_is_a_line_of_json_for_each_record(hub: Any):

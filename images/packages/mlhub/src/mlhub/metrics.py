@@ -4,7 +4,7 @@ Network policies open it to the monitoring's namespace alone, so that it needs n
 has a value that a person can choose, or as many values as there are people.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
 
 from prometheus_client import Counter, start_http_server
@@ -12,9 +12,15 @@ from prometheus_client import Counter, start_http_server
 PORT = 9400
 
 
-def serve(port: int = PORT) -> None:
-    """Until the process ends, from a thread of its own."""
-    start_http_server(port)
+def serve(port: int = PORT) -> Callable[[], None]:
+    """From a thread of its own, until the process ends or what is returned is called."""
+    server, _ = start_http_server(port)
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+
+    return end
 
 
 def begin(counter: Counter, **values: Iterable[str]) -> Counter:

@@ -1,7 +1,7 @@
 """Everything of one hub that outlives a request: made when the hub starts, stopped with it."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kubespawner import KubeSpawner  # type: ignore[import-untyped]
@@ -28,6 +28,7 @@ class Office:
         # The Hub's own list is of services with a `url`, for which it waits whenever it starts.
         app.template_vars["services"] = lambda user: pages(app) if user else []
         self._metrics_port = settings.metrics_port
+        self._end_metrics: Callable[[], None] = lambda: None
         self.desk = Desk(settings.quotas, app.db.get_bind(), app.log)
         self.tokens = Tokens(app)
         self.keeper = Keeper(app, settings, self.desk, self.tokens)
@@ -43,7 +44,7 @@ class Office:
 
     def start(self) -> None:
         if self._metrics_port:
-            metrics.serve(self._metrics_port)
+            self._end_metrics = metrics.serve(self._metrics_port)
         self.desk.start()
         self.keeper.start()
         if self.offers.with_gpus:
@@ -52,6 +53,7 @@ class Office:
         KubeSpawner.reflectors["office"] = self
 
     async def stop(self) -> None:
+        self._end_metrics()
         await self.desk.stop()
         await self.keeper.stop()
         await self.nodes.stop()
