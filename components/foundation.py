@@ -219,7 +219,10 @@ class Foundation(pulumi.ComponentResource):
         passwords = secret(names.POSTGRES_SECRET, namespace=self._namespace, data=words, opts=child)
         data = k8s.core.v1.PersistentVolumeClaim(
             names.POSTGRES_CLAIM,
-            metadata=self._metadata(names.POSTGRES_CLAIM, names.POSTGRES),
+            metadata={
+                **self._metadata(names.POSTGRES_CLAIM, names.POSTGRES),
+                "annotations": names.CLAIM_ANNOTATIONS,
+            },
             spec={
                 "access_modes": ["ReadWriteOnce"],
                 "storage_class_name": args.storage_class,

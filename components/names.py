@@ -79,6 +79,10 @@ WORKSPACES_CLIENT = "mlhub-workspaces"
 METRICS_PORT = 9400
 """Of the hub and the services beside it; no proxy leads there (`mlhub.metrics`)."""
 
+CLAIM_ANNOTATIONS = {"pulumi.com/skipAwait": "true"}
+"""Of every claim. Of one that is bound already, as after `make destroy`, no word comes any more, so
+that the provider waits until its time is up. What mounts the volume is waited for."""
+
 HUB_SERVICE = "hub"
 HUB_PORT = 8081
 """The hub's API, as both charts name it."""

@@ -125,7 +125,10 @@ class SeaweedFS(pulumi.ComponentResource):
         )
         data = k8s.core.v1.PersistentVolumeClaim(
             names.SEAWEEDFS_CLAIM,
-            metadata=self._metadata(names.SEAWEEDFS_CLAIM),
+            metadata={
+                **self._metadata(names.SEAWEEDFS_CLAIM),
+                "annotations": names.CLAIM_ANNOTATIONS,
+            },
             spec={
                 "access_modes": ["ReadWriteOnce"],
                 "storage_class_name": args.storage_class,

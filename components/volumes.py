@@ -73,7 +73,12 @@ class Volumes(pulumi.ComponentResource):
         return claim
 
     def _metadata(self, place: Place) -> k8s.meta.v1.ObjectMetaArgsDict:
-        return {"name": place.claim, "namespace": place.namespace, "labels": self._labels}
+        return {
+            "name": place.claim,
+            "namespace": place.namespace,
+            "labels": self._labels,
+            "annotations": names.CLAIM_ANNOTATIONS,
+        }
 
     def _claim_spec(self, volume: SharedVolume) -> k8s.core.v1.PersistentVolumeClaimSpecArgsDict:
         return {

@@ -88,7 +88,8 @@ class Workspaces(pulumi.ComponentResource):
                 "namespace": self._args.namespace,
                 "labels": names.labels(GROUP) | {WORKSPACE_LABEL: workspace.slug},
                 # What people read may hold what no label may.
-                "annotations": {f"{WORKSPACE_LABEL}-name": workspace.name},
+                "annotations": names.CLAIM_ANNOTATIONS
+                | {f"{WORKSPACE_LABEL}-name": workspace.name},
             },
             spec={
                 "access_modes": [access_mode(self._args.provisioner)],

@@ -261,6 +261,14 @@ def test_T13_a_destroy_is_refused_before_anything_is_gone(stack: Monitor):
     assert [urn for urn in left if "pulumi:providers:" not in urn] == []
 
 
+def test_T13_an_up_does_not_wait_for_a_claim_that_is_bound_already(stack: Monitor):
+    """Nothing more is told of one, and the provider would wait until its time is up."""
+    claims = stack.of_type("kubernetes:core/v1:PersistentVolumeClaim")
+    assert claims
+    for claim in claims:
+        assert claim.plain["metadata"]["annotations"]["pulumi.com/skipAwait"] == "true", claim.name
+
+
 def test_namespaces_admit_restricted_pods_alone(stack: Monitor):
     for namespace in stack.of_type(NAMESPACE):
         labels = namespace.plain["metadata"]["labels"]
