@@ -77,9 +77,10 @@ def space(kubectl: Kubectl, disk: Disk) -> Iterator[None]:
     kubectl("create", "namespace", SPACE)
     objects = []
     for name in ("postgres", "seaweedfs"):
-        for kind in ("statefulset", "service", "secret"):
-            one = kubectl.json("-n", "foundation", "get", kind, name)
-            one["metadata"] = {"name": name, "namespace": SPACE}
+        secret = {"seaweedfs": "seaweedfs-s3"}.get(name, name)
+        for kind, called in (("statefulset", name), ("service", name), ("secret", secret)):
+            one = kubectl.json("-n", "foundation", "get", kind, called)
+            one["metadata"] = {"name": called, "namespace": SPACE}
             one.pop("status", None)
             if kind == "service":
                 one["spec"] = {
