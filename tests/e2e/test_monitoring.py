@@ -71,7 +71,10 @@ def watching(
                 "every target answers",
                 lambda: {s["metric"]["job"] for s in found.query("up == 1")} >= jobs,
             )
-            alice = seat(browser, kubectl, "alice").log_in().start_server()
+            alice = seat(browser, kubectl, "alice").log_in()
+            if kubectl.pod(alice.pod) is not None:
+                alice.stop_server()
+            alice.start_server()
             try:
                 wait_until(
                     "the kubelet has measured a volume",
@@ -121,7 +124,9 @@ def test_every_alert_looks_at_something_and_none_fires_on_a_stack_that_works(
             for rule in each["rules"]
         ),
     )
-    firing = watching.query('ALERTS{alertname=~"Mlhub.*Down|MlhubKubernetesSilent"}')
+    firing = watching.query(
+        'ALERTS{alertname=~"Mlhub.*Down|MlhubKubernetesSilent",alertstate="firing"}'
+    )
     assert not firing
 
 
