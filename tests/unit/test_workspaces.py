@@ -63,7 +63,10 @@ def test_M8_each_workspace_has_a_volume_of_its_name_and_size():
     assert claim["metadata"]["name"] == "workspace-forecasting"
     assert claim["metadata"]["namespace"] == "jupyterhub"
     assert claim["metadata"]["labels"]["mlhub.io/workspace"] == "forecasting"
-    assert claim["metadata"]["annotations"] == {"mlhub.io/workspace-name": "Forecasting & more"}
+    assert claim["metadata"]["annotations"] == {
+        "mlhub.io/workspace-name": "Forecasting & more",
+        "pulumi.com/skipAwait": "true",
+    }
     assert claim["spec"] == {
         "accessModes": ["ReadWriteMany"],
         "storageClassName": "jupyterhub-homes",
