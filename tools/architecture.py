@@ -79,7 +79,10 @@ def said(makes: Sequence[tuple[str, str, int]]) -> list[tuple[str, str]]:
 
 
 def boxes(resources: Sequence[Registered]) -> list[Box]:
-    """The components that stand at the top of the stack, in the order in which they register."""
+    """The components that stand at the top of the stack, by name.
+
+    The engine is told of them in no fixed order, since most wait for something of their own.
+    """
     known = {resource.urn: resource for resource in resources}
     root = {urn: _root(urn, known) for urn in known}
     tops = [resource for resource in resources if root[resource.urn] == resource.urn]
@@ -93,7 +96,9 @@ def boxes(resources: Sequence[Registered]) -> list[Box]:
         )
         for top in tops
     }
-    components = [top for top in tops if top.type.startswith("mlhub:")]
+    components = sorted(
+        (top for top in tops if top.type.startswith("mlhub:")), key=lambda top: (top.name, top.urn)
+    )
     return [
         Box(
             urn=top.urn,

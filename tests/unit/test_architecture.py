@@ -46,6 +46,11 @@ def test_a_line_goes_down_and_none_is_drawn_twice():
     assert "identity" not in {names[urn] for urn in lines[execution.urn]}
 
 
+def test_the_order_in_which_the_engine_is_told_changes_nothing():
+    registrations = platform("local").registrations
+    assert svg(registrations[::-1], "x") == svg(registrations, "x")
+
+
 def test_a_resource_that_the_program_stops_making_changes_the_picture():
     registrations = platform("local").registrations
     fewer = [r for r in registrations if not r.type.endswith(":LimitRange")]
