@@ -235,6 +235,11 @@ class Promote(Section):
         description="where that stack pushes them, such as harbor.example.com/mlhub-dev"
     )
     tag: Tag = Field(description="the tag that it gave them, other than latest")
+    after: Name | None = Field(
+        default=None,
+        description="the stack that has to have run them first, such as staging "
+        "(leave it out for none)",
+    )
 
 
 class Images(Section):

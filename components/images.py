@@ -3,10 +3,10 @@
 Built ones come from `images/` by BuildKit. Each folder with a Dockerfile is an image: `base` stands
 on the stack's Debian, every other one on `base` by its digest, so that a change of the base goes
 through all of them. A project's image is `images/project` on a user image, with the project's lock.
-Promoted ones are what another stack built: looked up by tag, taken by digest.
+Promoted ones are what another stack built: looked up by tag, taken by digest. Where they have to
+run somewhere first, the tag is the one that the stack there gives them when they do.
 """
 
-import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -171,26 +171,33 @@ class PromotedImages(pulumi.ComponentResource):
 
     built: dict[str, BuiltImage]
     """By folder."""
+    sources: dict[str, str]
+    """By folder, the same as `<repository>@sha256:…`."""
 
     def __init__(
         self, name: str, args: PromotedImagesArgs, opts: pulumi.ResourceOptions | None = None
     ):
         super().__init__("mlhub:images:PromotedImages", name, {}, opts)
-        self.built = {}
-        missing: dict[str, list[str]] = {}
+        self.built, self.sources = {}, {}
+        child = pulumi.ResourceOptions(parent=self)
+        config, missing = args.config, dict[str, list[str]]()
+        tag = names.ran_tag(config.after, config.tag) if config.after else config.tag
         for image in sorted({BASE, *args.wanted}):
-            repository = names.image(args.config.repository, image)
-            reference = f"{repository}:{args.config.tag}"
+            repository = names.image(config.repository, image)
+            reference = f"{repository}:{tag}"
             try:
                 digest = self._digest(reference)
             except LookUpError as error:
                 missing.setdefault(str(error), []).append(reference)
                 continue
-            self.built[image] = BuiltImage(repository, f"{args.config.tag}@{digest}")
+            self.built[image] = BuiltImage(repository, f"{config.tag}@{digest}")
+            self.sources[image] = f"{repository}@{digest}"
             if args.in_use_tag is not None and args.login is not None:
-                self._hold(image, repository, digest, args.in_use_tag, args.login)
+                # So that the registry keeps it when its tag moves on.
+                mark(f"{image}-in-use", self.sources[image], args.in_use_tag, args.login, child)
         if missing:
-            raise pulumi.RunError("\n".join(itertools.starmap(sentence, missing.items())))
+            told = [sentence(config, why, images) for why, images in missing.items()]
+            raise pulumi.RunError("\n".join(told))
         self.register_outputs({"references": references(self.built)})
 
     def _digest(self, reference: str) -> str:
@@ -205,28 +212,56 @@ class PromotedImages(pulumi.ComponentResource):
         digest: str = found.sha256_digest
         return digest
 
-    def _hold(self, image: str, repository: str, digest: str, tag: str, login: Login) -> None:
-        """Names what this stack runs, so that the registry keeps it when its tag moves on."""
-        docker_build.Index(
-            f"{image}-in-use",
-            tag=f"{repository}:{tag}",
-            sources=[f"{repository}@{digest}"],
-            push=True,
-            registry=registry_login(repository, login),
-            # Deleting it would delete the image itself, not the tag.
-            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
-        )
+
+@dataclass(frozen=True)
+class RanImagesArgs:
+    sources: Mapping[str, str]
+    """By folder, what `PromotedImages` took."""
+    tag: str
+    login: Login
+    after: pulumi.Resource
+    """What runs them: nothing is said before all of it does."""
+
+
+class RanImages(pulumi.ComponentResource):
+    """Says in the registry of promoted images that this stack has run them, for the stack that
+    takes no others.
+    """
+
+    def __init__(self, name: str, args: RanImagesArgs, opts: pulumi.ResourceOptions | None = None):
+        super().__init__("mlhub:images:RanImages", name, {}, opts)
+        opts = pulumi.ResourceOptions(parent=self, depends_on=[args.after])
+        for image, source in args.sources.items():
+            mark(f"{image}-ran", source, args.tag, args.login, opts)
+        self.register_outputs({})
+
+
+def mark(name: str, source: str, tag: str, login: Login, opts: pulumi.ResourceOptions) -> None:
+    """One more tag for `source`, by an index of one that has the digest of what it points to."""
+    repository = source.partition("@")[0]
+    docker_build.Index(
+        name,
+        tag=f"{repository}:{tag}",
+        sources=[source],
+        push=True,
+        registry=registry_login(repository, login),
+        # Deleting it would delete the image itself, not the tag.
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(retain_on_delete=True)),
+    )
 
 
 class LookUpError(Exception):
     """Why a tag names no digest, in the words of the plug-in."""
 
 
-def sentence(why: str, references: list[str]) -> str:
+def sentence(promote: Promote, why: str, references: list[str]) -> str:
     """What a person reads of images that cannot be had for one and the same reason."""
+    applied = "the stack which builds has been applied"
+    if promote.after is not None:
+        applied = f"the stack {promote.after} has been applied with the tag {promote.tag}"
     return (
         f"{', '.join(references)} cannot be promoted: {why}; see that the registry answers and "
-        "that the stack which builds has been applied, or correct images.promote"
+        f"that {applied}, or correct images.promote"
     )
 
 

@@ -179,6 +179,11 @@ def in_use_tag(stack: str) -> str:
     return f"{IN_USE}{stack}"
 
 
+def ran_tag(stack: str, tag: str) -> str:
+    """The tag that a stack gives to what it promoted by `tag`, once it runs."""
+    return f"ran-{stack}-{tag}"
+
+
 def hub_nodes(hub_namespace: str) -> str:
     """The ClusterRole by which the hub looks for GPU nodes. Cluster roles have no namespace."""
     return f"{hub_namespace}-hub-nodes"

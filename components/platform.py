@@ -22,6 +22,8 @@ from components.images import (
     ImagesArgs,
     PromotedImages,
     PromotedImagesArgs,
+    RanImages,
+    RanImagesArgs,
     docker_provider,
 )
 from components.jupyterhub import JupyterHub, JupyterHubArgs
@@ -85,12 +87,13 @@ def registry_of(
     )
 
 
-def images_of(stack: StackFile, registry: Registry | None) -> Images | PromotedImages:
+def images_of(
+    stack: StackFile, registry: Registry | None, builder: pulumi.ProviderResource
+) -> Images | PromotedImages:
     """The stack's images: promoted from where another stack pushed them, or built."""
     harbor, build, promote = stack.registry.harbor, stack.images.build, stack.images.promote
     in_use = names.in_use_tag(pulumi.get_stack()) if registry else None
     push = registry.push if registry else None
-    builder = docker_build.Provider("docker-build")
     if build is not None:
         return Images(
             "images",
@@ -111,18 +114,43 @@ def images_of(stack: StackFile, registry: Registry | None) -> Images | PromotedI
     login = None
     if harbor is not None:
         login = Login(harbor.username, pulumi.Config().require_secret("harbor_password"))
-    # docker-build makes an index over HTTPS alone.
-    marks = harbor is not None and harbor.url.startswith("https:")
     return PromotedImages(
         "images",
         PromotedImagesArgs(
             config=promote,
             wanted=wanted_images(stack),
             login=push,
-            in_use_tag=in_use if marks else None,
+            in_use_tag=in_use if marks(harbor) else None,
         ),
         pulumi.ResourceOptions(providers=[builder, docker_provider(promote.repository, login)]),
     )
+
+
+def marks(harbor: Harbor | None) -> bool:
+    """Whether promoted images can be tagged: docker-build makes an index over HTTPS alone."""
+    return harbor is not None and harbor.url.startswith("https:")
+
+
+def ran_images(
+    stack: StackFile,
+    registry: Registry | None,
+    images: Images | PromotedImages,
+    hub: JupyterHub,
+    builder: pulumi.ProviderResource,
+) -> RanImages | None:
+    """For a stack that promotes after this one. What was built here has its tag already."""
+    promote = stack.images.promote
+    if promote is None or registry is None or not isinstance(images, PromotedImages):
+        return None
+    if not marks(stack.registry.harbor):
+        return None
+    args = RanImagesArgs(
+        sources=images.sources,
+        tag=names.ran_tag(pulumi.get_stack(), promote.tag),
+        login=registry.push,
+        after=hub,
+    )
+    return RanImages("ran-images", args, pulumi.ResourceOptions(providers=[builder]))
 
 
 def shared_storage(stack: StackFile, homes: Storage, opts: pulumi.ResourceOptions) -> Storage:
@@ -444,7 +472,8 @@ class Platform:
         registry = None
         if (harbor := stack.registry.harbor) is not None:
             registry = registry_of(stack, harbor, spaces, [kubernetes, generator])
-        images = images_of(stack, registry)
+        builder = docker_build.Provider("docker-build")
+        images = images_of(stack, registry, builder)
         built = images.built
         hub_space, foundation_space = spaces["jupyterhub"].name, spaces["foundation"].name
         network = Network(
@@ -575,5 +604,6 @@ class Platform:
             ),
             pulumi.ResourceOptions(providers=[kubernetes, generator]),
         )
+        ran_images(stack, registry, images, hub, builder)
         self.hub_namespace = hub_space
         self.hub_release = hub.status

@@ -19,7 +19,6 @@ from typing import Any
 
 import psycopg2
 import pytest
-import requests
 import yaml
 
 from tests.engine.conftest import Server
@@ -32,6 +31,7 @@ from tests.engine.environment import (
     chart_version,
     clear,
     furnish,
+    give_tag,
     kubectl,
     namespaces,
     realm_for,
@@ -55,10 +55,6 @@ BUILT, NEXT = "local", "engine-next"
 NEXT_CHART = "99.0.0"
 FILES = "mkdir deep && for n in $(seq 40); do head -c 20000 /dev/urandom > deep/$n; done"
 SUMS = "find . -type f | sort | xargs sha256sum"
-MANIFESTS = (
-    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
-    "application/vnd.docker.distribution.manifest.v2+json"
-)
 
 
 def small(keycloak: str) -> dict[str, Any]:
@@ -83,16 +79,7 @@ def small(keycloak: str) -> dict[str, Any]:
 
 def another_digest(image: str) -> str:
     """The image under the tag `NEXT`, with an annotation that gives it a digest of its own."""
-    address = f"http://{REGISTRY}/v2/mlhub/{image}/manifests"
-    found = requests.get(f"{address}/{BUILT}", headers={"Accept": MANIFESTS}, timeout=30)
-    found.raise_for_status()
-    manifest = found.json() | {"annotations": {"mlhub.test": NEXT}}
-    headers = {"Content-Type": found.headers["Content-Type"]}
-    pushed = requests.put(
-        f"{address}/{NEXT}", data=json.dumps(manifest), headers=headers, timeout=30
-    )
-    pushed.raise_for_status()
-    return pushed.headers["Docker-Content-Digest"]
+    return give_tag(f"mlhub/{image}", BUILT, NEXT, annotations={"mlhub.test": NEXT})
 
 
 class Team:

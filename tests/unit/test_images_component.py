@@ -1,5 +1,6 @@
 """Images built and images promoted: the same shape for whoever runs them."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_a_promotion_builds_nothing_and_runs_what_was_built(stack: str) -> None:
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
 def test_what_is_promoted_is_marked_by_its_digest_and_the_mark_never_deletes(stack: str) -> None:
-    marks = by_name(stack, INDEX)
+    marks = {n: mark for n, mark in by_name(stack, INDEX).items() if n.endswith("-in-use")}
     assert set(marks) >= {"base-in-use", "hub-in-use", "ml-gpu-in-use"}
     for mark in marks.values():
         image = mark.name.removesuffix("-in-use")
@@ -90,6 +91,32 @@ def test_what_is_promoted_is_marked_by_its_digest_and_the_mark_never_deletes(sta
         # pulumi-docker-build deletes an index by its digest, and so the image.
         assert mark.retain_on_delete
         assert is_secret(mark.inputs["registry"]["password"])
+
+
+def test_J7_prod_asks_for_nothing_but_what_staging_tagged_once_it_ran() -> None:
+    given = by_name("staging", INDEX)
+    ran = {mark.plain["tag"] for name, mark in given.items() if name.endswith("-ran")}
+    assert "harbor.example.com/mlhub/hub:ran-staging-2026.11.0" in ran
+    outputs = recorder.platform("prod").outputs
+    (found,) = [value for urn, value in outputs.items() if urn.endswith("PromotedImages::images")]
+    # The recorder's digest is that of the reference that was asked for.
+    asked = {hashlib.sha256(tag.encode()).hexdigest(): tag for tag in ran}
+    for image, reference in found["references"].items():
+        tag = asked[reference.rpartition(":")[2]]
+        assert tag == f"harbor.example.com/mlhub/{image}:ran-staging-2026.11.0"
+
+
+def test_J7_an_image_is_said_to_have_run_only_when_the_hub_does() -> None:
+    monitor = recorder.platform("staging")
+    (release,) = monitor.of_type("kubernetes:helm.sh/v3:Release")
+    references = {m.plain["sources"][0] for m in monitor.of_type(INDEX) if "in-use" in m.name}
+    marks = [m for m in monitor.of_type(INDEX) if m.name.endswith("-ran")]
+    assert {m.plain["sources"][0] for m in marks} == references
+    for mark in marks:
+        assert release.urn in mark.dependencies
+        assert mark.retain_on_delete
+        # Each version has another, and a protected one could not be replaced.
+        assert not mark.protect
 
 
 @pytest.mark.parametrize("stack", ["staging", "prod"])
@@ -129,13 +156,15 @@ class Registry(mocks.Mocks):
         return {"sha256Digest": self.digest(args.args["name"]), **args.args}
 
 
-def promoted(digest: Callable[[str], str], *wanted: str) -> PromotedImages:
+def promoted(
+    digest: Callable[[str], str], *wanted: str, after: str | None = None
+) -> PromotedImages:
     pulumi.runtime.set_mocks(Registry(digest))
     made = []
 
     @pulumi.runtime.test
     def program() -> None:
-        config = Promote(repository="harbor.example.com/mlhub", tag="v1")
+        config = Promote(repository="harbor.example.com/mlhub", tag="v1", after=after)
         opts = pulumi.ResourceOptions(
             providers=[docker_provider(config.repository, Login("a", "b"))]
         )
@@ -169,6 +198,21 @@ def test_every_image_that_cannot_be_had_is_a_sentence_of_its_own() -> None:
         "applied, or correct images.promote"
         for image in ("ml-cpu", "proxy")
     ]
+
+
+def test_J7_what_has_not_run_where_it_must_is_refused_with_who_has_to_be_applied() -> None:
+    def digest(name: str) -> str:
+        if name.endswith("/hub:ran-staging-v1"):
+            raise RefusedError(f"{name} is not there")
+        return "sha256:" + "a" * 64
+
+    with pytest.raises(pulumi.RunError) as refusal:
+        promoted(digest, "hub", "proxy", after="staging")
+    assert str(refusal.value) == (
+        "harbor.example.com/mlhub/hub:ran-staging-v1 cannot be promoted: harbor.example.com/mlhub/"
+        "hub:ran-staging-v1 is not there; see that the registry answers and that the stack staging "
+        "has been applied with the tag v1, or correct images.promote"
+    )
 
 
 @pytest.mark.parametrize(
