@@ -1,20 +1,23 @@
-"""Row T13 and the drill: what was lost comes back, into an empty place, by docs/recovery.md.
+"""Row T13 and the drill: what was lost comes back, by docs/recovery.md.
 
-The place is a namespace with a Postgres that has nothing, beside the running stack, which nobody
-stops.
+Into an empty place, a namespace with a Postgres that has nothing, beside the running stack, which
+nobody stops; and into the running stack itself, by the one command, for somebody at a browser.
 """
 
 import json
+import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from keycloak import KeycloakAdmin
 
-from tests.e2e.platform import NAMESPACE, Kubectl, wait_until
+from tests.e2e.platform import KEYCLOAK_URL, NAMESPACE, Kubectl, Person, wait_until
 from tools.recovery import rollback
 from tools.recovery.agents import ROOT, mounted
 from tools.recovery.archive import Manifest, Reader, identities, make_identity
@@ -35,6 +38,7 @@ PRECIOUS = {
     "mlflow": ["experiments", "runs", "params", "metrics", "experiment_permissions"],
 }
 """What log-in, quotas and runs rest on, and nobody writes while the test looks at it."""
+NOTEBOOK = "e2e-restore.ipynb"
 FILES = (
     "mkdir -p deep && for n in $(seq 60); do head -c 30000 /dev/urandom > deep/$n.bin; done && "
     "ln -s deep/1.bin link && echo '{\"cells\": []}' > work.ipynb && chmod 600 work.ipynb"
@@ -204,8 +208,8 @@ def test_T13_the_drill_brings_log_in_notebooks_runs_and_quotas_back_from_one_arc
     reader = Moved(archive, identities(key))
     plain = Reader(archive, identities(key))
     manifest = plain.verify()
-    secrets = json.loads(plain.first("secrets.json") or b"[]")
-    values = [value for secret in secrets for value in secret["data"].values()]
+    kept_secrets = json.loads(plain.first("secrets.json") or b"[]")
+    values = [value for secret in kept_secrets for value in secret["data"].values()]
     assert len(values) > 10
     assert not [1 for value in values if value in done.stdout + done.stderr]
     last = kubectl.json("-n", place.foundation, "get", "configmap", "mlhub-backup")["data"]
@@ -226,3 +230,76 @@ def test_T13_the_drill_brings_log_in_notebooks_runs_and_quotas_back_from_one_arc
     assert {"hub-cookie", "hub-crypt-key", "postgres-superuser", "quotas-namespace"} <= kept
     clean = f"curl -s -X DELETE '{BUCKETS}/mlflow/e2e-drill?recursive=true'"
     place.kubectl.execute(place.filer, "sh", "-c", clean)
+
+
+def limits(person: Person) -> dict[str, Any]:
+    """What the hub lets somebody and their groups have, and the largest server."""
+    told = person.hub("GET", "mlhub/admission")
+    assert told["status"] == 200, told
+    accounts = told["body"]["accounts"]
+    return {
+        "server": told["body"]["server"],
+        **{f"{a['of']['kind']} {a['of']['name']}": a["limit"] for a in accounts},
+    }
+
+
+def recovery(verb: str, *options: str) -> None:
+    """A command of docs/recovery.md on the running stack, as the Makefile runs it."""
+    config = ".mlhub/stacks/Pulumi.local.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.recovery", verb, "--stack", "local", "--config-file", config,
+         *options],
+        capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(1500)
+def test_T13_after_a_restore_people_log_in_and_find_notebooks_runs_and_limits(
+    person: Callable[[str], Person], place: Place, kubectl: Kubectl, tmp_path: Path
+):
+    """The whole of it, in place: data, services, `up`, and then a browser that is new there."""
+    alice = person("alice").log_in().start_server()
+    cell = {
+        "cell_type": "code", "id": "one", "metadata": {}, "execution_count": None, "outputs": [],
+        "source": f"print('{secrets.token_hex(8)}')",
+    }  # fmt: skip
+    alice.write(NOTEBOOK, json.dumps(
+        {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    ))  # fmt: skip
+    command = ("python", "-m", "notebooks.cli", "--json", "runs")
+    start = (*command, "start", NOTEBOOK.removesuffix(".ipynb"), "--profile", "small-cpu")
+    run = json.loads(kubectl.exec(alice.pod, *start))
+    assert run["status"] == "succeeded", run
+    paths = (NOTEBOOK, run["output_notebook"])
+    files = {path: alice.read(path) for path in paths}
+    before = limits(alice)
+    assert {"user alice", "group /mlhub/users"} <= before.keys()
+    alice.stop_server()
+
+    key = tmp_path / "mlhub.key"
+    recovery("backup", "--to", str(tmp_path), "--recipient", make_identity(key))
+    (archive,) = tmp_path.glob("*.age")
+
+    # Lost: the word that she logs in with, her files, and that she ever ran anything.
+    admin = KeycloakAdmin(
+        server_url=KEYCLOAK_URL, realm_name="mlhub", user_realm_name="master",
+        **kubectl.secret("foundation", "keycloak-admin"),
+    )  # fmt: skip
+    admin.set_user_password(admin.get_user_id("alice"), secrets.token_hex(16), temporary=False)
+    with mounted(
+        place.kubectl, [Claim(NAMESPACE, "claim-alice")], place.image(), writes=True
+    ) as at:
+        gone = [f"{ROOT}/claim-alice/{path}" for path in paths]
+        place.kubectl.execute(at, "rm", *gone)
+    place.sql("DELETE FROM execution_runs WHERE \"user\" = 'alice'", "execution")
+
+    recovery("restore", "--from", str(archive), "--identity", str(key), "--replace", "yes")
+    again = person("alice").log_in()
+    assert limits(again) == before
+    again.start_server()
+    assert {path: again.read(path) for path in paths} == files
+    found = json.loads(kubectl.exec(again.pod, *command, "show", run["run_id"]))
+    assert (found["status"], found["output_notebook"]) == ("succeeded", run["output_notebook"])
+    assert again.run("print(6 * 7)") == "42\n"

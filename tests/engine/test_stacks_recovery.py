@@ -46,15 +46,17 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 NAME = "staging"
 HUB = "engine-recovery"
-HOME = Claim(HUB, "claim-drill")
+HOME, FORMER, SHARED = (Claim(HUB, name) for name in ("claim-drill", "claim-former", "shared"))
 DATABASE = "jupyterhub"
 CHART = "charts/jupyterhub-lite"
+PACKAGE = "images/packages/mlhub/src"
+"""The hub's own, which names homes."""
 IMAGES = ("base", "hub", "proxy", "postgres", "ml-cpu")
 BUILT, NEXT = "local", "engine-next"
 """The tag that `make up` has given the images, and that of the same ones with another digest."""
 NEXT_CHART = "99.0.0"
 FILES = "mkdir deep && for n in $(seq 40); do head -c 20000 /dev/urandom > deep/$n; done"
-SUMS = "find . -type f | sort | xargs sha256sum"
+SUMS, NOTHING = "find . -type f | sort | xargs --no-run-if-empty sha256sum", ""
 
 
 def small(keycloak: str) -> dict[str, Any]:
@@ -68,7 +70,9 @@ def small(keycloak: str) -> dict[str, Any]:
     config["mlhub:profiles"] = [p for p in config["mlhub:profiles"] if p.get("default")]
     # From a folder, as the commits of the repository have it.
     config["mlhub:hub"]["chart"] = {"path": CHART}
-    config["mlhub:storage"] |= {"home": "1Gi", "scratch": "1Gi"}
+    # On one node any number of pods mount it.
+    shared = {"name": SHARED.name, "size": "1Gi", "mount": "/mnt/shared", "folders": ["raw"]}
+    config["mlhub:storage"] |= {"home": "1Gi", "scratch": "1Gi", "volumes": [shared]}
     config["mlhub:foundation"]["postgres"] = {"volume": "1Gi"}
     config["mlhub:quotas"] = {
         "namespace": {"cpu": 8, "memory": "16Gi", "gpu": 0, "storage": "20Gi", "pods": 20},
@@ -145,11 +149,12 @@ class Team:
     def recovery(self, verb: str, *options: str, fails: bool = False) -> str:
         """A command of docs/recovery.md, as the Makefile runs it."""
         began = time.monotonic()
+        more = {"PYTHONPATH": PACKAGE} if verb == "rename-home" else {}
         done = subprocess.run(
             [sys.executable, "-m", "tools.recovery", verb, "--stack", NAME,
              "--config-file", str(self.stack.file), *options],
-            cwd=self.repository, env=self.stack.env, capture_output=True, text=True, check=False,
-            timeout=600,
+            cwd=self.repository, env=self.stack.env | more, capture_output=True, text=True,
+            check=False, timeout=600,
         )  # fmt: skip
         said = done.stdout + done.stderr
         assert (done.returncode != 0) == fails, said
@@ -163,8 +168,13 @@ class Team:
         return self.place.sql(told, DATABASE)[0]
 
     def files(self) -> str:
-        with mounted(self.place.kubectl, [HOME], self.place.image()) as pod:
-            return self.place.kubectl.execute(pod, "sh", "-c", f"cd {ROOT}/{HOME.name} && {SUMS}")
+        return self.inside(HOME, SUMS)
+
+    def inside(self, claim: Claim, script: str) -> str:
+        with mounted(self.place.kubectl, [claim], self.place.image()) as pod:
+            return self.place.kubectl.execute(
+                pod, "sh", "-c", f"cd {ROOT}/{claim.name} && {script}"
+            )
 
     def secrets(self) -> dict[str, Any]:
         return {
@@ -238,12 +248,12 @@ def team(tmp_path_factory: pytest.TempPathFactory, bin_dir: Path, server: Server
         stack.wait_for_no_process()
 
 
-def fill(team: Team) -> None:
-    """A home as the hub makes one, with files, and rows in its database."""
+def make_home(team: Team, home: Claim, script: str) -> None:
+    """A home as the hub makes one, with what `script` writes there."""
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": HOME.name, "namespace": HUB},
+        "metadata": {"name": home.name, "namespace": HUB},
         "spec": {
             "accessModes": ["ReadWriteOnce"],
             "storageClassName": f"{HUB}-homes",
@@ -251,8 +261,13 @@ def fill(team: Team) -> None:
         },
     }
     team.place.kubectl.apply(claim)
-    with mounted(team.place.kubectl, [HOME], team.place.image(), writes=True) as pod:
-        team.place.kubectl.execute(pod, "sh", "-c", f"cd {ROOT}/{HOME.name} && {FILES}")
+    with mounted(team.place.kubectl, [home], team.place.image(), writes=True) as pod:
+        team.place.kubectl.execute(pod, "sh", "-c", f"cd {ROOT}/{home.name} && {script}")
+
+
+def fill(team: Team) -> None:
+    """A home with files, and rows in the hub's database."""
+    make_home(team, HOME, FILES)
     team.place.sql(
         "CREATE TABLE drill (n serial PRIMARY KEY, word text);"
         "ALTER TABLE drill OWNER TO jupyterhub;"
@@ -370,9 +385,20 @@ def test_T13_every_commit_outlives_a_killed_part_under_load(team: Team, part: st
     assert team.files() == files
 
 
+def test_T13_who_is_renamed_has_their_home_by_the_new_name_with_every_file(team: Team) -> None:
+    old, new = Claim(HUB, "claim-alice"), Claim(HUB, "claim-alicia")
+    make_home(team, old, FILES)
+    files, volume = team.inside(old, SUMS), team.volumes()[f"{HUB}/{old.name}"]
+    team.recovery("rename-home", "--from", "alice", "--to", "alicia")
+    volumes = team.volumes()
+    assert volumes[f"{HUB}/{new.name}"] == volume
+    assert f"{HUB}/{old.name}" not in volumes
+    assert team.inside(new, SUMS) == files
+
+
 def test_T13_rollback_brings_back_chart_and_images_and_keeps_data_and_secrets(team: Team) -> None:
     before, volumes, images = team.kept(), team.volumes(), team.images()
-    team.recovery("rollback")
+    team.recovery("rollback", "--data", "keep")
     assert team.chart() == chart_version()
     assert not team.images() & images
     assert (team.kept(), team.volumes()) == (before, volumes)
@@ -412,3 +438,32 @@ def test_T13_a_cluster_that_has_nothing_gets_all_of_it_from_one_archive(team: Te
     wait_until("the hub answers", team.answers, 180)
     assert team.kept() == before
     team.stack.up("--expect-no-changes")
+
+
+def test_T13_rollback_with_data_dropped_brings_the_older_stack_with_the_same_secrets_and_no_data(
+    team: Team,
+) -> None:
+    team.take(NEXT, NEXT_CHART)
+    team.stack.up()
+    make_home(team, FORMER, "echo kept > work.ipynb")
+    kubectl("-n", HUB, "delete", "pvc", FORMER.name, "--wait=true")
+    before, volumes, images = team.kept(), team.volumes(), team.images()
+    refused = team.recovery("rollback", "--data", "drop", fails=True)
+    assert f"CONFIRM={NAME}" in refused
+    assert HOME.name in refused
+    assert FORMER.name not in refused
+    assert (team.kept(), team.images()) == (before, images)
+
+    team.recovery("rollback", "--data", "drop", "--confirm", NAME)
+    wait_until("the hub answers", team.answers, 180)
+    assert team.chart() == chart_version()
+    assert not team.images() & images
+    assert (team.secrets(), team.volumes()) == (before["secrets"], volumes)
+    # Empty, and taken into use by the hub that runs now.
+    assert team.place.sql("SELECT to_regclass('drill') IS NULL", DATABASE) == ["t"]
+    assert team.place.sql("SELECT to_regclass('users') IS NULL", DATABASE) == ["f"]
+    assert team.files() == NOTHING
+    assert team.inside(SHARED, "ls") == "raw\n"
+    # A volume that had no claim was not among what is dropped.
+    make_home(team, FORMER, "test -f work.ipynb")
+    assert team.inside(FORMER, "cat work.ipynb") == "kept\n"

@@ -22,6 +22,8 @@ HEAD, DIRTY = "git.head", "git.dirty"
 """What the CLI writes of the program into a stack's history."""
 RELEASE = "kubernetes:helm.sh/v3:Release"
 """Protected for what runs in it; its data are in Postgres and in claims."""
+FOLLOWS = {"cronjobs": "mlhub.io/kind", "jobs": "app.kubernetes.io/name=storage"}
+"""By kind and label, what is there because of data, or in place of them."""
 LINKED = {".venv": "requirements.txt", "policies/.venv": "policies/requirements.txt"}
 """Environments that serve another revision as well, if it locks the same packages."""
 
@@ -59,6 +61,8 @@ def roll_back(
         if stack.config_file:
             shutil.copyfile(folder / path_of(stack.name), stack.config_file)
         Stack(stack.name, stack.config_file, folder).change("up")
+    if drop:
+        timed(say, "services run", place.start)
     say(f"            {stack.name} is at {revision[:12]}; `make rollback` again goes forth again")
 
 
@@ -89,7 +93,11 @@ def _environments(folder: Path) -> None:
 
 
 def _drop(place: Place, stack: Stack, confirm: str, say: Say) -> None:
-    """Empties databases, buckets and volumes, which themselves stay, as do all secrets."""
+    """Empties databases, buckets and volumes, which themselves stay, as do all secrets.
+
+    The services stay stopped: the present ones would give the empty databases their own, newer
+    form. `up` starts those of the revision that is applied.
+    """
     listed = place.claims()
     claims, databases, buckets = claims_of(listed), place.databases(), place.buckets()
     if confirm != stack.name:
@@ -110,7 +118,10 @@ def _drop(place: Place, stack: Stack, confirm: str, say: Say) -> None:
     for database in databases:
         empty_database(place, database)
         say(f"            emptied the database {database}")
-    timed(say, "services run", place.start)
+    # A CronJob is a schedule, which a fresh database would be given back. Folders that a job has
+    # made in a shared volume are made by that job alone.
+    for kind, selector in FOLLOWS.items():
+        place.kubectl("delete", kind, "--namespace", place.hub, "--selector", selector)
 
 
 def rebind(place: Place, say: Say) -> None:
