@@ -180,7 +180,8 @@ class PromotedImages(pulumi.ComponentResource):
         super().__init__("mlhub:images:PromotedImages", name, {}, opts)
         self.built, self.sources = {}, {}
         child = pulumi.ResourceOptions(parent=self)
-        config, missing = args.config, dict[str, list[str]]()
+        config = args.config
+        missing: dict[str, list[str]] = {}
         tag = names.ran_tag(config.after, config.tag) if config.after else config.tag
         for image in sorted({BASE, *args.wanted}):
             repository = names.image(config.repository, image)
