@@ -173,7 +173,6 @@ class Jobs:
         app = web.Application(middlewares=[self._well])
         app.add_routes(
             [
-                web.get("/version", self._version),
                 web.get(batch, self._list_jobs),
                 web.post(batch, self._create),
                 web.get(batch + "/{name}", self._read),
@@ -222,9 +221,6 @@ class Jobs:
             return web.json_response({"message": "not well"}, status=self.broken)
         answer: web.StreamResponse = await handler(request)
         return answer
-
-    async def _version(self, _: web.Request) -> web.Response:
-        return web.json_response({"major": "1"})
 
     async def _create(self, request: web.Request) -> web.Response:
         job = await request.json()
@@ -324,8 +320,8 @@ class Jobs:
 
     def _selected(self, request: web.Request, items: dict[str, Object]) -> web.Response:
         """In pages of three, so that whoever reads only one page is found out."""
-        key, _, value = request.query["labelSelector"].partition("=")
-        found = [i for i in items.values() if i["metadata"]["labels"].get(key) == value]
+        key, _, value = request.query.get("labelSelector", "").partition("=")
+        found = [i for i in items.values() if not key or i["metadata"]["labels"].get(key) == value]
         start = int(request.query.get("continue") or 0)
         more = str(start + 3) if len(found) > start + 3 else ""
         return web.json_response(

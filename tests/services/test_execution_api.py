@@ -397,9 +397,20 @@ async def test_P6_what_is_silent_is_503_and_says_so(world, part):
     else:
         getattr(world, part).broken = 500
     problem(await api.post("/execute", json=RUN), 503, kind)
-    health = (await api.get("/health")).json()
-    assert health["status"] == "healthy"
     assert not world.cluster.created
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+async def test_P9_a_kubernetes_that_answers_with_an_error_is_not_healthy(api, world, status):
+    """And is told of with 200: to be restarted, or left out by the proxy, would mend nothing."""
+    world.cluster.broken = status
+    answer = await api.get("/health")
+    health = answer.json()
+    assert (answer.status_code, health["status"]) == (200, "degraded")
+    assert (health["kubernetes"], health["papermill_available"]) == (False, False)
+    assert health["database"]
+    world.cluster.broken = 0
+    assert (await api.get("/health")).json()["status"] == "healthy"
 
 
 async def test_P8_an_unheard_creation_is_no_run_that_goes_on_unseen(api, world):

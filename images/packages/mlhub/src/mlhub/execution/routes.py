@@ -121,7 +121,8 @@ async def service(api: Given, request: Request) -> Service:
 
 @router.get("/health", response_model=Health, responses=OPEN)
 async def health(api: Given) -> Health:
-    """Whether the service can do its work; it answers 200 as long as it lives."""
+    """Whether the service can do its work; it answers 200 as long as it lives, within the time of
+    its pod's probes."""
     database, kubernetes = await asyncio.gather(
         _holds(api.runs.db(api.runs.store.ping)), _holds(api.runs.cluster.ping())
     )
