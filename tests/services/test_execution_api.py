@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from mlhub.execution.outcome import CREATION_SECONDS
+from mlhub.execution.store import Store
 from tests.services.conftest import free_port
 from tests.services.execution import Jobs, Pod, Room, Tokens, serving, settings, succeeds
 
@@ -473,6 +475,59 @@ async def test_P7_five_runs_start_in_a_minute_whichever_replica_is_asked(world):
     assert len(world.cluster.runs()) == 5
     bob = await world.client(services[0], world.bob)
     assert (await bob.post("/execute", json=RUN | {"username": "bob"})).status_code == 202
+
+
+async def test_P7_a_start_that_the_quota_refuses_leaves_its_slot_to_the_next(world):
+    services = [await world.start() for _ in range(2)]
+    clients = [await world.client(service) for service in services]
+    world.room.runs = 0
+    for n in range(10):
+        problem(await clients[n % 2].post("/execute", json=RUN), 429, "quota")
+    world.room.runs = 100
+    answers = await asyncio.gather(*(clients[n % 2].post("/execute", json=RUN) for n in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [202] * 5 + [429] * 3
+    refused = next(a for a in answers if a.status_code == 429)
+    problem(refused, 429, "rate")
+
+
+async def test_P7_refusals_are_bounded_whichever_replica_is_asked_and_the_hub_is_spared(world):
+    services = [await world.start() for _ in range(2)]
+    clients = [await world.client(service) for service in services]
+    world.room.runs = 0
+    answers = await asyncio.gather(*(clients[n % 2].post("/execute", json=RUN) for n in range(40)))
+    kinds = sorted(answer.json()["type"] for answer in answers)
+    assert kinds == ["quota"] * 30 + ["rate"] * 10
+    assert len(world.room.asked) == 30
+    refused = next(a for a in answers if a.json()["type"] == "rate")
+    assert 1 <= int(refused.headers["retry-after"]) <= 61
+    runs = services[0].app.state.api.runs
+    runs.clock = lambda: time.time() + 61
+    world.room.runs = 1
+    assert (await clients[0].post("/execute", json=RUN)).status_code == 202
+
+
+def test_P7_slots_that_are_taken_and_given_back_at_once_are_counted_once(tmp_path):
+    """Two replicas' stores, without the lease that keeps a person's starts apart."""
+    stores = [Store(f"sqlite:///{tmp_path}/execution.db") for _ in range(2)]
+    stores[0].prepare()
+    now = time.time()
+
+    def start(number: int) -> bool:
+        store, at = stores[number % 2], now + number / 1000
+        taken = store.take_slot("alice", 5, at) == 0
+        if taken and number >= 8:
+            store.give_back_slot("alice", at)
+        return taken
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = [number for number, was in enumerate(pool.map(start, range(60))) if was]
+    kept = [number for number in taken if number < 8]
+    assert len(kept) <= 5
+    assert len(taken) <= 30
+    left = sum(stores[0].take_slot("alice", 5, now + 1) == 0 for _ in range(6))
+    assert left == min(5 - len(kept), 30 - len(taken))
+    for store in stores:
+        store.close()
 
 
 async def test_P8_one_idempotency_key_is_one_run_however_often_it_is_sent(world):

@@ -28,7 +28,7 @@ from mlhub.execution.identity import Caller
 from mlhub.execution.mlflow import Mlflow
 from mlhub.execution.problems import Problem
 from mlhub.execution.settings import Profile, Settings
-from mlhub.execution.store import LOG_CHARACTERS, KeyTakenError, Run, Store, adopted
+from mlhub.execution.store import ASKS, LOG_CHARACTERS, KeyTakenError, Run, Store, adopted
 
 log = logging.getLogger("mlhub.execution")
 T = TypeVar("T")
@@ -154,8 +154,8 @@ class Runs:
             raise Problem(
                 429,
                 "rate",
-                f"At most {most} runs start for one person in a minute; the next one can in "
-                f"{wait:.0f} s.",
+                f"At most {most} runs start for one person in a minute, of at most {most * ASKS} "
+                f"that are asked for; the next one can in {wait:.0f} s.",
                 headers={"Retry-After": str(int(wait) + 1)},
             )
 
@@ -248,6 +248,8 @@ class Runs:
         except AdmissionSilentError as error:
             raise await self._silent_hub(run, error) from error
         if not decision.allowed:
+            # As soon as there is room, the person's next try is to start.
+            await self.db(self.store.give_back_slot, run.user, run.created)
             raise Problem(decision.status, "quota", decision.reason, quota=dict(decision.details))
         return decision
 

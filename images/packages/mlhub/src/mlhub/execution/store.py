@@ -17,6 +17,9 @@ ACTIVE = ("queued", "running")
 FINAL = ("succeeded", "failed", "cancelled", "lost")
 
 WINDOW_SECONDS = 60
+ASKS = 6
+"""As often as a run may start in a minute, so many times is asked whether there is room."""
+
 LEASE_SECONDS = 30
 LOG_CHARACTERS = 300_000
 
@@ -57,14 +60,23 @@ runs = sa.Table(
     sa.UniqueConstraint("caller", "idempotency_key", name="execution_one_run_a_key"),
 )
 
-slots = sa.Table(
-    "execution_slots",
-    metadata,
-    sa.Column("user", sa.String(255), primary_key=True),
-    sa.Column("slot", sa.Integer, primary_key=True),
-    sa.Column("taken", sa.Float, nullable=False),
-)
-"""One row for each run that a person may start in a minute; a start takes the oldest."""
+
+def _slots(name: str) -> sa.Table:
+    """One row for each time that a person may do something in a minute; each takes the oldest."""
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("user", sa.String(255), primary_key=True),
+        sa.Column("slot", sa.Integer, primary_key=True),
+        sa.Column("taken", sa.Float, nullable=False),
+    )
+
+
+slots = _slots("execution_slots")
+"""Of runs that start. A start that is refused gives its slot back."""
+
+asks = _slots("execution_asks")
+"""Of asks whether there is room, which bound the refusals. None is given back."""
 
 leases = sa.Table(
     "execution_leases",
@@ -284,47 +296,34 @@ class Store:
     # The rate
 
     def take_slot(self, user: str, per_minute: int, now: float) -> float:
-        """0 when one more run may start now, otherwise the seconds until one may.
+        """0 when one more run may be asked for and start now, otherwise the seconds until one may.
 
-        The update checks again what it has chosen, so two replicas never take one slot twice.
+        Both slots are taken, or neither.
         """
-        self._make_slots(user, per_minute)
-        old = now - WINDOW_SECONDS
-        mine = slots.alias()
-        oldest = (
-            sa.select(mine.c.slot)
-            .where(mine.c.user == user, mine.c.slot < per_minute, mine.c.taken <= old)
-            .order_by(mine.c.taken, mine.c.slot)
-            .limit(1)
-            .scalar_subquery()
-        )
-        take = (
-            slots.update()
-            .where(slots.c.user == user, slots.c.slot == oldest, slots.c.taken <= old)
-            .values(taken=now)
-        )
-        free = sa.select(sa.func.min(slots.c.taken)).where(
-            slots.c.user == user, slots.c.slot < per_minute
-        )
+        for table, count in ((slots, per_minute), (asks, per_minute * ASKS)):
+            self._make_slots(table, user, count)
         while True:
-            with self.begin() as connection:
-                if connection.execute(take).rowcount == 1:
-                    return 0
-                first = float(connection.scalar(free) or 0)
-            if first > old:
-                return first - old
+            try:
+                with self.begin() as connection:
+                    _take(connection, slots, user, per_minute, now)
+                    _take(connection, asks, user, per_minute * ASKS, now)
+            except _NoSlotError as none:
+                if none.wait > 0:
+                    return none.wait
+            else:
+                return 0
 
     def give_back_slot(self, user: str, taken: float) -> None:
-        """For a start that came to nothing by no fault of the person's."""
+        """For a start that came to nothing; that it was asked for still counts."""
         with self.begin() as connection:
             connection.execute(
                 slots.update().where(slots.c.user == user, slots.c.taken == taken).values(taken=0)
             )
 
-    def _make_slots(self, user: str, count: int) -> None:
+    def _make_slots(self, table: sa.Table, user: str, count: int) -> None:
         while True:
             with self.begin() as connection:
-                have = set(connection.scalars(sa.select(slots.c.slot).where(slots.c.user == user)))
+                have = set(connection.scalars(sa.select(table.c.slot).where(table.c.user == user)))
             missing = [
                 {"user": user, "slot": slot, "taken": 0}
                 for slot in range(count)
@@ -334,7 +333,7 @@ class Store:
                 return
             # Another replica may be making them; then they are there on the next look.
             with suppress(sa.exc.IntegrityError), self.begin() as connection:
-                connection.execute(slots.insert(), missing)
+                connection.execute(table.insert(), missing)
 
     # Leases
 
@@ -387,6 +386,39 @@ class Store:
                 )
             ).first()
         return (row.taken, json.loads(row.notebooks)) if row else None
+
+
+class _NoSlotError(Exception):
+    """`wait` is in seconds; 0 where somebody was quicker and one may be free still."""
+
+    def __init__(self, wait: float):
+        super().__init__(wait)
+        self.wait = wait
+
+
+def _take(connection: sa.Connection, table: sa.Table, user: str, count: int, now: float) -> None:
+    """Raises _NoSlotError.
+
+    The update checks again what it has chosen, so two replicas never take one slot twice.
+    """
+    old = now - WINDOW_SECONDS
+    mine = table.alias()
+    oldest = (
+        sa.select(mine.c.slot)
+        .where(mine.c.user == user, mine.c.slot < count, mine.c.taken <= old)
+        .order_by(mine.c.taken, mine.c.slot)
+        .limit(1)
+        .scalar_subquery()
+    )
+    take = (
+        table.update()
+        .where(table.c.user == user, table.c.slot == oldest, table.c.taken <= old)
+        .values(taken=now)
+    )
+    if connection.execute(take).rowcount == 1:
+        return
+    first = sa.select(sa.func.min(table.c.taken)).where(table.c.user == user, table.c.slot < count)
+    raise _NoSlotError(max(0.0, float(connection.scalar(first) or 0) - old))
 
 
 def _run(values: dict[str, Any]) -> Run:
