@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from notebooks import cli, execution
+from notebooks.cli import plans
 from notebooks.cli import runs as commands
 from notebooks.connection import Connection
 from notebooks.errors import Refused, Unreachable
@@ -21,7 +22,8 @@ async def client(world: Any, monkeypatch: Any) -> Any:  # noqa: F811
     connection = Connection(service.url, "alice", world.alice)
     made = ExecutionClient(connection)
     monkeypatch.setattr(execution, "PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(commands, "ExecutionClient", lambda: made)
+    for module in (commands, plans):
+        monkeypatch.setattr(module, "ExecutionClient", lambda: made)
     return made
 
 
@@ -98,6 +100,91 @@ async def test_P10_runs_on_the_command_line(client, world, capsys):  # noqa: F81
     assert await run("runs", "start", "./a.ipynb", "-p", "no value") == 2
     assert await run("runs", "start", "./a.ipynb", "-p", "a b=1") == 1
     assert "identifier" in capsys.readouterr().err
+
+
+async def told_by(capsys: Any, *args: str) -> Any:
+    """What a command says with `--json`."""
+    assert await run(*args, "--json") == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+async def test_P10_an_output_of_ones_own_a_key_and_pages_on_the_command_line(
+    client,
+    world,  # noqa: F811
+    capsys,
+):
+    start = ("runs", "start", "./work/sum.ipynb", "-p", "a=1", "--output", "out/sum.ipynb")
+    first = await told_by(capsys, *start, "--key", "one")
+    again = await told_by(capsys, *start, "--key", "one", "--no-wait")
+    assert (first["output_notebook"], first["parameters"]) == ("out/sum.ipynb", {"a": 1})
+    assert again["run_id"] == first["run_id"]
+    assert len(world.cluster.runs()) == 1
+    second = await told_by(capsys, *start[:5])
+    assert second["run_id"] != first["run_id"]
+    (older,) = await told_by(capsys, "runs", "list", "--before", second["timestamp"])
+    assert older["run_id"] == first["run_id"]
+    assert await run(*start, "--key", "has spaces") == 1
+    world.cluster.script = lists
+    (found,) = await told_by(capsys, "runs", "notebooks")
+    assert (found["relative_path"], found["size"]) == ("work/sum.ipynb", 12)
+    assert await run("runs", "notebooks") == 0
+    assert "work/sum.ipynb" in capsys.readouterr().out
+
+
+async def lists(pod: Pod) -> None:
+    found = {"path": "work/sum.ipynb", "size": 12, "modified": "2026-11-22T10:15:00+00:00"}
+    pod.runs()
+    pod.says(json.dumps(found) + "\n" + json.dumps({"count": 1}) + "\n")
+    pod.ends()
+
+
+async def test_P10_a_schedule_is_made_to_rest_shown_and_changed_on_the_command_line(client, capsys):
+    made = ("schedules", "create", "daily", "./report.ipynb", "--cron", "30 6 * * MON-FRI")
+    told = await told_by(capsys, *made, "--suspended", "-p", "year=2025")
+    assert (told["suspended"], told["next"]) == (True, [])
+    change = ("schedules", "change", told["schedule_id"])
+    changed = await told_by(capsys, *change, "--cron", "0 7 * * *", "-p", "year=2026")
+    assert (changed["cron"], changed["parameters"]) == ("0 7 * * *", {"year": 2026})
+    changed = await told_by(capsys, *change, "--time-zone", "Europe/Berlin")
+    assert (changed["cron"], changed["time_zone"]) == ("0 7 * * *", "Europe/Berlin")
+    shown = await told_by(capsys, "schedules", "show", told["schedule_id"])
+    assert shown == changed
+    assert await run("schedules", "resume", told["schedule_id"]) == 0
+    assert await run("schedules", "show", told["schedule_id"]) == 0
+    said = capsys.readouterr().out
+    assert "0 7 * * * (Europe/Berlin)" in said
+    assert said.count("next") == 5
+    assert await run(*change) == 2
+    assert await run("schedules", "show", "0" * 16) == 1
+    assert "GET /schedules" in capsys.readouterr().err
+
+
+async def test_P10_sweeps_are_listed_and_waited_for_on_the_command_line(client, world, capsys):  # noqa: F811
+    assert await run("sweeps", "list") == 0
+    assert "No sweeps yet." in capsys.readouterr().out
+    start = ("sweeps", "start", "./train.ipynb", "-g", "rate=[0.1,0.2]", "--key", "one")
+    sweep = await told_by(capsys, *start)
+    assert (await told_by(capsys, *start))["sweep_id"] == sweep["sweep_id"]
+    ended = await told_by(capsys, "sweeps", "wait", sweep["sweep_id"])
+    assert (ended["status"], ended["counts"]) == ("succeeded", {"succeeded": 2})
+    world.cluster.script = hangs
+    going = await told_by(capsys, "sweeps", "start", "./slow.ipynb", "-g", "rate=[0.1]")
+    assert await run("sweeps", "wait", going["sweep_id"], "--timeout", "0.1") == 1
+    assert "goes on" in capsys.readouterr().err
+    listed = await told_by(capsys, "sweeps", "list")
+    assert [each["sweep_id"] for each in listed] == [going["sweep_id"], sweep["sweep_id"]]
+    assert [
+        each["sweep_id"] for each in await told_by(capsys, "sweeps", "list", "--limit", "1")
+    ] == [going["sweep_id"]]
+    assert await run("sweeps", "cancel", going["sweep_id"]) == 0
+    assert await run("sweeps", "wait", going["sweep_id"], "--json") == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert (error["type"], error["sweep"]["counts"]) == ("cancelled", {"cancelled": 1})
+    assert await run("sweeps", "list") == 0
+    said = capsys.readouterr().out
+    assert "2 succeeded" in said
+    assert "1 cancelled" in said
+    assert await run("sweeps", "list", "--user", "bob") == 1
 
 
 async def test_P10_schedules_and_sweeps_on_the_command_line(client, capsys):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
+from urllib.parse import quote
 
 from notebooks.connection import Connection
 from notebooks.errors import NotebooksError, Unreachable
@@ -66,7 +67,20 @@ class Run:
         return self.status in ENDED
 
 
-def _nobody(run: Run) -> None:
+class SweepFailed(NotebooksError):  # noqa: N818 -- as RunFailed
+    """A sweep that was waited for and of which not every run succeeded; `sweep` is as it ended."""
+
+    def __init__(self, sweep: Mapping[str, Any]):
+        self.sweep = sweep
+        self.type = sweep["status"]
+        counts = ", ".join(f"{count} {what}" for what, count in sweep["counts"].items())
+        super().__init__(f"Sweep {sweep['sweep_id']} {sweep['status']}: {counts}.")
+
+    def plain(self) -> dict[str, object]:
+        return {**super().plain(), "sweep": self.sweep}
+
+
+def _nobody(_: object) -> None:
     """Tell nobody."""
 
 
@@ -84,25 +98,35 @@ class ExecutionClient:
         parameters: Mapping[str, Any] | None = None,
         *,
         user: str | None = None,
+        output: str | None = None,
         key: str | None = None,
         **how: Any,
     ) -> Run:
         """Start a run of a notebook: a name, looked for in every folder, or a path `./a.ipynb`.
 
+        `output` is a path that is new or a former run's output, and wants the notebook's path.
         `how` is `profile`, `time_limit`, `cell_timeout` (seconds) and `workspace`. A lost answer is
         asked for again with the same key, so that nothing runs twice.
         """
         body = self._body(user, notebook, parameters, how)
-        return Run.of(self._start("/execute", body, key))
+        if output is None:
+            return Run.of(self._start("/execute", body, key))
+        body |= {"input_path": body.pop("notebook_name"), "params": body.pop("parameters")}
+        return Run.of(self._start("/run-notebook", body | {"output_path": output}, key))
 
     def get(self, run_id: str) -> Run:
         return Run.of(self._call("GET", f"/runs/{run_id}"))
 
     def list(
-        self, *, user: str | None = None, status: str | None = None, limit: int = 50
+        self,
+        *,
+        user: str | None = None,
+        status: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
     ) -> list[Run]:
-        """The newest first."""
-        asked = {"username": user, "status": status, "limit": limit}
+        """The newest first; `before` is a moment, such as the `timestamp` of the page's last."""
+        asked = {"username": user, "status": status, "limit": limit, "before": before}
         given = {name: value for name, value in asked.items() if value is not None}
         return [Run.of(told) for told in self._call("GET", "/runs", params=given)["runs"]]
 
@@ -145,6 +169,14 @@ class ExecutionClient:
         ]
         return found
 
+    def notebooks(self, *, user: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """Those in the home, at most 15 s old: `relative_path`, `size` in bytes, `modified`."""
+        whose = quote(user or self._connection.user, safe="")
+        found: Sequence[Mapping[str, Any]] = self._call("GET", f"/list-notebooks/{whose}")[
+            "notebooks"
+        ]
+        return found
+
     # Schedules
 
     def schedule(
@@ -155,20 +187,23 @@ class ExecutionClient:
         parameters: Mapping[str, Any] | None = None,
         *,
         time_zone: str = "UTC",
+        suspended: bool = False,
         user: str | None = None,
         **how: Any,
     ) -> Mapping[str, Any]:
         """Run a notebook again and again: `cron` is minute, hour, day, month, day of the week."""
         body = self._body(user, notebook, parameters, how)
-        return self._call(
-            "POST", "/schedules", body | {"name": name, "cron": cron, "time_zone": time_zone}
-        )
+        when = {"name": name, "cron": cron, "time_zone": time_zone, "suspended": suspended}
+        return self._call("POST", "/schedules", body | when)
 
     def schedules(self, *, user: str | None = None) -> Sequence[Mapping[str, Any]]:
         found: Sequence[Mapping[str, Any]] = self._call(
             "GET", "/schedules", params={"username": user} if user else None
         )["schedules"]
         return found
+
+    def get_schedule(self, schedule_id: str) -> Mapping[str, Any]:
+        return self._call("GET", f"/schedules/{schedule_id}")
 
     def change_schedule(self, schedule_id: str, **changes: Any) -> Mapping[str, Any]:
         """`cron`, `time_zone`, `parameters`, `suspended`."""
@@ -197,6 +232,36 @@ class ExecutionClient:
 
     def get_sweep(self, sweep_id: str) -> Mapping[str, Any]:
         return self._call("GET", f"/sweeps/{sweep_id}")
+
+    def sweeps(self, *, user: str | None = None, limit: int = 10) -> Sequence[Mapping[str, Any]]:
+        """The newest first."""
+        asked = {"limit": limit} | ({"username": user} if user else {})
+        found: Sequence[Mapping[str, Any]] = self._call("GET", "/sweeps", params=asked)["sweeps"]
+        return found
+
+    def wait_sweep(
+        self,
+        sweep_id: str,
+        *,
+        timeout: float | None = None,
+        tell: Callable[[Mapping[str, Any]], None] = _nobody,
+    ) -> Mapping[str, Any]:
+        """The sweep once all its runs have ended; raises SweepFailed where that is no success, and
+        TimeoutError.
+
+        `tell` hears of the sweep each second. A service that is silent meanwhile is asked again.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            found: Mapping[str, Any] = self._again(lambda: self.get_sweep(sweep_id))
+            tell(found)
+            if found["status"] == "succeeded":
+                return found
+            if found["status"] in ENDED:
+                raise SweepFailed(found)
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"Sweep {sweep_id} goes on after {timeout:.0f} s.")
+            time.sleep(PAUSE_SECONDS)
 
     def cancel_sweep(self, sweep_id: str) -> Mapping[str, Any]:
         return self._call("POST", f"/sweeps/{sweep_id}/cancel")

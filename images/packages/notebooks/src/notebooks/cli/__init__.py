@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from notebooks.cli import launch, login, output, runs, sessions, templates, workspaces
+from notebooks.cli import launch, login, output, plans, runs, sessions, templates, workspaces
 from notebooks.errors import NotebooksError
 
 app = typer.Typer(
@@ -30,8 +30,8 @@ app.command("login")(login.login)
 app.command("logout")(login.logout)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(runs.app, name="runs")
-app.add_typer(runs.schedules, name="schedules")
-app.add_typer(runs.sweeps, name="sweeps")
+app.add_typer(plans.schedules, name="schedules")
+app.add_typer(plans.sweeps, name="sweeps")
 app.add_typer(templates.app, name="templates")
 app.add_typer(workspaces.app, name="workspaces")
 

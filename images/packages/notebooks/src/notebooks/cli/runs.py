@@ -1,7 +1,7 @@
-"""`runs`, `schedules` and `sweeps`: notebooks that run unattended."""
+"""`runs`: notebooks that run unattended. `plans` has those that run again and again."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -13,8 +13,6 @@ from notebooks.cli import output
 from notebooks.execution import ExecutionClient, Run
 
 app = typer.Typer(no_args_is_help=True, help="Run notebooks unattended: start, follow, cancel.")
-schedules = typer.Typer(no_args_is_help=True, help="Notebooks that run again and again.")
-sweeps = typer.Typer(no_args_is_help=True, help="A notebook over a grid of parameters.")
 
 Notebook = Annotated[str, typer.Argument(metavar="NOTEBOOK", help="a name, or a path ./a.ipynb")]
 Parameter = Annotated[
@@ -25,6 +23,10 @@ Profile = Annotated[str | None, typer.Option(help="a profile of the spawn form, 
 TimeLimit = Annotated[int | None, typer.Option(help="seconds that a run may take")]
 CellTimeout = Annotated[int | None, typer.Option(help="seconds that each cell may take")]
 Workspace = Annotated[str | None, typer.Option(help="a workspace of yours, by its slug")]
+Key = Annotated[
+    str | None, typer.Option(help="your own for this start: with it again, nothing runs twice")
+]
+Timeout = Annotated[float | None, typer.Option(help="seconds; without it, to the end")]
 Id = Annotated[str, typer.Argument(metavar="ID")]
 
 
@@ -70,6 +72,15 @@ def cells_bar() -> Iterator[Any]:
         yield tell
 
 
+@contextmanager
+def in_time() -> Iterator[None]:
+    """A wait that is over is a sentence and exit code 1."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise ValueError(str(error)) from None
+
+
 def shown(run: Run) -> None:
     human = f"{run.run_id} {run.status}: {run.output_notebook}"
     output.show(run.plain, human if not run.message else f"{human}\n{run.message}")
@@ -85,6 +96,11 @@ def start(
     time_limit: TimeLimit = None,
     cell_timeout: CellTimeout = None,
     workspace: Workspace = None,
+    output_path: Annotated[
+        str | None,
+        typer.Option("--output", help="a path that is new or a former run's output"),
+    ] = None,
+    key: Key = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="print the id and return")] = False,
 ) -> None:
     """Run a notebook and wait for its end; the exit code is 0 when it succeeds."""
@@ -93,6 +109,8 @@ def start(
         notebook,
         parameters_of(parameter),
         user=user,
+        output=output_path,
+        key=key,
         profile=profile,
         time_limit=time_limit,
         cell_timeout=cell_timeout,
@@ -105,20 +123,22 @@ def start(
 
 
 @app.command("wait")
-def wait(run_id: Id, timeout: Annotated[float | None, typer.Option(help="seconds")] = None) -> None:
+def wait(run_id: Id, timeout: Timeout = None) -> None:
     """Wait for a run's end; the exit code is 0 when it succeeds."""
-    with cells_bar() as tell:
-        try:
-            run = ExecutionClient().wait(run_id, timeout=timeout, tell=tell)
-        except TimeoutError as error:
-            raise ValueError(str(error)) from None
+    with cells_bar() as tell, in_time():
+        run = ExecutionClient().wait(run_id, timeout=timeout, tell=tell)
     shown(run)
 
 
 @app.command("list")
-def list_runs(user: User = None, status: str | None = None, limit: int = 20) -> None:
+def list_runs(
+    user: User = None,
+    status: Annotated[str | None, typer.Option(help="such as running, failed or lost")] = None,
+    limit: int = 20,
+    before: Annotated[str | None, typer.Option(help="accepted before then (UTC)")] = None,
+) -> None:
     """Your runs, the newest first."""
-    found = ExecutionClient().list(user=user, status=status, limit=limit)
+    found = ExecutionClient().list(user=user, status=status, limit=limit, before=before)
     rows = [
         (
             run.run_id,
@@ -163,137 +183,10 @@ def artifacts(run_id: Id) -> None:
     output.show(found, output.table(("kind", "where", "bytes"), rows) if rows else "Nothing yet.")
 
 
-# Schedules
-
-
-def schedule_shown(told: Mapping[str, Any]) -> None:
-    coming = ", ".join(str(at) for at in told["next"][:2]) or "suspended"
-    output.show(told, f"{told['schedule_id']} {told['name']}: {coming}")
-
-
-@schedules.command("create")
-def create_schedule(
-    name: Annotated[str, typer.Argument(help="your own for it")],
-    notebook: Notebook,
-    cron: Annotated[str, typer.Option(help="as '30 6 * * MON-FRI': minute hour day month weekday")],
-    *,
-    time_zone: Annotated[str, typer.Option(help="such as Europe/Berlin")] = "UTC",
-    parameter: Parameter = None,
-    user: User = None,
-    profile: Profile = None,
-    time_limit: TimeLimit = None,
-    cell_timeout: CellTimeout = None,
-    workspace: Workspace = None,
-) -> None:
-    """Run a notebook again and again."""
-    schedule_shown(
-        ExecutionClient().schedule(
-            name,
-            notebook,
-            cron,
-            parameters_of(parameter),
-            time_zone=time_zone,
-            user=user,
-            profile=profile,
-            time_limit=time_limit,
-            cell_timeout=cell_timeout,
-            workspace=workspace,
-        )
-    )
-
-
-@schedules.command("list")
-def list_schedules(user: User = None) -> None:
-    """Your schedules, when they fire next and what became of their last time."""
-    found = ExecutionClient().schedules(user=user)
-    rows = [
-        (
-            item["schedule_id"],
-            item["name"],
-            item["input_notebook"],
-            f"{item['cron']} ({item['time_zone']})",
-            item["next"][0] if item["next"] else item["reason"] or "suspended",
-            item["last"][0]["status"] or item["last"][0]["outcome"] if item["last"] else "",
-        )
-        for item in found
-    ]
-    human = output.table(("schedule", "name", "notebook", "when", "next", "last"), rows)
-    output.show(found, human if rows else "No schedules yet.")
-
-
-@schedules.command("suspend")
-def suspend(schedule_id: Id) -> None:
-    """Let a schedule rest."""
-    schedule_shown(ExecutionClient().change_schedule(schedule_id, suspended=True))
-
-
-@schedules.command("resume")
-def resume(schedule_id: Id) -> None:
-    """Let a schedule go on; what it missed is not made up for."""
-    schedule_shown(ExecutionClient().change_schedule(schedule_id, suspended=False))
-
-
-@schedules.command("delete")
-def delete_schedule(schedule_id: Id) -> None:
-    """Delete a schedule; a run that it has started goes on."""
-    ExecutionClient().delete_schedule(schedule_id)
-    output.show({"deleted": schedule_id}, f"{schedule_id} is deleted.")
-
-
-# Sweeps
-
-
-def sweep_shown(told: Mapping[str, Any]) -> None:
-    counts = ", ".join(f"{count} {what}" for what, count in told["counts"].items())
-    output.show(told, f"{told['sweep_id']} {told['status']}: {counts}")
-
-
-@sweeps.command("start")
-def start_sweep(
-    notebook: Notebook,
-    *,
-    grid: Annotated[
-        list[str], typer.Option("-g", "--grid", metavar="NAME=[…]", help="a JSON list of values")
-    ],
-    parameter: Parameter = None,
-    parallel: Annotated[int, typer.Option(help="runs at once at most")] = 2,
-    user: User = None,
-    profile: Profile = None,
-    time_limit: TimeLimit = None,
-    cell_timeout: CellTimeout = None,
-    workspace: Workspace = None,
-) -> None:
-    """A run for each combination of values; they wait for room."""
-    values = parameters_of(grid)
-    if wrong := [name for name, each in values.items() if not isinstance(each, list)]:
-        raise typer.BadParameter(f"{', '.join(wrong)} is no JSON list; give one as rate=[0.1,0.2]")
-    sweep_shown(
-        ExecutionClient().sweep(
-            notebook,
-            values,
-            parameters_of(parameter),
-            parallel=parallel,
-            user=user,
-            profile=profile,
-            time_limit=time_limit,
-            cell_timeout=cell_timeout,
-            workspace=workspace,
-        )
-    )
-
-
-@sweeps.command("show")
-def show_sweep(sweep_id: Id) -> None:
-    """A sweep and its runs."""
-    told = ExecutionClient().get_sweep(sweep_id)
-    rows = [
-        (point["number"], point["status"], json.dumps(point["parameters"]), point["run_id"])
-        for point in told["points"]
-    ]
-    output.show(told, output.table(("point", "status", "parameters", "run"), rows))
-
-
-@sweeps.command("cancel")
-def cancel_sweep(sweep_id: Id) -> None:
-    """End a sweep: what waits never starts, what runs is ended."""
-    sweep_shown(ExecutionClient().cancel_sweep(sweep_id))
+@app.command("notebooks")
+def notebooks(user: User = None) -> None:
+    """The notebooks of your home, which `start` finds by their names."""
+    found = ExecutionClient().notebooks(user=user)
+    rows = [(item["relative_path"], item["size"], item["modified"]) for item in found]
+    human = output.table(("notebook", "bytes", "changed"), rows)
+    output.show(found, human if rows else "No notebooks yet.")

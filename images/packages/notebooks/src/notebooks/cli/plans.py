@@ -1,0 +1,235 @@
+"""`schedules` and `sweeps`: notebooks that run again and again, or over a grid of parameters."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from notebooks.cli import output
+from notebooks.cli.runs import (
+    CellTimeout,
+    Id,
+    Key,
+    Notebook,
+    Parameter,
+    Profile,
+    TimeLimit,
+    Timeout,
+    User,
+    Workspace,
+    in_time,
+    parameters_of,
+)
+from notebooks.execution import ExecutionClient
+
+schedules = typer.Typer(no_args_is_help=True, help="Notebooks that run again and again.")
+sweeps = typer.Typer(no_args_is_help=True, help="A notebook over a grid of parameters.")
+
+TimeZone = typer.Option(help="such as Europe/Berlin")
+Cron = typer.Option(help="as '30 6 * * MON-FRI': minute hour day month weekday")
+
+# Schedules
+
+
+def schedule_shown(told: Mapping[str, Any]) -> None:
+    coming = ", ".join(str(at) for at in told["next"][:2]) or "suspended"
+    output.show(told, f"{told['schedule_id']} {told['name']}: {coming}")
+
+
+@schedules.command("create")
+def create_schedule(
+    name: Annotated[str, typer.Argument(help="your own for it")],
+    notebook: Notebook,
+    cron: Annotated[str, Cron],
+    *,
+    time_zone: Annotated[str, TimeZone] = "UTC",
+    suspended: Annotated[bool, typer.Option("--suspended", help="until you resume it")] = False,
+    parameter: Parameter = None,
+    user: User = None,
+    profile: Profile = None,
+    time_limit: TimeLimit = None,
+    cell_timeout: CellTimeout = None,
+    workspace: Workspace = None,
+) -> None:
+    """Run a notebook again and again."""
+    schedule_shown(
+        ExecutionClient().schedule(
+            name,
+            notebook,
+            cron,
+            parameters_of(parameter),
+            time_zone=time_zone,
+            suspended=suspended,
+            user=user,
+            profile=profile,
+            time_limit=time_limit,
+            cell_timeout=cell_timeout,
+            workspace=workspace,
+        )
+    )
+
+
+@schedules.command("list")
+def list_schedules(user: User = None) -> None:
+    """Your schedules, when they fire next and what became of their last time."""
+    found = ExecutionClient().schedules(user=user)
+    rows = [
+        (
+            item["schedule_id"],
+            item["name"],
+            item["input_notebook"],
+            f"{item['cron']} ({item['time_zone']})",
+            item["next"][0] if item["next"] else item["reason"] or "suspended",
+            item["last"][0]["status"] or item["last"][0]["outcome"] if item["last"] else "",
+        )
+        for item in found
+    ]
+    human = output.table(("schedule", "name", "notebook", "when", "next", "last"), rows)
+    output.show(found, human if rows else "No schedules yet.")
+
+
+@schedules.command("show")
+def show_schedule(schedule_id: Id) -> None:
+    """A schedule, its next times and what became of its last."""
+    told = ExecutionClient().get_schedule(schedule_id)
+    when = f"{told['cron']} ({told['time_zone']})"
+    rows = [
+        ("schedule", told["schedule_id"], f"{told['name']}: {told['input_notebook']}, {when}"),
+        *(("next", at, "") for at in told["next"]),
+        *(
+            ("last", each["at"], each["status"] or each["message"] or each["outcome"])
+            for each in told["last"]
+        ),
+    ]
+    if told["suspended"]:
+        rows.insert(1, ("suspended", "", told["reason"] or ""))
+    output.show(told, output.table(("", "", ""), rows))
+
+
+@schedules.command("change")
+def change_schedule(
+    schedule_id: Id,
+    *,
+    cron: Annotated[str | None, Cron] = None,
+    time_zone: Annotated[str | None, TimeZone] = None,
+    parameter: Parameter = None,
+) -> None:
+    """Change when a schedule fires, or all of its parameters; what is left out stays."""
+    given = {
+        "cron": cron,
+        "time_zone": time_zone,
+        "parameters": parameters_of(parameter) if parameter else None,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        raise typer.BadParameter("nothing to change: give --cron, --time-zone or -p")
+    schedule_shown(ExecutionClient().change_schedule(schedule_id, **changes))
+
+
+@schedules.command("suspend")
+def suspend(schedule_id: Id) -> None:
+    """Let a schedule rest."""
+    schedule_shown(ExecutionClient().change_schedule(schedule_id, suspended=True))
+
+
+@schedules.command("resume")
+def resume(schedule_id: Id) -> None:
+    """Let a schedule go on; what it missed is not made up for."""
+    schedule_shown(ExecutionClient().change_schedule(schedule_id, suspended=False))
+
+
+@schedules.command("delete")
+def delete_schedule(schedule_id: Id) -> None:
+    """Delete a schedule; a run that it has started goes on."""
+    ExecutionClient().delete_schedule(schedule_id)
+    output.show({"deleted": schedule_id}, f"{schedule_id} is deleted.")
+
+
+# Sweeps
+
+
+def counts_of(told: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in told["counts"].items())
+
+
+def sweep_shown(told: Mapping[str, Any]) -> None:
+    output.show(told, f"{told['sweep_id']} {told['status']}: {counts_of(told)}")
+
+
+@sweeps.command("start")
+def start_sweep(
+    notebook: Notebook,
+    *,
+    grid: Annotated[
+        list[str], typer.Option("-g", "--grid", metavar="NAME=[…]", help="a JSON list of values")
+    ],
+    parameter: Parameter = None,
+    parallel: Annotated[int, typer.Option(help="runs at once at most")] = 2,
+    user: User = None,
+    profile: Profile = None,
+    time_limit: TimeLimit = None,
+    cell_timeout: CellTimeout = None,
+    workspace: Workspace = None,
+    key: Key = None,
+) -> None:
+    """A run for each combination of values; they wait for room."""
+    values = parameters_of(grid)
+    if wrong := [name for name, each in values.items() if not isinstance(each, list)]:
+        raise typer.BadParameter(f"{', '.join(wrong)} is no JSON list; give one as rate=[0.1,0.2]")
+    sweep_shown(
+        ExecutionClient().sweep(
+            notebook,
+            values,
+            parameters_of(parameter),
+            parallel=parallel,
+            user=user,
+            key=key,
+            profile=profile,
+            time_limit=time_limit,
+            cell_timeout=cell_timeout,
+            workspace=workspace,
+        )
+    )
+
+
+@sweeps.command("wait")
+def wait(sweep_id: Id, timeout: Timeout = None) -> None:
+    """Wait for the end of a sweep; the exit code is 0 when all its runs succeed."""
+    with in_time():
+        sweep_shown(ExecutionClient().wait_sweep(sweep_id, timeout=timeout))
+
+
+@sweeps.command("list")
+def list_sweeps(user: User = None, limit: int = 10) -> None:
+    """Your sweeps, the newest first, and how many of their runs are what."""
+    found = ExecutionClient().sweeps(user=user, limit=limit)
+    rows = [
+        (
+            item["sweep_id"],
+            item["status"],
+            item["input_notebook"],
+            counts_of(item),
+            str(item["timestamp"])[:16].replace("T", " "),
+        )
+        for item in found
+    ]
+    human = output.table(("sweep", "status", "notebook", "runs", "accepted (UTC)"), rows)
+    output.show(found, human if rows else "No sweeps yet.")
+
+
+@sweeps.command("show")
+def show_sweep(sweep_id: Id) -> None:
+    """A sweep and its runs."""
+    told = ExecutionClient().get_sweep(sweep_id)
+    rows = [
+        (point["number"], point["status"], json.dumps(point["parameters"]), point["run_id"])
+        for point in told["points"]
+    ]
+    output.show(told, output.table(("point", "status", "parameters", "run"), rows))
+
+
+@sweeps.command("cancel")
+def cancel_sweep(sweep_id: Id) -> None:
+    """End a sweep: what waits never starts, what runs is ended."""
+    sweep_shown(ExecutionClient().cancel_sweep(sweep_id))
