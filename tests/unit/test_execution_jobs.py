@@ -150,3 +150,14 @@ def test_P1_the_moment_of_a_run_is_the_same_told_and_given_back():
     for seconds in (1795367841.1234567, 1795367841.9999999, 0.1):
         told = datetime.fromtimestamp(seconds, UTC)
         assert datetime.fromisoformat(told.isoformat()).timestamp() == told.timestamp()
+
+
+def test_P8_a_job_whose_maker_died_before_its_secret_was_there_is_not_waited_for():
+    held = run_job(SETTINGS, RUN, labels={}, annotations={}, with_token=True)
+    assert judge(RUN, held, None, RUN.created + 29, Limits()) is None
+    change = judge(RUN, held, None, RUN.created + 31, Limits())
+    assert change is not None
+    assert change.delete_job
+    assert (change.values["status"], change.values["reason"]) == ("failed", "not-started")
+    started = held | {"spec": held["spec"] | {"suspend": False}}
+    assert judge(RUN, started, None, RUN.created + 31, Limits()) is None
