@@ -1,0 +1,113 @@
+"""The node restarts in the middle of runs: everything dies at once, and each run comes to an end.
+
+Needs root and the embedded cluster, as `make e2e` has after `make up`.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bootstrap import cgroups, processes
+from bootstrap.paths import here
+from tests.e2e.platform import NAMESPACE, Kubectl, wait_until
+from tests.e2e.test_execution import ENDED, Caller, alice, is_alive  # noqa: F401 (a fixture)
+
+ENDS = {"succeeded", "failed", "lost"}
+
+
+def kill_the_node() -> None:
+    """SIGKILL for all that `up` has started and for all that runs in pods, as a loss of power.
+
+    What starts something anew goes first, so that nothing outlives this.
+    """
+    ours = {
+        identity: mark
+        for identity, mark in processes.marked().items()
+        if mark.checkout == str(here().checkout)
+    }
+    masters = ("kubelet", "containerd")
+    first = [identity for identity, mark in ours.items() if mark.part in masters]
+    assert {ours[identity].part for identity in first} == set(masters)
+    for identity in [*first, *cgroups.members(), *ours]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(identity.pid, signal.SIGKILL)
+
+
+def bootstrap(*verb: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bootstrap", *verb],
+        cwd=here().checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def told(call: Caller, path: str) -> Any:
+    """What the service says, or None while it, or what is on the way to it, starts."""
+    try:
+        answer = call("GET", path)
+        return answer.json() if answer.is_success else None
+    except (httpx.HTTPError, ValueError):
+        return None
+
+
+def workloads(kubectl: Kubectl) -> list[str]:
+    """Deployments and StatefulSets with a pod that is not ready."""
+    found = kubectl.json("get", "deployments,statefulsets", "--all-namespaces")["items"]
+    return [
+        item["metadata"]["name"]
+        for item in found
+        if item["status"].get("readyReplicas", 0) < item["spec"]["replicas"]
+    ]
+
+
+def folder_of(kubectl: Kubectl, claim: str) -> Path:
+    """Where a claim's files are on this machine."""
+    name = kubectl.json("-n", NAMESPACE, "get", "pvc", claim)["spec"]["volumeName"]
+    return Path(kubectl.json("get", "pv", name)["spec"]["local"]["path"])
+
+
+def test_P8_V1_a_restart_of_the_node_ends_every_run_and_the_next_one_succeeds(
+    alice,  # noqa: F811
+    kubectl: Kubectl,
+):
+    before = alice.call.start("sum-of-years")
+    assert alice.call.until(before, ENDED)["status"] == "succeeded"
+    deep = alice.call.start("slow")
+    alice.call.until_a_cell_is_done(deep)
+    fresh = [alice.call.start("slow") for _ in range(2)]
+
+    kill_the_node()
+    # What a boot takes away: mounts, the pods' networks, device, rules, and /run. Data stays.
+    bootstrap("down")
+    bootstrap("up", "--only-cluster")
+
+    wait_until("the service answers again", is_alive, 150)
+    ends = {}
+    for run_id in (deep, *fresh):
+
+        def ended(run_id: str = run_id) -> Any:
+            run = told(alice.call, f"/runs/{run_id}")
+            return run if run and run["status"] in ENDED else None
+
+        ends[run_id] = wait_until(f"run {run_id} has ended", ended, 120)
+    assert {run["status"] for run in ends.values()} <= ENDS, ends
+    assert ends[deep]["status"] in ("failed", "lost"), ends[deep]
+    assert (told(alice.call, f"/runs/{before}") or {})["status"] == "succeeded"
+    wait_until("every part is ready", lambda: not workloads(kubectl), 120)
+    after = alice.call.start("sum-of-years")
+    assert alice.call.until(after, ENDED, 120)["status"] == "succeeded"
+    home = folder_of(kubectl, "claim-alice")
+    for path, text in alice.originals.items():
+        assert (home / path).read_text() == text, f"{path} was changed"
+    # Whatever became of her server: the tests that follow begin with none.
+    alice.person.stop_server()
