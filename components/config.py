@@ -299,6 +299,13 @@ class Storage(Section):
         default=None,
         description="the size of a server's scratch folder, which ends with it, such as 50Gi",
     )
+    tmp: Quantity = Field(
+        default="10Gi",
+        description=(
+            "the size of a server's or a run's /tmp, which ends with it, such as 10Gi; one that "
+            "writes more is ended"
+        ),
+    )
     volumes: tuple[SharedVolume, ...] = Field(
         default=(), description="a list of volumes that every server mounts"
     )

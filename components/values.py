@@ -178,7 +178,7 @@ def singleuser(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
                 "pvcNameTemplate": "claim-{username}",
                 "volumeNameTemplate": "home",
             },
-            **user_volumes(stack.storage.volumes, stack.storage.scratch),
+            **user_volumes(stack.storage.volumes, stack.storage.scratch, stack.storage.tmp),
         },
         # The privileged container that this would add is what Pod Security refuses; the network
         # policy keeps the metadata address away from pods instead.

@@ -16,6 +16,7 @@ from components import names
 from components.config import SharedVolume, Storage, in_bytes
 
 SCRATCH = "scratch"
+TMP = "tmp"
 
 VOLUMES_ROOT = "/volumes"
 """Where the job that makes folders sees the volumes."""
@@ -118,11 +119,12 @@ def fuse_mounts(storage: Storage) -> list[str]:
     ]
 
 
-def user_volumes(volumes: Sequence[SharedVolume], scratch: str | None) -> dict[str, Any]:
+def user_volumes(volumes: Sequence[SharedVolume], scratch: str | None, tmp: str) -> dict[str, Any]:
     """`extraVolumes` and `extraVolumeMounts` for `singleuser.storage` of either chart.
 
     Claims, and no folders of a node: what is there on one node is there on every other, and all of
-    them are made before the hub (row T9).
+    them are made before the hub (row T9). `scratch` and `tmp` are sizes: a server's image is
+    read-only (`mlhub.hub`), so that these two are all it can take of a node's disk, but for logs.
     """
     extra_volumes: list[dict[str, Any]] = []
     mounts: list[dict[str, Any]] = []
@@ -135,4 +137,6 @@ def user_volumes(volumes: Sequence[SharedVolume], scratch: str | None) -> dict[s
     if scratch is not None:
         extra_volumes.append({"name": SCRATCH, "emptyDir": {"sizeLimit": scratch}})
         mounts.append({"name": SCRATCH, "mountPath": names.SCRATCH_MOUNT})
+    extra_volumes.append({"name": TMP, "emptyDir": {"sizeLimit": tmp}})
+    mounts += [{"name": TMP, "mountPath": path} for path in names.TMP_MOUNTS]
     return {"extraVolumes": extra_volumes, "extraVolumeMounts": mounts}

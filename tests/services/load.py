@@ -64,7 +64,9 @@ c.GenericOAuthenticator.update(
 c.KubeSpawner.update(
     slug_scheme="safe", delete_pvc=False, automount_service_account_token=False,
     pod_security_context={{"runAsNonRoot": True, "seccompProfile": {{"type": "RuntimeDefault"}}}},
-    container_security_context={{"capabilities": {{"drop": ["ALL"]}}}},
+    container_security_context={{
+        "capabilities": {{"drop": ["ALL"]}}, "readOnlyRootFilesystem": True
+    }},
 )
 """
 

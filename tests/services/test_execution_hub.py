@@ -160,7 +160,8 @@ async def test_P5_a_runs_pod_is_the_servers_pod_with_another_command(hub, alice,
     assert {m["mountPath"]: m.get("readOnly", False) for m in mine["volumeMounts"]} == mounts
     for key in ("runAsNonRoot", "fsGroup", "seccompProfile"):
         assert run["securityContext"][key] == pod["securityContext"][key], key
-    for key in ("allowPrivilegeEscalation", "capabilities", "runAsUser"):
+    alike = ("allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem", "runAsUser")
+    for key in alike:
         assert mine["securityContext"][key] == theirs["securityContext"][key], key
     selected = ("app", "release", "component", "hub.jupyter.org/network-access-hub")
     for label in (*selected, "hub.jupyter.org/username"):

@@ -99,6 +99,8 @@ async def test_V2_V8_T7_the_offered_choice_becomes_the_persons_own_pod_and_volum
     assert (resources["limits"]["cpu"], resources["limits"]["memory"]) == (4, 2 * 2**30)
     variables = {v["name"]: v.get("value") for v in pod["spec"]["containers"][0]["env"]}
     assert json.loads(variables["MLHUB_MOUNTS"])["/home/jovyan"] == "write"
+    security = pod["spec"]["containers"][0]["securityContext"]
+    assert security["readOnlyRootFilesystem"] is True
 
 
 async def test_a_server_that_runs_is_reached_through_the_proxy(

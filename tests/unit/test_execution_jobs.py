@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mlhub.execution.jobs import listing_job, run_job
+from mlhub.execution.jobs import collect_job, listing_job, run_job
 from mlhub.execution.outcome import judge, progress
 from mlhub.execution.settings import Limits, SettingsError, load
 from mlhub.execution.store import Run, adopted
@@ -52,6 +52,12 @@ def test_P5_the_pod_is_restricted_and_knows_nothing_of_the_cluster():
     assert security["capabilities"] == {"drop": ["ALL"]}
     assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
     assert "hostPath" not in json.dumps(pod)
+
+
+def test_T11_no_job_of_a_person_writes_to_its_image():
+    for made in (job(), listing_job(SETTINGS, "alice", "list-1"), collect_job(SETTINGS, RUN)):
+        (container,) = made["spec"]["template"]["spec"]["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
 def test_P4_a_parameter_is_data_for_the_kubelet_and_the_shell():

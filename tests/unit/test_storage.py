@@ -249,7 +249,7 @@ def test_T7_a_folder_of_somebody_else_is_said_and_not_passed_over(tmp_path: Path
 
 
 def test_M8_read_only_volumes_are_read_only_as_claim_and_as_mount():
-    made = volume_specs.user_volumes(ALL, None)
+    made = volume_specs.user_volumes(ALL, None, "1Gi")
     (claim,) = [v for v in made["extraVolumes"] if v["name"] == "shared-datasets"]
     (mount,) = [m for m in made["extraVolumeMounts"] if m["name"] == "shared-datasets"]
     assert claim["persistentVolumeClaim"] == {"claimName": "datasets", "readOnly": True}
@@ -257,7 +257,7 @@ def test_M8_read_only_volumes_are_read_only_as_claim_and_as_mount():
 
 
 def test_J4_servers_see_the_shared_volumes_where_the_pipelines_documentation_says():
-    made = volume_specs.user_volumes((DATA, ARTIFACTS), None)
+    made = volume_specs.user_volumes((DATA, ARTIFACTS), None, "1Gi")
     assert {m["mountPath"] for m in made["extraVolumeMounts"]} == {
         "/mnt/shared-data",
         "/mnt/shared-artifacts",
@@ -266,15 +266,24 @@ def test_J4_servers_see_the_shared_volumes_where_the_pipelines_documentation_say
 
 
 def test_T7_scratch_has_a_limit_and_ends_with_its_server():
-    made = volume_specs.user_volumes((), "50Gi")
-    assert made == {
-        "extraVolumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "50Gi"}}],
-        "extraVolumeMounts": [{"name": "scratch", "mountPath": "/home/jovyan/scratch"}],
+    made = volume_specs.user_volumes((), "50Gi", "1Gi")
+    assert {"name": "scratch", "emptyDir": {"sizeLimit": "50Gi"}} in made["extraVolumes"]
+    mount = {"name": "scratch", "mountPath": "/home/jovyan/scratch"}
+    assert mount in made["extraVolumeMounts"]
+
+
+def test_T7_what_programs_write_to_beside_the_home_is_one_folder_with_a_limit():
+    assert volume_specs.user_volumes((), None, "1Gi") == {
+        "extraVolumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
+        "extraVolumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+            {"name": "tmp", "mountPath": "/var/tmp"},  # noqa: S108
+        ],
     }
 
 
 def test_T9_servers_mount_claims_that_the_stack_makes_and_no_folders_of_a_node():
-    mounted = volume_specs.user_volumes(ALL, "50Gi")["extraVolumes"]
+    mounted = volume_specs.user_volumes(ALL, "50Gi", "1Gi")["extraVolumes"]
     made = {name for namespace, name in claims(shared(*ALL)) if namespace == "jupyterhub"}
     for volume in mounted:
         assert "hostPath" not in volume
@@ -284,7 +293,7 @@ def test_T9_servers_mount_claims_that_the_stack_makes_and_no_folders_of_a_node()
 
 def test_both_names_of_a_volume_are_labels_however_long_the_claims_is():
     long = DATASETS.model_copy(update={"name": "d" * 63})
-    (volume,) = volume_specs.user_volumes((long,), None)["extraVolumes"]
+    volume, _ = volume_specs.user_volumes((long,), None, "1Gi")["extraVolumes"]
     assert len(volume["name"]) == 63
 
 
@@ -292,7 +301,8 @@ def test_T4_the_chart_takes_them_where_they_are():
     schema = json.loads((ROOT / "charts/jupyterhub-lite/values.schema.json").read_text())
     storage = schema["properties"]["singleuser"]["properties"]["storage"]
     jsonschema.validate(
-        volume_specs.user_volumes(ALL, "50Gi"), storage | {"definitions": schema["definitions"]}
+        volume_specs.user_volumes(ALL, "50Gi", "1Gi"),
+        storage | {"definitions": schema["definitions"]},
     )
 
 

@@ -247,6 +247,7 @@ def _pod(
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "capabilities": {"drop": ["ALL"]},
+                    "readOnlyRootFilesystem": True,
                     "runAsUser": pod.uid,
                 },
                 "volumeMounts": [

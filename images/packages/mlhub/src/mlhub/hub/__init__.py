@@ -124,5 +124,9 @@ _SPAWNER: dict[str, Any] = {
         # Without it each start walks the whole home.
         "fsGroupChangePolicy": "OnRootMismatch",
     },
-    "container_security_context": {"capabilities": {"drop": ["ALL"]}},
+    # The chart's values mount what has to be written to: the home, the shared volumes and /tmp.
+    "container_security_context": {
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    },
 }
