@@ -300,9 +300,9 @@ class Storage(Section):
         description="the size of a server's scratch folder, which ends with it, such as 50Gi",
     )
     tmp: Quantity = Field(
-        default="10Gi",
+        default="20Gi",
         description=(
-            "the size of a server's or a run's /tmp, which ends with it, such as 10Gi; one that "
+            "the size of a server's or a run's /tmp, which ends with it, such as 20Gi; one that "
             "writes more is ended"
         ),
     )

@@ -54,7 +54,7 @@ def test_P5_the_pod_is_restricted_and_knows_nothing_of_the_cluster():
     assert "hostPath" not in json.dumps(pod)
 
 
-def test_T11_no_job_of_a_person_writes_to_its_image():
+def test_T14_no_job_of_a_person_writes_to_its_image():
     for made in (job(), listing_job(SETTINGS, "alice", "list-1"), collect_job(SETTINGS, RUN)):
         (container,) = made["spec"]["template"]["spec"]["containers"]
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
