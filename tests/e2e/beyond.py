@@ -7,18 +7,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.e2e.platform import wait_until
 
 
 @contextmanager
-def server_beyond(address: str, name: str) -> Iterator[str]:
-    """Port 80 of `address` answers, over the interface `<name>0` of this machine."""
+def server_beyond(address: str, name: str, folder: Path) -> Iterator[str]:
+    """Port 80 of `address` serves a folder, over the interface `<name>0` of this machine."""
     link = ipaddress.ip_network(f"{address}/30", strict=False)
     (own,) = (str(host) for host in link.hosts() if str(host) != address)
     serve = f"while ! ip address show to {address} | grep -q .; do sleep 0.1; done; "
     serve += f"exec {sys.executable} -m http.server 80 --bind {address}"
-    server = subprocess.Popen(["unshare", "--net", "sh", "-c", serve], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", serve], cwd=folder, stderr=subprocess.DEVNULL
+    )
     inside = f"nsenter --target {server.pid} --net ip"
     try:
         ours, theirs = os.readlink("/proc/self/ns/net"), f"/proc/{server.pid}/ns/net"

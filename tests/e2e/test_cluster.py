@@ -143,9 +143,9 @@ def volumes(kubectl: Kubectl) -> Iterator[None]:
 
 
 @pytest.fixture
-def beyond() -> Iterator[str]:
+def beyond(tmp_path: Path) -> Iterator[str]:
     """A web server at an address beyond the node."""
-    with server_beyond(BEYOND, "e2e") as url:
+    with server_beyond(BEYOND, "e2e", tmp_path) as url:
         yield url
 
 

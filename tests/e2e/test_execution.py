@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Browser
 
+from tests.e2e.beyond import server_beyond
 from tests.e2e.conftest import seat
+from tests.e2e.everyday import INTERNET, WORKED, WORKS, WRITES, WRITTEN, index_of_packages
 from tests.e2e.platform import HUB_URL, KEYCLOAK_URL, NAMESPACE, Kubectl, Person, wait_until
 
 API = f"{HUB_URL}/services/execution"
@@ -167,6 +170,26 @@ def test_P1_P2_P5_P10_a_notebook_by_its_name_runs_as_its_person_and_lands_beside
     for path, text in alice.originals.items():
         assert alice.person.read(path) == text, f"{path} was changed"
     assert in_mlflow(kubectl, alice, run["mlflow_run_id"]) == "FINISHED"
+
+
+def test_T14_P5_a_run_works_as_ever_and_cannot_write_to_its_image(alice, tmp_path: Path):
+    mirror = f"http://{INTERNET}"
+    plot = "import matplotlib.pyplot as plt; plt.plot([1, 3, 2]); plt.show()"
+    writes, works = WRITES.format(folders=[*WRITTEN]), WORKS.format(mirror=mirror)
+    alice.person.write(f"{FOLDER}/everyday.ipynb", notebook("a = 1", writes, works, plot))
+    with server_beyond(INTERNET, "inet", index_of_packages(tmp_path)):
+        run = alice.call.until(alice.call.start("everyday"), ENDED, 180)
+    assert run["status"] == "succeeded", run
+    cells = alice.home(run["output_notebook"])["cells"]
+    *printed, shown = [cell["outputs"] for cell in cells if cell["outputs"]]
+    told = [
+        json.loads("".join(out["text"]))
+        for outputs in printed
+        for out in outputs
+        if out.get("name") == "stdout"
+    ]
+    assert told == [WRITTEN, WORKED]
+    assert any("image/png" in out.get("data", {}) for out in shown)
 
 
 def in_mlflow(kubectl: Kubectl, alice: Alice, mlflow_run_id: str) -> str:

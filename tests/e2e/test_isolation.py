@@ -2,10 +2,11 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import requests
@@ -14,12 +15,13 @@ from websocket import create_connection
 
 from bootstrap.paths import NODE_ADDRESS
 from tests.e2e.beyond import server_beyond
+from tests.e2e.everyday import INTERNET, WORKED, WORKS, WRITES, WRITTEN, index_of_packages
 from tests.e2e.platform import HUB_URL, NAMESPACE, Kubectl, Person, wait_until
 
 METADATA = "169.254.169.254"
 """Where clouds tell a machine its credentials; the fixture makes it answer."""
-INTERNET = "198.51.100.5"
-"""Of TEST-NET-2 (RFC 5737), as public as any; a mirror of packages would be there."""
+WITHIN = "10.77.77.5"
+"""A private address (RFC 1918) outside the cluster, where a company has its mirror."""
 
 REACHES = """
 import concurrent.futures, json, socket
@@ -42,12 +44,6 @@ texts = []
 for folder in ("/home", "/mnt", "/tmp", "/var"):
     for path in pathlib.Path(folder).rglob("*.mark"):
         texts.append(path.read_text())
-def writes(path):
-    try:
-        open(path, "w").close()
-        return True
-    except OSError:
-        return False
 print(json.dumps({
     "uid": os.getuid(),
     "tokens": os.path.exists("/var/run/secrets/kubernetes.io"),
@@ -56,11 +52,18 @@ print(json.dumps({
     "capabilities": int(status["CapEff"], 16) | int(status["CapBnd"], 16),
     "kubernetes": sorted(key for key in os.environ if "TOKEN" in key and "KUBE" in key),
     "marks": texts,
-    "writes": [path for path in ("/usr/local/bin/x", "/etc/x", "/opt/x") if writes(path)],
     "set_user_id": [str(p) for d in ("/usr/bin", "/bin", "/usr/local/bin")
                     for p in pathlib.Path(d).iterdir() if p.stat().st_mode & 0o6000],
 }))
 """
+
+
+class Way(NamedTuple):
+    """A port, and why it is open or closed to people's pods in `local`."""
+
+    host: str | None
+    port: int
+    why: str
 
 
 @dataclass
@@ -105,6 +108,28 @@ class Kernel:
         socket.close()
         return json.loads(said)
 
+    def terminal(self, line: str, until: str, seconds: float = 60) -> str:
+        """What a terminal of the same server says to a line, up to a text."""
+        terminals = f"{HUB_URL}/user/{self.name}/api/terminals"
+        made = self._session.post(terminals, timeout=30)
+        made.raise_for_status()
+        name = made.json()["name"]
+        socket = create_connection(
+            f"{HUB_URL.replace('http', 'ws')}/user/{self.name}/terminals/websocket/{name}",
+            header=[f"Authorization: token {self.token}"],
+            timeout=seconds,
+        )
+        try:
+            socket.send(json.dumps(["stdin", f"{line}\n"]))
+            said = ""
+            while until not in said:
+                kind, *content = json.loads(socket.recv())
+                said += content[0] if kind == "stdout" else ""
+            return said
+        finally:
+            socket.close()
+            self._session.delete(f"{terminals}/{name}", timeout=30)
+
     def end(self) -> None:
         self._session.delete(f"{HUB_URL}/user/{self.name}/api/kernels/{self._id}", timeout=30)
 
@@ -141,41 +166,76 @@ def address(kubectl: Kubectl, namespace: str, label: str) -> str | None:
     return running[0] if running else None
 
 
-def test_T11_a_person_reaches_what_is_meant_for_them_and_nothing_else(kernels, kubectl: Kubectl):
+def ways(kubectl: Kubectl) -> tuple[dict[str, Way], dict[str, Way]]:
+    """Closed and open ones, as `components.values.user_egress` and the policies of those at the
+    other end have them."""
     keycloak = address(kubectl, "foundation", "app.kubernetes.io/name=keycloak")
     postgres = address(kubectl, "foundation", "app.kubernetes.io/name=postgres")
+    seaweedfs = address(kubectl, "foundation", "app.kubernetes.io/name=seaweedfs")
+    proxy = address(kubectl, NAMESPACE, "component=proxy")
+    bob = kubectl.pod("jupyter-bob")["status"]["podIP"]
+    s3 = "seaweedfs-s3.foundation.svc.cluster.local"
     closed = {
-        "bob's server": (kubectl.pod("jupyter-bob")["status"]["podIP"], 8888),
-        "the metadata address": (METADATA, 80),
-        "the Kubernetes API": ("kubernetes.default.svc.cluster.local", 443),
-        "the Kubernetes API at the node": (NODE_ADDRESS, 6443),
-        "the kubelet": (NODE_ADDRESS, 10250),
-        "Postgres": (postgres, 5432),
-        "Keycloak's pod": (keycloak, 8080),
-        "the proxy's API": (address(kubectl, NAMESPACE, "component=proxy"), 8001),
+        "bob's server": Way(bob, 8888, "only hub and proxy reach a server"),
+        "the metadata address": Way(METADATA, 80, "it tells a cloud's machine its credentials"),
+        "the Kubernetes API": Way(
+            "kubernetes.default.svc.cluster.local", 443, "people have no rights there"
+        ),
+        "the Kubernetes API at the node": Way(NODE_ADDRESS, 6443, "as by its Service"),
+        "the kubelet": Way(NODE_ADDRESS, 10250, "it runs commands in pods"),
+        "Postgres": Way(postgres, 5432, "services alone have accounts there"),
+        "Keycloak's pod": Way(keycloak, 8080, "people log in by browser, their code does not"),
+        "the proxy's API": Way(proxy, 8001, "who sets routes gets others' cookies"),
+        "S3": Way(s3, 8333, "MLflow alone has a key, and gives artifacts to whom they are for"),
+        "S3's pod": Way(seaweedfs, 8333, "as by its Service"),
+        "SeaweedFS's filer": Way(seaweedfs, 8888, "it asks nobody who they are"),
+        "SeaweedFS's volume server": Way(seaweedfs, 8080, "as the filer"),
+        "SeaweedFS's master": Way(seaweedfs, 9333, "as the filer"),
+        "a mirror at a private address": Way(
+            WITHIN, 80, "of private addresses only the platform's; no setting opens another"
+        ),
     }
     opened = {
-        "the hub": ("hub", 8081),
-        "a name, so DNS, and the proxy": ("proxy-public", 80),
-        "an address of the internet": (INTERNET, 80),
+        "the hub": Way("hub", 8081, "a server reports its activity"),
+        "a name, so DNS, and the proxy": Way("proxy-public", 80, "runs are started through it"),
+        "a mirror at a public address": Way(INTERNET, 80, "packages, models and git come from one"),
     }
     if mlflow := address(kubectl, "mlflow", "app.kubernetes.io/name=mlflow"):
-        opened["MLflow"] = (mlflow, 5000)
-    with server_beyond(METADATA, "meta"), server_beyond(INTERNET, "inet"):
-        code = REACHES.format(targets=json.dumps(closed | opened))
-        with ThreadPoolExecutor(2) as pool:
-            # The same from the hub, which may: a check that cannot fail is none.
-            hub = pool.submit(in_the_hub, kubectl, code)
-            found = kernels["alice"].run(code)
-    assert {name for name in opened if found[name] != "reached"} == set(), found
-    assert {name for name in closed if found[name] == "reached"} == set(), found
+        opened["MLflow"] = Way(mlflow, 5000, "runs are logged by code")
+    return closed, opened
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    return index_of_packages(tmp_path)
+
+
+def test_T11_a_person_reaches_what_is_meant_for_them_and_nothing_else(
+    kernels, kubectl: Kubectl, mirror: Path
+):
+    closed, opened = ways(kubectl)
+    code = REACHES.format(targets=json.dumps({n: w[:2] for n, w in (closed | opened).items()}))
+    with (
+        server_beyond(METADATA, "meta", mirror),
+        server_beyond(INTERNET, "inet", mirror),
+        server_beyond(WITHIN, "priv", mirror),
+        ThreadPoolExecutor(3) as pool,
+    ):
+        # The same from where some of it is allowed: a check that cannot fail is none.
+        hub = pool.submit(elsewhere, kubectl, NAMESPACE, "deploy/hub", code)
+        mlflow = pool.submit(elsewhere, kubectl, "mlflow", "deploy/mlflow", code)
+        found = kernels["alice"].run(code)
+    assert {n: w.why for n, w in opened.items() if found[n] != "reached"} == {}, found
+    assert {n: w.why for n, w in closed.items() if found[n] == "reached"} == {}, found
     for name in ("bob's server", "the Kubernetes API", "Postgres", "Keycloak's pod"):
         assert hub.result()[name] == "reached", name
+    for name in ("S3", "S3's pod"):
+        assert mlflow.result()[name] == "reached", name
 
 
-def in_the_hub(kubectl: Kubectl, code: str) -> dict[str, str]:
-    pod = kubectl("-n", NAMESPACE, "get", "pods", "-l", "component=hub", "-o", "name").strip()
-    return json.loads(kubectl("-n", NAMESPACE, "exec", pod, "--", "python3", "-c", code))
+def elsewhere(kubectl: Kubectl, namespace: str, pod: str, code: str) -> Mapping[str, str]:
+    found = kubectl("-n", namespace, "exec", pod, "--", "python3", "-c", code)
+    return json.loads(found)
 
 
 def test_T14_T7_V2_code_of_a_person_has_no_rights_and_sees_nobody_elses_files(kernels):
@@ -191,6 +251,30 @@ def test_T14_T7_V2_code_of_a_person_has_no_rights_and_sees_nobody_elses_files(ke
             "capabilities": 0,
             "kubernetes": [],
             "marks": [name],
-            "writes": [],
             "set_user_id": [],
         }
+
+
+def test_T14_T7_nothing_of_the_image_can_be_written_to_and_each_folder_that_can_is_known(
+    kernels, kubectl: Kubectl
+):
+    assert kernels["alice"].run(WRITES.format(folders=[*WRITTEN])) == WRITTEN
+    spec = kubectl.pod("jupyter-alice")["spec"]
+    for container in [*spec["containers"], *spec.get("initContainers", [])]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    empty = {v["name"]: v["emptyDir"] for v in spec["volumes"] if "emptyDir" in v}
+    assert {name for name, given in empty.items() if "sizeLimit" in given} == {"tmp", "scratch"}
+    assert len(empty) == 2, "the node's disk has no other"
+
+
+def test_J6_V5_plots_packages_from_a_mirror_and_git_need_nothing_of_the_image(
+    kernels, mirror: Path
+):
+    with server_beyond(INTERNET, "inet", mirror) as url:
+        found = kernels["alice"].run(WORKS.format(mirror=url), seconds=180)
+    assert found == WORKED
+
+
+def test_V5_a_terminal_opens_and_cannot_write_to_the_image(kernels):
+    said = kernels["bob"].terminal("touch /usr/local/bin/x; echo over-$((6 * 7))", "over-42")
+    assert "Read-only file system" in said
