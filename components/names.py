@@ -58,7 +58,8 @@ LOCAL_PATH = "rancher.io/local-path"
 HOME = "/home/jovyan"
 SCRATCH_MOUNT = f"{HOME}/scratch"
 TMP_MOUNTS = ("/tmp", "/var/tmp")  # noqa: S108
-"""All that everybody may write to in our images, beside the home: one folder by two names."""
+"""What everybody may write to in our images, beside the home and Debian's `/run/lock`: one folder
+by two names."""
 
 EXECUTION = "execution"
 EXECUTION_TRIGGER = "execution-trigger"

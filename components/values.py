@@ -30,6 +30,11 @@ NGINX = {
 }
 """What ingress-nginx would otherwise cut off; other controllers pass over it."""
 
+READ_ONLY = {"readOnlyRootFilesystem": True}
+"""Of hub and proxy. The official chart says nothing of it; ours says the same."""
+
+HUB_TMP = "tmp"
+
 DNS_ONLY = {
     "cloudMetadataServer": False,
     "dnsPortsCloudMetadataServer": False,
@@ -74,6 +79,9 @@ def hub_values(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
             "extraConfig": {"mlhub": "from mlhub.hub import configure\nconfigure(c)\n"},
             "extraEnv": oauth_environment(oidc_secret(stack)),
             "resources": resources(cpu=("100m", "1"), memory=("256Mi", "1Gi")),
+            "containerSecurityContext": READ_ONLY,
+            "extraVolumes": [{"name": HUB_TMP, "emptyDir": {"sizeLimit": "1Gi"}}],
+            "extraVolumeMounts": [{"name": HUB_TMP, "mountPath": names.TMP_MOUNTS[0]}],
             "networkPolicy": {
                 "enabled": True,
                 "ingress": hub_ingress(stack),
@@ -87,6 +95,7 @@ def hub_values(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
             "chp": {
                 "image": images["proxy"].values(),
                 "resources": resources(cpu=("20m", "500m"), memory=("64Mi", "256Mi")),
+                "containerSecurityContext": READ_ONLY,
                 "networkPolicy": {"enabled": True, "egressAllowRules": DNS_ONLY},
             },
         },

@@ -5,7 +5,7 @@ chart or a spawner takes a piece of a pod, Kubernetes' and KubeSpawner's spellin
 for underscores.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from mlhub_policies.limits import StackLimits
 from mlhub_policies.rule import RELEASE, Finding, Resource, breach, later
@@ -90,6 +90,47 @@ def _metadata_is_not_blocked_by_privilege(values: Node) -> Iterator[Finding]:
     node = values.at("singleuser", "cloudMetadata", "blockWithIptables")
     if node.absent and not values["singleuser"].unknown:
         yield breach(node, FORBIDDEN["blockwithiptables"][1])
+
+
+CONTAINERS = frozenset({"containers", "initcontainers", "extracontainers"})
+READ_ONLY = "readOnlyRootFilesystem"
+
+
+def images_are_read_only(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:
+    """Stated wherever a container's security is: what a profile states replaces what `mlhub.hub`
+    says of users' pods, and the official chart says nothing of hub and proxy."""
+    if not resource.of_kubernetes:
+        return
+    release = resource.type == RELEASE
+    for node in (resource.values if release else resource.inputs).walk(skip=TEXTS):
+        if node.unknown and plain(node.key) in STRUCTURE:
+            yield later(node)
+        elif not node.unknown:
+            yield from _read_only(_contexts(node))
+    if release:
+        hub_and_proxy = (resource.values["hub"], resource.values.at("proxy", "chp"))
+        contexts = (part["containerSecurityContext"] for part in hub_and_proxy)
+        yield from _read_only(context for context in contexts if context.absent)
+
+
+def _contexts(node: Node) -> Iterator[Node]:
+    """The containers' security contexts that are stated right at a node."""
+    name = plain(node.key)
+    if name in CONTAINERS and not node.path.endswith("]"):
+        yield from (container["securityContext"] for container in node.parts())
+    elif name == "containersecuritycontext":
+        yield node
+    elif name == "extracontainerconfig":
+        yield from (part for part in node.parts() if plain(part.key) == "securitycontext")
+
+
+def _read_only(contexts: Iterable[Node]) -> Iterator[Finding]:
+    for context in contexts:
+        node = context[READ_ONLY]
+        if node.unknown:
+            yield later(node)
+        elif node.value is not True:
+            yield breach(node, "true is required: what is written to has a volume")
 
 
 def namespaces_are_restricted(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:

@@ -38,6 +38,11 @@ RULES = (
         pods.nothing_of_the_node,
     ),
     Rule(
+        "read-only-images",
+        "No container writes to its image, and no profile has one that may.",
+        pods.images_are_read_only,
+    ),
+    Rule(
         "restricted-namespaces",
         "Every namespace enforces Pod Security's restricted level.",
         pods.namespaces_are_restricted,

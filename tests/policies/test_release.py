@@ -22,6 +22,7 @@ OVERRIDE = (*PROFILE, "kubespawner_override")
 GPU = "nvidia.com/gpu"
 QUOTAS = (V, "custom", "mlhub", "quotas")
 DIGEST = "@sha256:" + 64 * "a"
+READ_ONLY = {"readOnlyRootFilesystem": True}
 CHOICE = {
     "size": {
         "display_name": "Size",
@@ -173,7 +174,7 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
     "escalation in an init container": (
         (V, "singleuser", "initContainers"),
         [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}",
-          "securityContext": {"allowPrivilegeEscalation": True}}],
+          "securityContext": {"allowPrivilegeEscalation": True, **READ_ONLY}}],
         "no-privilege",
         "singleuser.initContainers[0].securityContext.allowPrivilegeEscalation is true; "
         "false is required",
@@ -181,7 +182,7 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
     "an added capability in an extra container": (
         (V, "singleuser", "extraContainers"),
         [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}",
-          "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}],
+          "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}, **READ_ONLY}}],
         "no-privilege",
         "singleuser.extraContainers[0].securityContext.capabilities.add is ['SYS_ADMIN']; "
         "a container that adds no capability is required",
@@ -197,8 +198,40 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         "singleuser.uid is 0; a user other than root is required",
     ),
     "root in the hub": (
-        (V, "hub", "containerSecurityContext"), {"runAsUser": 0}, "no-privilege",
+        (V, "hub", "containerSecurityContext", "runAsUser"), 0, "no-privilege",
         "hub.containerSecurityContext.runAsUser is 0; a user other than root is required",
+    ),
+    "a profile that replaces what the hub says of its servers": (
+        (*OVERRIDE, "container_security_context"), {"capabilities": {"drop": ["ALL"]}},
+        "read-only-images",
+        "singleuser.profileList[1].kubespawner_override.container_security_context."
+        "readOnlyRootFilesystem is not given; true is required: what is written to has a volume",
+    ),
+    "a choice that writes to its image": (
+        (*PROFILE, "profile_options"),
+        {"size": {"choices": {"x": {"kubespawner_override": {
+            "extra_container_config": {"security_context": {"readOnlyRootFilesystem": False}}}}}}},
+        "read-only-images",
+        "singleuser.profileList[1].profile_options.size.choices.x.kubespawner_override."
+        "extra_container_config.security_context.readOnlyRootFilesystem is false; "
+        "true is required: what is written to has a volume",
+    ),
+    "a container of one's own in a pod that says nothing": (
+        (V, "singleuser", "extraContainers"),
+        [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}"}], "read-only-images",
+        "singleuser.extraContainers[0].securityContext.readOnlyRootFilesystem is not given; "
+        "true is required: what is written to has a volume",
+    ),
+    "a hub that writes to its image": (
+        (V, "hub", "containerSecurityContext", "readOnlyRootFilesystem"), False,
+        "read-only-images",
+        "hub.containerSecurityContext.readOnlyRootFilesystem is false; "
+        "true is required: what is written to has a volume",
+    ),
+    "a proxy of which nothing is said": (
+        (V, "proxy", "chp", "containerSecurityContext"), GONE, "read-only-images",
+        "proxy.chp.containerSecurityContext.readOnlyRootFilesystem is not given; "
+        "true is required: what is written to has a volume",
     ),
     "escalation for every user": (
         (V, "singleuser", "allowPrivilegeEscalation"), True, "no-privilege",
@@ -448,6 +481,9 @@ EDGES: dict[str, tuple[Place, Any]] = {
     "no GPU as a number": ((*OVERRIDE, "extra_resource_limits", GPU), 0),
     "a choice at the limit": ((*PROFILE, "profile_options"), CHOICE),
     "no escalation, said twice": ((*OVERRIDE, "allow_privilege_escalation"), False),
+    "a profile that says the same again": (
+        (*OVERRIDE, "container_security_context"), READ_ONLY,
+    ),
     "all capabilities dropped": (
         (V, "singleuser", "extraPodConfig"),
         {"securityContext": {"capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}},

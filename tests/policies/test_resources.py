@@ -55,6 +55,18 @@ BREACHES: dict[str, tuple[tuple[str, str], Place, Any, str, str]] = {
         STATEFUL, (*POD, "volumes", 0), {"name": "n", "hostPath": {"path": "/"}}, "no-privilege",
         "StatefulSet postgres: spec.template.spec.volumes[0].hostPath is {'path': '/'}",
     ),
+    "a container that writes to its image": (
+        DEPLOYMENT, (*CONTAINER, "securityContext", "readOnlyRootFilesystem"), GONE,
+        "read-only-images",
+        "Deployment keycloak: spec.template.spec.containers[0].securityContext."
+        "readOnlyRootFilesystem is not given; true is required",
+    ),
+    "an init container that does": (
+        DEPLOYMENT, (*POD, "initContainers"),
+        [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}"}], "read-only-images",
+        "spec.template.spec.initContainers[0].securityContext.readOnlyRootFilesystem is not "
+        "given; true is required",
+    ),
     "no system call filter": (
         STATEFUL, (*POD, "securityContext", "seccompProfile", "type"), "Unconfined",
         "no-privilege",
@@ -219,7 +231,13 @@ def test_users_without_a_quota_are_refused(which: tuple[str, str], kind: str) ->
 
 def pod(**more: Any) -> dict[str, Any]:
     return {
-        "containers": [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}"}],
+        "containers": [
+            {
+                "name": "a",
+                "image": f"localhost:5000/mlhub/a{DIGEST}",
+                "securityContext": {"readOnlyRootFilesystem": True},
+            }
+        ],
         "hostNetwork": True,
         **more,
     }
