@@ -50,7 +50,7 @@ STRUCTURE = frozenset(
         "spec", "template", "containers", "initcontainers", "extracontainers", "volumes",
         "extravolumes", "securitycontext", "containersecuritycontext", "podsecuritycontext",
         "extrapodconfig", "extracontainerconfig", "kubespawneroverride", "singleuser", "hub",
-        "proxy", "values", "profilelist", "profileoptions", "choices", "ports", "storage",
+        "proxy", "chp", "values", "profilelist", "profileoptions", "choices", "ports", "storage",
         "cloudmetadata", "seccompprofile", "capabilities", "",
     }
 )  # fmt: skip

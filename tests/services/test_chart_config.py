@@ -33,6 +33,7 @@ from tests.unit.recorder import platform
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
     "runAsUser": 1000,
 }
 
@@ -175,6 +176,14 @@ async def test_the_programs_own_values_make_a_hub_and_the_pods_of_its_profiles(
             assert 0 < requests["memory"] < limits["memory"]
             assert 0 < requests["cpu"] < limits["cpu"]
             assert claim["metadata"]["name"] == "claim-alice"
+            bounded = {
+                volume["name"]
+                for volume in pod["spec"]["volumes"]
+                if "persistentVolumeClaim" in volume or volume["emptyDir"]["sizeLimit"]
+            }
+            mounts = container["volumeMounts"]
+            paths = {mount["mountPath"] for mount in mounts if mount["name"] in bounded}
+            assert {"/home/jovyan", "/tmp", "/var/tmp"} <= paths  # noqa: S108
             assert RESTRICTED.items() <= container["securityContext"].items()
 
 
