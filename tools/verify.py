@@ -66,13 +66,14 @@ def account(stack: str, found: StackFile) -> dict[str, Any]:
     }
 
 
-def settings(stack: str, found: StackFile) -> Settings:
+def settings(stack: str, found: StackFile, profiles: tuple[str, ...]) -> Settings:
     identity = found.identity
     return Settings(
         hub_url=found.hub_url,
         keycloak_url=found.keycloak_url,
         realm=identity.realm,
         groups=tuple(g for g in identity.access_groups if g not in identity.admin_groups),
+        profiles=profiles,
         mlflow=found.mlflow is not None,
         execution=found.execution is not None,
         **account(stack, found),
@@ -85,8 +86,9 @@ def main() -> int:
     parser.add_argument("--profile", help="the only one to start (without it: each)")
     parser.add_argument("--json", type=Path, help="also write the report there")
     given = parser.parse_args()
+    only = (given.profile,) if given.profile else ()
     try:
-        asked = settings(given.stack, stack_file(given.stack))
+        asked = settings(given.stack, stack_file(given.stack), only)
     except StackFileError as error:
         print("\n".join(error.sentences), file=sys.stderr)
         return 2
@@ -94,7 +96,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     report = Report(lambda line: print(line, flush=True))
-    verify(asked, report, given.profile)
+    verify(asked, report)
     print(report.sentence())
     if given.json is not None:
         given.json.write_text(report.as_json(), encoding="utf-8")

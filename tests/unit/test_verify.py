@@ -1,13 +1,30 @@
-"""The report of a verification, and what it says of a stack that does not answer."""
+"""The report of a verification, what it says of a stack that does not answer, and its person."""
 
+import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mlhub.verify.checks import verify
+from mlhub.verify import people
+from mlhub.verify.checks import offered, verify
 from mlhub.verify.notebook import notebook
+from mlhub.verify.people import temporary
+from mlhub.verify.person import Person
 from mlhub.verify.report import Failed, NotTried, Report
 from mlhub.verify.settings import Settings
+from mlhub.verify.web import ask, session
+from tests.unit.recorder import ROOT
 
 NOWHERE = Settings(
     hub_url="http://127.0.0.1:9",
@@ -69,3 +86,181 @@ def test_the_notebook_asks_mlflow_only_where_there_is_one() -> None:
     without, with_it = (json.dumps(notebook(mlflow=has)) for has in (False, True))
     assert "mlflow" not in without
     assert "mlflow.log_param" in with_it
+
+
+Answer = tuple[int, dict[str, str], str]
+"""Status, headers, body."""
+
+
+@contextmanager
+def serving(answer: Callable[[str, str, dict[str, str]], Answer]) -> Iterator[str]:
+    """A server on loopback that answers a method, a path and headers; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, headers, body = answer(self.command, self.path, dict(self.headers))
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+class Realm:
+    """As much of Keycloak as the person needs, and a hub whose log-in page never comes."""
+
+    def __init__(self) -> None:
+        self.person: dict[str, Any] | None = None
+        self.asked: list[str] = []
+        self.hangs = threading.Event()
+
+    def there(self, age: float) -> None:
+        self.person = {"id": "7", "createdTimestamp": (time.time() - age) * 1000}
+
+    def answer(self, method: str, path: str, headers: dict[str, str]) -> Answer:
+        self.asked.append(f"{method} {path.partition('?')[0]}")
+        if path.startswith("/hub/oauth_login"):
+            self.hangs.set()
+            time.sleep(20)
+        if path.endswith("/token"):
+            return 200, {}, json.dumps({"access_token": "a-token"})
+        if method == "POST" and path.endswith("/users"):
+            self.there(0)
+        if method == "DELETE":
+            self.person = None
+        found = [self.person] if self.person else []
+        return 200, {}, json.dumps(found if "/users?" in path else {"id": "8"})
+
+
+@pytest.fixture
+def realm() -> Iterator[tuple[Realm, Settings]]:
+    realm = Realm()
+    with serving(realm.answer) as url:
+        yield realm, dataclasses.replace(NOWHERE, hub_url=url, keycloak_url=url, groups=("/a/b",))
+
+
+def test_T12_the_person_is_there_for_as_long_as_they_work(realm: tuple[Realm, Settings]) -> None:
+    server, settings = realm
+    with temporary(settings, print):
+        assert server.person is not None
+    assert server.person is None
+    assert "PUT /admin/realms/mlhub/users/7/groups/8" in server.asked
+
+
+def test_T12_another_verification_is_waited_for_and_not_disturbed(
+    realm: tuple[Realm, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, settings = realm
+    server.there(20)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert not any(line.startswith(("DELETE", "POST /admin")) for line in server.asked)
+        if len(slept) == 3:
+            server.person = None
+
+    monkeypatch.setattr(people.time, "sleep", sleep)
+    said: list[str] = []
+    with temporary(settings, said.append):
+        assert len(slept) == 3
+    assert len(said) == 1
+    assert said[0].startswith("another verification of this realm began 2")
+
+
+def test_T12_what_a_killed_verification_left_is_removed(realm: tuple[Realm, Settings]) -> None:
+    server, settings = realm
+    server.there(people.OTHERS_SECONDS + 1)
+    said: list[str] = []
+    with temporary(settings, said.append):
+        pass
+    assert said == []
+    assert sum(line.startswith("DELETE") for line in server.asked) == 2
+
+
+def test_T12_a_job_that_is_ended_removes_the_person_first(
+    realm: tuple[Realm, Settings], tmp_path: Path
+) -> None:
+    server, settings = realm
+    asked = {**dataclasses.asdict(settings), "via": {}, "groups": ["/a/b"]}
+    del asked["client_secret"]
+    file = tmp_path / "verify.json"
+    file.write_text(json.dumps(asked))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlhub.verify", file],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "images/packages/mlhub/src")},
+    )
+    try:
+        assert server.hangs.wait(30)
+        assert server.person is not None
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert server.person is None
+    assert "ok" in [line.split()[0] for line in said.splitlines() if "person is removed" in line]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "outcome"), [((), "ok"), (("small",), "ok"), (("small", "huge"), "failed")]
+)
+def test_T12_a_profile_that_is_asked_for_and_not_offered_is_a_failure(
+    report: Report, wanted: tuple[str, ...], outcome: str
+) -> None:
+    class Somebody(Person):
+        def __init__(self) -> None:
+            self.settings = dataclasses.replace(NOWHERE, profiles=wanted)
+
+        def profiles(self) -> list[dict[str, Any]]:
+            return [{"slug": "small"}, {"slug": "large"}]
+
+    found = [each["slug"] for each in offered(Somebody(), report)]
+    assert found == (["small"] if wanted else ["small", "large"])
+    assert [line.outcome for line in report.lines] == [outcome]
+    if outcome == "failed":
+        assert report.lines[0].said == "not huge, to a member of the access groups"
+
+
+def test_T12_in_a_pod_a_published_address_is_reached_as_through_its_ingress() -> None:
+    """Host and scheme are the published ones, and are not taken along to the next address."""
+    seen: list[tuple[str, dict[str, str]]] = []
+    published = "https://jupyter.example.com"
+
+    def elsewhere(_: str, path: str, headers: dict[str, str]) -> Answer:
+        seen.append((path, headers))
+        return 200, {}, "there"
+
+    with serving(elsewhere) as other:
+
+        def hub(_: str, path: str, headers: dict[str, str]) -> Answer:
+            seen.append((path, headers))
+            if path == "/back":
+                return 200, {}, headers.get("Cookie", "")
+            return 302, {"Location": f"{other}/log-in", "Set-Cookie": "a=b; Secure; Path=/"}, ""
+
+        with serving(hub) as target:
+            web = session({published: target})
+            answer = ask(web, "GET", f"{published}/hub")
+            assert (answer.url, answer.text) == (f"{other}/log-in", "there")
+            assert ask(web, "GET", f"{published}/back").text == "a=b"
+    (_, first), (_, second), _ = seen
+    assert (first["Host"], first["X-Forwarded-Proto"]) == ("jupyter.example.com", "https")
+    assert f"http://{second['Host']}" == other
+    assert "X-Forwarded-Proto" not in second

@@ -15,9 +15,8 @@ from mlhub.verify.web import ask, session
 RUN_SECONDS = 240
 
 
-def verify(settings: Settings, report: Report, only: str | None = None) -> None:
-    """Every check, with each profile or `only` that one; the person is gone afterwards, whatever
-    happened."""
+def verify(settings: Settings, report: Report) -> None:
+    """Every check; the person is gone afterwards, whatever happened."""
     with report.check("hub and Keycloak answer"):
         for url in (f"{settings.hub_url}/hub/health", f"{settings.keycloak_url}/realms/"
                     f"{settings.realm}/.well-known/openid-configuration"):  # fmt: skip
@@ -28,17 +27,17 @@ def verify(settings: Settings, report: Report, only: str | None = None) -> None:
         return
     with ExitStack() as stay:
         with report.check("a person is made"):
-            password = stay.enter_context(temporary(settings))
+            password = stay.enter_context(temporary(settings, report.tell))
         if report.failed:
             return
         try:
-            as_person(settings, report, password, only)
+            as_person(settings, report, password)
         finally:
             with report.check("the person is removed"):
                 stay.close()
 
 
-def as_person(settings: Settings, report: Report, password: str, only: str | None) -> None:
+def as_person(settings: Settings, report: Report, password: str) -> None:
     with report.check("a wrong password is refused"):
         try:
             log_in(settings, secrets.token_urlsafe(8))
@@ -58,7 +57,7 @@ def as_person(settings: Settings, report: Report, password: str, only: str | Non
         return
     try:
         refusals(person, report)
-        profiles = offered(person, report, only)
+        profiles = offered(person, report)
         for profile in profiles:
             serve(person, report, profile)
         if profiles:
@@ -90,14 +89,14 @@ def refusals(person: Person, report: Report) -> None:
             raise Failed(f"it is HTTP {answer.status_code}: {said(answer)}")
 
 
-def offered(person: Person, report: Report, only: str | None) -> list[dict[str, Any]]:
+def offered(person: Person, report: Report) -> list[dict[str, Any]]:
+    wanted = person.settings.profiles
     found: list[dict[str, Any]] = []
     with report.check("profiles are offered"):
-        found = [each for each in person.profiles() if only in (None, each["slug"])]
-        if not found:
-            raise Failed(
-                f"none{f' named {only}' if only else ''}, to a member of the access groups"
-            )
+        found = [each for each in person.profiles() if not wanted or each["slug"] in wanted]
+        missing = sorted(set(wanted) - {each["slug"] for each in found})
+        if missing or not found:
+            raise Failed(f"not {', '.join(missing) or 'one'}, to a member of the access groups")
     return found
 
 

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -13,8 +13,10 @@ import requests
 from mlhub.verify.settings import TEMPORARY, Settings
 from mlhub.verify.web import ask, session
 
-OTHERS_SECONDS = 15 * 60
+OTHERS_SECONDS = 30 * 60
 """How young a person of that name is another verification's, and not what a killed one left."""
+
+POLL_SECONDS = 2.0
 
 
 class NotMade(Exception):  # noqa: N818 - a sentence for a person
@@ -61,23 +63,32 @@ class Keycloak:
         people = self.call("GET", "/users", params={"username": TEMPORARY, "exact": "true"}).json()
         return people[0] if people else None
 
+    def await_turn(self, tell: Callable[[str], None]) -> None:
+        """Waits until another verification is done; removes the person that a killed one left."""
+        told = False
+        while (person := self.found()) is not None:
+            age = time.time() - person.get("createdTimestamp", 0) / 1000
+            if age >= OTHERS_SECONDS:
+                self.remove()
+                return
+            if not told:
+                tell(
+                    f"another verification of this realm began {age:.0f} s ago and is waited for; "
+                    f"if it was killed, remove the user {TEMPORARY} in Keycloak"
+                )
+            told = True
+            time.sleep(POLL_SECONDS)
+
     def remove(self) -> None:
         if (person := self.found()) is not None:
             self.call("DELETE", f"/users/{person['id']}")
 
 
 @contextmanager
-def temporary(settings: Settings) -> Iterator[str]:
+def temporary(settings: Settings, tell: Callable[[str], None]) -> Iterator[str]:
     """The person's password, for as long as they exist."""
     keycloak = Keycloak(settings)
-    if (person := keycloak.found()) is not None:
-        age = time.time() - person.get("createdTimestamp", 0) / 1000
-        if age < OTHERS_SECONDS:
-            raise NotMade(
-                f"another verification of this realm began {age:.0f} s ago; wait for it, or, if it "
-                f"was killed, remove the user {TEMPORARY} in Keycloak"
-            )
-        keycloak.remove()
+    keycloak.await_turn(tell)
     password = secrets.token_urlsafe(24)
     body = {
         "username": TEMPORARY,

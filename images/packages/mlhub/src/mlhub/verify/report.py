@@ -32,7 +32,7 @@ class Line:
 class Report:
     def __init__(self, tell: Callable[[str], None] = print):
         self.lines: list[Line] = []
-        self._tell = tell
+        self.tell = tell
 
     @contextmanager
     def check(self, what: str) -> Iterator[None]:
@@ -50,7 +50,7 @@ class Report:
         finally:
             line = Line(what, outcome, round(time.monotonic() - began, 1), said)
             self.lines.append(line)
-            self._tell(f"{outcome:>9}  {line.seconds:6.1f} s  {what}{': ' + said if said else ''}")
+            self.tell(f"{outcome:>9}  {line.seconds:6.1f} s  {what}{': ' + said if said else ''}")
 
     @property
     def failed(self) -> list[Line]:

@@ -23,6 +23,8 @@ class Settings:
     client_secret: str | None = field(default=None, repr=False)
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    profiles: tuple[str, ...] = ()
+    """The only ones to start, by slug; empty for each that is offered."""
     mlflow: bool = False
     execution: bool = False
     start_seconds: int = 300

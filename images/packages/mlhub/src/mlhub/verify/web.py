@@ -17,7 +17,7 @@ class Unreachable(Exception):  # noqa: N818 - it is a finding, and no defect of 
 
 
 class Via(HTTPAdapter):
-    """Sends what is meant for `published` to `target`, with the Host of the first."""
+    """Sends what is meant for `published` to `target`, as the ingress in between would."""
 
     def __init__(self, published: str, target: str):
         super().__init__()
@@ -26,12 +26,17 @@ class Via(HTTPAdapter):
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> Any:
         meant = request.url or ""
         request.url = self.target + meant.removeprefix(self.published)
-        request.headers["Host"] = self.published.split("://", 1)[1]
+        scheme, host = self.published.split("://", 1)
+        said = {"Host": host, "X-Forwarded-Proto": scheme}
+        request.headers.update(said)
         try:
             response = super().send(request, *args, **options)
         finally:
-            # Cookies and redirects are of the published address.
+            # Cookies and redirects are of the published address, and a redirect's request begins
+            # with the headers of the one before it.
             request.url = meant
+            for header in said:
+                request.headers.pop(header, None)
         response.url = meant
         return response
 
