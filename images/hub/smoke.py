@@ -16,6 +16,7 @@ for module in (
     "tornado.curl_httpclient",
     "sqlalchemy.dialects.postgresql.psycopg2",
     "mlhub.hub",
+    "mlhub.verify.__main__",
 ):
     importlib.import_module(module)
 

@@ -219,20 +219,25 @@ def test_T12_a_job_that_is_ended_removes_the_person_first(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "outcome"), [((), "ok"), (("small",), "ok"), (("small", "huge"), "failed")]
+    ("wanted", "started", "outcome"),
+    [
+        ((), ["small", "gpu--node-1"], "ok"),
+        (("small",), ["small"], "ok"),
+        (("gpu",), ["gpu--node-1"], "ok"),
+        (("small", "huge"), ["small"], "failed"),
+    ],
 )
 def test_T12_a_profile_that_is_asked_for_and_not_offered_is_a_failure(
-    report: Report, wanted: tuple[str, ...], outcome: str
+    report: Report, wanted: tuple[str, ...], started: list[str], outcome: str
 ) -> None:
     class Somebody(Person):
         def __init__(self) -> None:
             self.settings = dataclasses.replace(NOWHERE, profiles=wanted)
 
         def profiles(self) -> list[dict[str, Any]]:
-            return [{"slug": "small"}, {"slug": "large"}]
+            return [{"slug": "small"}, {"slug": "gpu--node-1"}]
 
-    found = [each["slug"] for each in offered(Somebody(), report)]
-    assert found == (["small"] if wanted else ["small", "large"])
+    assert [each["slug"] for each in offered(Somebody(), report)] == started
     assert [line.outcome for line in report.lines] == [outcome]
     if outcome == "failed":
         assert report.lines[0].said == "not huge, to a member of the access groups"

@@ -2,6 +2,6 @@
 
 A temporary person is made in Keycloak, logs in by the log-in page, starts a server of each profile
 that can run now, writes and reads, lets the execution API run a notebook that talks to MLflow, is
-refused what should be refused, and is removed again. Everything goes over the published addresses;
-nothing of the platform is reached around.
+refused what should be refused, and is removed again. Everything goes over the published addresses,
+in a pod by the Services behind them; nothing of the platform is reached around.
 """

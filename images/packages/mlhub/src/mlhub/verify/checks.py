@@ -1,6 +1,7 @@
 """The checks, in the order in which a person would meet the platform."""
 
 import secrets
+from collections.abc import Callable
 from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
@@ -93,11 +94,17 @@ def offered(person: Person, report: Report) -> list[dict[str, Any]]:
     wanted = person.settings.profiles
     found: list[dict[str, Any]] = []
     with report.check("profiles are offered"):
-        found = [each for each in person.profiles() if not wanted or each["slug"] in wanted]
-        missing = sorted(set(wanted) - {each["slug"] for each in found})
+        offers = person.profiles()
+        found = [each for each in offers if not wanted or any(map(of(each), wanted))]
+        missing = [slug for slug in wanted if not any(of(each)(slug) for each in offers)]
         if missing or not found:
             raise Failed(f"not {', '.join(missing) or 'one'}, to a member of the access groups")
     return found
+
+
+def of(offer: dict[str, Any]) -> Callable[[str], bool]:
+    """Whether an offer is of a profile; of one for each GPU node it has the node in its slug."""
+    return lambda slug: offer["slug"] == slug or offer["slug"].startswith(f"{slug}--")
 
 
 def serve(person: Person, report: Report, profile: dict[str, Any]) -> None:
