@@ -20,7 +20,9 @@ def admissions(**labels: str) -> float:
     return found
 
 
-async def test_the_hub_shows_decisions_and_quotas_and_nobodys_name(start_hub: Any, keycloak: Any):
+async def test_the_hub_shows_decisions_and_quotas_and_nobodys_name(
+    start_hub: Any, keycloak: Any, kubernetes: Any
+):
     port = free_port()
     hub = await start_hub(merged(VALUES, {"custom": {"mlhub": {"metrics_port": port}}}))
     keycloak.at_the_browser = "alice"
@@ -39,9 +41,13 @@ async def test_the_hub_shows_decisions_and_quotas_and_nobodys_name(start_hub: An
     after = [admissions(**yes), *(admissions(**no, reason=r) for r in ("largest", "servers"))]
     assert [now - then for now, then in zip(after, before, strict=True)] == [3, 1, 1]
 
+    labels = {"app.kubernetes.io/name": "verify", "app.kubernetes.io/part-of": "mlhub"}
+    about = {"name": "verify-now", "labels": labels, "creationTimestamp": "2026-11-29T04:17:00Z"}
+    kubernetes.put("pods", {"metadata": about, "status": {"phase": "Failed"}})
     hub.app.authenticator.office.keeper.look_now()
     used = {"group": "/mlhub/users", "dimension": "cpu"}
     await until(lambda: REGISTRY.get_sample_value("mlhub_quota_used", used) == 3)
+    await until(lambda: REGISTRY.get_sample_value("mlhub_verify_failed") == 1)
     async with (
         aiohttp.ClientSession() as prometheus,
         prometheus.get(f"http://127.0.0.1:{port}/metrics") as answer,

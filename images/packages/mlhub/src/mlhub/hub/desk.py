@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -130,15 +130,15 @@ class Desk:
         self._hours = self._book.used(now)
 
     async def measure(self) -> None:
-        """Tell Prometheus what is held, and what people's volumes ask for."""
+        """Tell Prometheus what is held, what people's volumes ask for, how verifications ended."""
         metrics.SEEN.set(self.pods.loaded.is_set())
         if not self.pods.loaded.is_set():
             return
         metrics.tell(self.ledger.held(), self.quotas, self._hours)
-        answer = await shared_client("CoreV1Api").list_namespaced_persistent_volume_claim(
-            os.environ["POD_NAMESPACE"], _preload_content=False, _request_timeout=10
-        )
-        metrics.tell_volumes(json.loads(await answer.read())["items"])
+        api = shared_client("CoreV1Api")
+        metrics.tell_volumes(await _items(api.list_namespaced_persistent_volume_claim))
+        verifications = await _items(api.list_namespaced_pod, label_selector=metrics.VERIFY_PODS)
+        metrics.tell_verified(verifications)
 
     def _read(self, pod: Mapping[str, Any]) -> Holding | None:
         # The pod is there, or was: it counts itself from here on.
@@ -158,3 +158,12 @@ class Desk:
             self.log.warning("A refusal is given without a fresh list of pods: %s", error)
         else:
             self._listed = time.monotonic()
+
+
+async def _items(call: Callable[..., Any], **selectors: str) -> list[dict[str, Any]]:
+    """What a list method of the Kubernetes client gives, as it came."""
+    answer = await call(
+        os.environ["POD_NAMESPACE"], **selectors, _preload_content=False, _request_timeout=10
+    )
+    found: list[dict[str, Any]] = json.loads(await answer.read())["items"]
+    return found

@@ -4,7 +4,9 @@ by reason and how long they take (`jupyterhub_server_spawn_duration_seconds`).
 A label's values are words of this package or groups of the stack file, never people.
 """
 
+import time
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from prometheus_client import Counter, Gauge
@@ -40,6 +42,16 @@ GPU_HOURS = Gauge("mlhub_gpu_hours_week", "GPU-hours since Monday 00:00 UTC.", [
 VOLUMES = Gauge("mlhub_volumes", "Claims of people's data.", ["kind"])
 VOLUME_BYTES = Gauge("mlhub_volume_requested_bytes", "What those claims ask for.", ["kind"])
 SEEN = Gauge("mlhub_kubernetes_seen", "1 while the hub knows which pods run, otherwise 0.")
+VERIFY_FAILED = Gauge("mlhub_verify_failed", "1 while the newest verification is one that failed.")
+VERIFIED = Gauge(
+    "mlhub_verified_timestamp_seconds",
+    "When the newest successful verification began; before one is known, when the hub began.",
+)
+VERIFY_PODS = "app.kubernetes.io/name=verify,app.kubernetes.io/part-of=mlhub"
+"""The pods of verifications. They stay for days, and so does what is told of them: nobody asks the
+Jobs, for which the hub would need a right."""
+
+VERIFIED.set(time.time())
 
 begin(ADMISSIONS, kind=KINDS, outcome=["admitted"], reason=[""])
 begin(
@@ -77,6 +89,20 @@ def tell_volumes(claims: Iterable[Mapping[str, Any]]) -> None:
     for kind, (number, size) in found.items():
         VOLUMES.labels(kind).set(number)
         VOLUME_BYTES.labels(kind).set(size)
+
+
+def tell_verified(pods: Iterable[Mapping[str, Any]]) -> None:
+    """How verifications ended, by their pods."""
+    ended = [
+        (datetime.fromisoformat(pod["metadata"]["creationTimestamp"]).timestamp(), phase)
+        for pod in pods
+        if (phase := pod["status"].get("phase")) in ("Succeeded", "Failed")
+    ]
+    if not ended:
+        return
+    VERIFY_FAILED.set(max(ended)[1] == "Failed")
+    if succeeded := [began for began, phase in ended if phase == "Succeeded"]:
+        VERIFIED.set(max(succeeded))
 
 
 def kind_of(claim: str) -> str:
