@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components import names
+from components.config import Verify
 
 HIDDEN_ZERO = " or vector(0)"
 """Makes a number of what is not there."""
@@ -36,7 +37,9 @@ def metrics_service(part: str) -> str:
     return f"{part}-metrics"
 
 
-def alerts(namespace: str, *, execution: bool, workspaces: bool) -> list[Alert]:
+def alerts(
+    namespace: str, *, execution: bool, workspaces: bool, verify: Verify | None
+) -> list[Alert]:
     """The alerts of one stack; `namespace` is its hub's."""
     here = f'namespace="{namespace}"'
     services = [
@@ -130,6 +133,29 @@ def alerts(namespace: str, *, execution: bool, workspaces: bool) -> list[Alert]:
                 "Runs were lost: nobody can say how they ended.",
             ),
         ]
+    if verify is not None:
+        found.append(
+            Alert(
+                "MlhubVerifyFailed",
+                f"max(mlhub_verify_failed{{{here}}})",
+                "> 0",
+                "1m",
+                "critical",
+                "A temporary person could not do all that people do here.",
+            )
+        )
+    if verify is not None and not verify.suspended:
+        found.append(
+            Alert(
+                "MlhubVerifyMissing",
+                f"time() - max(mlhub_verified_timestamp_seconds{{{here}}})",
+                # A schedule has a day of each week at least.
+                f"> {8 * 24 * 3600}",
+                "1h",
+                "warning",
+                "For eight days no verification has succeeded.",
+            )
+        )
     return found
 
 

@@ -579,7 +579,10 @@ class Workspace(Section):
     size: Quantity = Field(description="the size of its volume, at most 100Gi")
 
 
-OUR_CLIENTS = {"jupyterhub", "mlhub-hub", "mlhub-execution", "realm-management"}
+OUR_CLIENTS = {
+    "jupyterhub", "mlhub-hub", "mlhub-execution", "mlhub-workspaces", "mlhub-verify",
+    "realm-management",
+}  # fmt: skip
 """Of the realm's clients, those that are no service's."""
 
 
@@ -629,6 +632,26 @@ class Execution(Section):
                 "a name for each of them alone is required"
             )
         return self
+
+
+class Verify(Section):
+    """A temporary person who tries the applied stack, by Jobs in it."""
+
+    schedule: str = Field(
+        default="17 4 * * *",
+        pattern=r"^[0-9*,/-]+ [0-9*,/-]+ \* \* [0-9*,/-]+$",
+        description=(
+            "minute, hour, `*`, `*` and days of the week as cron has them, in UTC, such as "
+            "17 4 * * 1-5"
+        ),
+    )
+    suspended: bool = Field(default=False, description="true where nothing begins by the schedule")
+    after_up: bool = Field(
+        default=True, description="false where an `up` that changed something starts none"
+    )
+    profiles: tuple[Name, ...] = Field(
+        default=(), description="a list of the only profiles to start, by slug (without it: each)"
+    )
 
 
 class Network(Section):
@@ -725,6 +748,7 @@ class StackFile(Section):
     )
     execution: Execution | None = Field(default=None, description="an execution API")
     network: Network
+    verify: Verify | None = Field(default=None, description="a verification by Jobs")
     monitoring: Monitoring | None = Field(
         default=None, description="a Prometheus operator (leave it out where none is)"
     )

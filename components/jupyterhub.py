@@ -97,6 +97,8 @@ class JupyterHub(pulumi.ComponentResource):
 
     status: pulumi.Output[str]
     """`deployed`, where all is well."""
+    revision: pulumi.Output[str]
+    """The Release's, another one for each change."""
 
     def __init__(self, name: str, args: JupyterHubArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:jupyterhub:JupyterHub", name, {}, opts)
@@ -130,7 +132,8 @@ class JupyterHub(pulumi.ComponentResource):
             ),
         )
         self.status = release.status.apply(lambda status: str(status.status))
-        self.register_outputs({"status": self.status})
+        self.revision = release.status.apply(lambda status: str(status.revision))
+        self.register_outputs({"status": self.status, "revision": self.revision})
 
     def _generated(
         self, args: JupyterHubArgs, child: pulumi.ResourceOptions

@@ -75,6 +75,7 @@ def stack_rules(stack: StackFile, docs: str) -> list[dict[str, Any]]:
         stack.hub.namespace,
         execution=stack.execution is not None,
         workspaces=stack.workspace_service is not None,
+        verify=stack.verify,
     )
     return rule_groups(found, docs)
 

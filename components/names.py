@@ -79,6 +79,12 @@ WORKSPACES_PATH = "/services/workspaces"
 WORKSPACES_CLIENT = "mlhub-workspaces"
 """The service's own client in Keycloak."""
 
+VERIFY = "verify"
+"""The CronJob that tries the stack, and all that belongs to it."""
+VERIFY_SECRET = "mlhub-verify"  # noqa: S105
+VERIFY_CLIENT = "mlhub-verify"
+"""Its client in Keycloak, which makes the person."""
+
 METRICS_PORT = 9400
 """Of the hub and the services beside it; no proxy leads there (`mlhub.metrics`)."""
 
@@ -89,6 +95,8 @@ that the provider waits until its time is up. What mounts the volume is waited f
 HUB_SERVICE = "hub"
 HUB_PORT = 8081
 """The hub's API, as both charts name it."""
+PROXY_SERVICE = "proxy-public"
+"""Where people come in, on port 80, as both charts name it."""
 
 GROUPS_CLAIM = "groups"
 

@@ -1,5 +1,6 @@
 """Who is wired to whom. The one place where components meet."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,8 @@ from components.quotas import Quotas, QuotasArgs
 from components.registry import Login, Registry, RegistryArgs, harbor_provider
 from components.storage import Storage, StorageArgs
 from components.values import BuiltImage, hub_values, port_of, pull_secrets, server_urls
+from components.verify import Verify, VerifyAfterUp, VerifyAfterUpArgs, VerifyArgs
+from components.verify import settings as verify_settings
 from components.volume_specs import expandable
 from components.volumes import Volumes, VolumesArgs
 from components.workspace_service import WorkspaceService, WorkspaceServiceArgs
@@ -399,6 +402,59 @@ def workspace_service_of(
     return WorkspaceService("workspace-service", args, opts)
 
 
+def verify_of(
+    stack: StackFile,
+    hub_space: Namespace,
+    identity: Identity,
+    built: Mapping[str, BuiltImage],
+    providers: list[pulumi.ProviderResource],
+) -> Verify | None:
+    """What tries the stack, where it is to be tried."""
+    if stack.verify is None:
+        return None
+    args = VerifyArgs(
+        config=stack.verify,
+        realm_id=identity.realm_id,
+        namespace=hub_space.name,
+        settings=verify_settings(stack, stack.verify),
+        image=built["hub"].reference,
+        pull_secrets=pull_secrets(stack),
+        keycloak=keycloak_egress(stack),
+    )
+    return Verify("verify", args, pulumi.ResourceOptions(providers=providers))
+
+
+def verify_after_up(
+    stack: StackFile,
+    hub: JupyterHub,
+    verify: Verify | None,
+    built: Mapping[str, BuiltImage],
+    kubernetes: pulumi.ProviderResource,
+) -> None:
+    """One verification of what this `up` has changed, where the stack wants it."""
+    if verify is None or stack.verify is None or not stack.verify.after_up:
+        return
+    args = VerifyAfterUpArgs(
+        namespace=stack.hub.namespace,
+        image=built["hub"].reference,
+        pull_secrets=pull_secrets(stack),
+        applied=applied(stack, hub, verify, built),
+    )
+    opts = pulumi.ResourceOptions(providers=[kubernetes], depends_on=[hub, verify])
+    VerifyAfterUp("verify-after-up", args, opts)
+
+
+def applied(
+    stack: StackFile, hub: JupyterHub, verify: Verify, built: Mapping[str, BuiltImage]
+) -> pulumi.Output[str]:
+    """A digest of the stack file, the images and the Release: what an `up` may change."""
+    images = [built[name].reference for name in sorted(built)]
+    parts = [stack.model_dump_json(), hub.revision, verify.known, *images]
+    return pulumi.Output.all(*parts).apply(
+        lambda found: hashlib.sha256("\0".join(found).encode()).hexdigest()[:16]
+    )
+
+
 def discovery_of(
     stack: StackFile, hub_space: Namespace, providers: list[pulumi.ProviderResource]
 ) -> Discovery:
@@ -560,6 +616,7 @@ class Platform:
             providers=[kubernetes, generator, realms],
         )
         place = spaces["jupyterhub"]
+        verify = verify_of(stack, place, identity, built, [kubernetes, generator, realms])
         rooms = [
             *volumes_of(stack, place, shared, foundation, built=built, providers=[kubernetes]),
             *workspaces_of(stack, place, shared, identity, [kubernetes, realms]),
@@ -567,6 +624,7 @@ class Platform:
             *([execution] if execution else []),
             *([mlflow] if mlflow else []),
             *([workspaces] if workspaces else []),
+            *([verify] if verify else []),
         ]
         monitoring = monitoring_of(stack, place, [kubernetes])
         services = {
@@ -605,5 +663,6 @@ class Platform:
             pulumi.ResourceOptions(providers=[kubernetes, generator]),
         )
         ran_images(stack, registry, images, hub, builder)
+        verify_after_up(stack, hub, verify, built, kubernetes)
         self.hub_namespace = hub_space
         self.hub_release = hub.status

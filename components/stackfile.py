@@ -114,6 +114,7 @@ def contradictions(stack: StackFile) -> Iterator[str]:
     yield from _about_people(stack.identity)
     yield from _about_volumes(stack)
     yield from _about_places(stack)
+    yield from _about_verify(stack)
 
 
 def _about_volumes(stack: StackFile) -> Iterator[str]:
@@ -197,6 +198,16 @@ def _about_the_workspace_service(stack: StackFile) -> Iterator[str]:
             yield (
                 f"workspace_service.{key} is {size}; a whole number of Gi, at most {most}, is "
                 "required"
+            )
+
+
+def _about_verify(stack: StackFile) -> Iterator[str]:
+    slugs = [profile.slug for profile in stack.profiles]
+    for number, slug in enumerate(stack.verify.profiles if stack.verify else ()):
+        if slug not in slugs:
+            yield (
+                f"verify.profiles[{number}] is {slug}; one of profiles[].slug "
+                f"({', '.join(slugs)}) is required"
             )
 
 

@@ -17,6 +17,7 @@ import yaml
 from components import names
 from components.config import StackFile
 from components.stackfile import StackFileError, load
+from components.verify import addresses
 from mlhub.verify.checks import verify
 from mlhub.verify.report import Report
 from mlhub.verify.settings import Settings
@@ -67,17 +68,7 @@ def account(stack: str, found: StackFile) -> dict[str, Any]:
 
 
 def settings(stack: str, found: StackFile, profiles: tuple[str, ...]) -> Settings:
-    identity = found.identity
-    return Settings(
-        hub_url=found.hub_url,
-        keycloak_url=found.keycloak_url,
-        realm=identity.realm,
-        groups=tuple(g for g in identity.access_groups if g not in identity.admin_groups),
-        profiles=profiles,
-        mlflow=found.mlflow is not None,
-        execution=found.execution is not None,
-        **account(stack, found),
-    )
+    return Settings(**addresses(found), profiles=profiles, **account(stack, found))
 
 
 def main() -> int:

@@ -63,7 +63,8 @@ def small(keycloak: str) -> dict[str, Any]:
     """The hub, one profile and Postgres: what has data, and nothing that would take time."""
     document = adapted(NAME, HUB, "", keycloak, "")
     config = document["config"]
-    for section in ("mlflow", "execution", "workspaces", "workspace_service", "gpu", "monitoring"):
+    gone = "mlflow execution workspaces workspace_service gpu monitoring verify"
+    for section in gone.split():
         config.pop(f"mlhub:{section}")
     config["mlhub:registry"] = {"repository": f"{REGISTRY}/mlhub"}
     config["mlhub:images"] = {"promote": {"repository": f"{REGISTRY}/mlhub", "tag": BUILT}}

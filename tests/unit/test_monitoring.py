@@ -3,6 +3,7 @@ namespace."""
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import jsonschema
@@ -16,6 +17,7 @@ import mlhub.hub.metrics
 import mlhub.metrics
 from components import names
 from components.alerts import Alert, alerts
+from components.config import Verify
 from components.monitoring import stack_panels
 from mlhub.admission import Charge, Holding, Quotas, Size
 from mlhub.execution.store import Run
@@ -33,7 +35,7 @@ def monitor(request: pytest.FixtureRequest) -> Monitor:
 
 
 def every_alert() -> list[Alert]:
-    return alerts("jupyterhub", execution=True, workspaces=True)
+    return alerts("jupyterhub", execution=True, workspaces=True, verify=Verify())
 
 
 def expressions() -> list[str]:
@@ -197,6 +199,39 @@ def test_volumes_are_told_by_what_they_are_for():
         told = REGISTRY.get_sample_value("mlhub_volume_requested_bytes", {"kind": kind})
         assert told == size * 2**30
     assert REGISTRY.get_sample_value("mlhub_volumes", {"kind": "home"}) == 2
+
+
+def test_T12_the_newest_verification_that_has_ended_is_told_by_its_pod():
+    def pod(day: int, phase: str) -> dict[str, Any]:
+        made = f"2026-11-{day:02}T04:17:00Z"
+        return {"metadata": {"creationTimestamp": made}, "status": {"phase": phase}}
+
+    def told(*pods: dict[str, Any]) -> tuple[float | None, str]:
+        mlhub.hub.metrics.tell_verified(pods)
+        when = REGISTRY.get_sample_value("mlhub_verified_timestamp_seconds")
+        assert when is not None
+        day = datetime.fromtimestamp(when, UTC).strftime("%m-%dT%H:%M")
+        return REGISTRY.get_sample_value("mlhub_verify_failed"), day
+
+    assert told(pod(3, "Failed"), pod(5, "Running"), pod(4, "Succeeded")) == (0, "11-04T04:17")
+    assert told(pod(6, "Failed"), pod(4, "Succeeded")) == (1, "11-04T04:17")
+    assert told() == (1, "11-04T04:17"), "a node that is gone takes nothing back"
+    assert told(pod(7, "Succeeded"), pod(6, "Failed")) == (0, "11-07T04:17")
+
+
+def test_T12_the_hub_looks_for_the_pods_that_the_program_makes():
+    selector = ",".join(f"{key}={value}" for key, value in names.selector(names.VERIFY).items())
+    assert selector == mlhub.hub.metrics.VERIFY_PODS
+
+
+def test_T12_a_suspended_schedule_is_not_missed():
+    def named(verify: Verify | None) -> set[str]:
+        found = alerts("jupyterhub", execution=False, workspaces=False, verify=verify)
+        return {alert.name for alert in found if "Verify" in alert.name}
+
+    assert named(None) == set()
+    assert named(Verify(suspended=True)) == {"MlhubVerifyFailed"}
+    assert named(Verify()) == {"MlhubVerifyFailed", "MlhubVerifyMissing"}
 
 
 def test_a_runs_wait_and_its_length_are_counted_once_it_ends():
