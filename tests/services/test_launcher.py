@@ -5,6 +5,7 @@ import re
 import stat
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -50,8 +51,9 @@ REPOSITORY = "https://github.com/owner/name"
 ENDED = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
 
 
-@pytest.fixture
-async def hub(start_hub: Any, kubernetes: Any, serve: Any) -> Hub:
+async def launching(
+    start_hub: Any, kubernetes: Any, serve: Any, profiles: list[dict[str, Any]], *more: Any
+) -> Hub:
     """A hub whose servers are up as soon as their pods are."""
     server = web.Application()
 
@@ -61,32 +63,39 @@ async def hub(start_hub: Any, kubernetes: Any, serve: Any) -> Hub:
     server.router.add_get("/user/{path:.*}/api", up)
     port = int((await serve(server)).rsplit(":", 1)[1])
     kubernetes.then = lambda pod: RUNNING
-    quotas = {"server": {"cpu": 16, "memory": "64Gi"}, "user": {"servers": 3}}
+    quotas = {"server": {"cpu": 16, "memory": "64Gi", "gpu": 4}, "user": {"servers": 3}}
     hub: Hub = await start_hub(
         {
             "custom": {"mlhub": {"quotas": quotas, "git_hosts": ["github.com"]}},
             "hub": {"config": {"KubeSpawner": {"port": port}}},
-            "singleuser": {"profileList": PROFILES},
-        }
+            "singleuser": {"profileList": profiles},
+        },
+        *more,
     )
     hub.wait_for_refusals(30)
     return hub
 
 
 @pytest.fixture
+async def hub(start_hub: Any, kubernetes: Any, serve: Any) -> Hub:
+    return await launching(start_hub, kubernetes, serve, PROFILES)
+
+
+async def made_token(hub: Hub, keycloak: Any, name: str, **asked: Any) -> str:
+    """A token as a person makes it on the hub's page Token."""
+    keycloak.at_the_browser = name
+    async with hub.browser() as browser:
+        await browser.get("/hub/oauth_login?next=/hub/home")
+        xsrf = next(cookie for cookie in browser.cookie_jar if cookie.key == "_xsrf").value
+        url = f"/hub/api/users/{name}/tokens"
+        async with browser.post(url, json=asked, headers={"X-XSRFToken": xsrf}) as answer:
+            return str((await answer.json())["token"])
+
+
+@pytest.fixture
 def token(hub: Hub, keycloak: Any) -> Any:
-    """`await token("alice")`: a token as she makes it on the hub's page Token."""
-
-    async def make(name: str, **asked: Any) -> str:
-        keycloak.at_the_browser = name
-        async with hub.browser() as browser:
-            await browser.get("/hub/oauth_login?next=/hub/home")
-            xsrf = next(cookie for cookie in browser.cookie_jar if cookie.key == "_xsrf").value
-            url = f"/hub/api/users/{name}/tokens"
-            async with browser.post(url, json=asked, headers={"X-XSRFToken": xsrf}) as answer:
-                return str((await answer.json())["token"])
-
-    return make
+    """`await token("alice")`: hers."""
+    return partial(made_token, hub, keycloak)
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """What the pages say is there: links, commands, options, settings.
 
-Held against the real thing, command by command: `make` by a dry run of the real Makefile, our own
-command lines by their real parsers, settings by the model's schema. Executed here are only those of
-RUN, which need nothing; `make up`, `test`, `e2e`, `rows` and `down` are run by CI. Of programs that
-are others' (FOREIGN) nothing but the name is looked at.
+BY names the test that runs each command of a page, as it is written or by what `make` calls for it;
+those that need no cluster run here. Besides, all are held against the real thing: `make` by a dry
+run of the real Makefile, our own command lines by their real parsers, settings by the model's
+schema. Of programs that are others' (FOREIGN) nothing but the name is looked at.
 """
 
 import functools
@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,35 +19,25 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import nbformat
 import pytest
 import typer
 import yaml
 
 from components.stackfile import PREFIX, schema
 from notebooks.cli import app
+from tests.pages import FENCE, PAGES, ROOT, Shown, blocks, shown, text, told
 from tools import write_schema, write_settings
+from tools.recovery.archive import Manifest, Writer, recipient
 
-ROOT = Path(__file__).resolve().parents[2]
-
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
-FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 FOREIGN = {
-    "age", "cat", "cp", "curl", "cut", "echo", "export", "git", "head", "helm", "jq", "kubectl",
-    "pip", "printf", "pre-commit", "pulumi", "sed", "tar",
+    "age", "cat", "cp", "curl", "cut", "echo", "eval", "export", "git", "head", "helm", "jq",
+    "kubectl", "pip", "printf", "pre-commit", "pulumi", "sed", "tar",
 }  # fmt: skip
 PYTHON = {"python", ".venv/bin/python"}
-RUN = {
-    "python -m notebooks.cli templates list",
-    "python -m notebooks.cli templates copy data-exploration work/first-look.ipynb",
-}
-"""Executed by `test_a_command_that_needs_nothing_runs`."""
-
-
-def text(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
 
 
 def prose(page: Path) -> str:
@@ -93,27 +84,11 @@ def test_the_readme_is_one_screen():
     assert len(text(ROOT / "README.md").splitlines()) <= 80
 
 
-def blocks(page: Path, *kinds: str) -> Iterator[str]:
-    for indent, kind, body in FENCE.findall(text(page)):
-        if kind in kinds:
-            yield re.sub(rf"^{indent}", "", body, flags=re.MULTILINE)
-
-
-def lines(page: Path) -> Iterator[str]:
-    """Each command of the page, with its continuations."""
-    for body in blocks(page, "console", ""):
-        yield from (match[1] for match in re.finditer(r"^\$ ((?:.*\\\n)*.*)$", body, re.MULTILINE))
-    # Blocks by indentation have no kind: what begins like a command of ours is one.
-    yield from re.findall(
-        r"^ {4,}(?:\$ )?((?:make|\.venv/bin/python) .*)$", FENCE.sub("", text(page)), re.MULTILINE
-    )
-
-
 def commands(line: str) -> Iterator[list[str]]:
-    """The programs of a line, each with its arguments; a comment is none."""
-    lexer = shlex.shlex(line.replace("\\\n", " "), posix=True, punctuation_chars="|&;<>")
+    """The programs of a line, each with its arguments."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split = True
-    lexer.commenters = "#"
+    lexer.commenters = ""
     command: list[str] = []
     for word in lexer:
         if set(word) <= set("|&;"):
@@ -124,17 +99,137 @@ def commands(line: str) -> Iterator[list[str]]:
     yield command
 
 
+CLI = "python -m notebooks.cli"
+HERE, SERVICES = "tests/unit/test_docs.py", "tests/services/test_docs_commands.py"
+BY = {
+    f"{HERE}::test_commands_that_write_in_the_checkout_run": (
+        "make new-stack", ".venv/bin/python -m tools.write_", "cat images/", "sed -i",
+        ".venv/bin/detect-secrets scan",
+    ),
+    f"{HERE}::test_a_key_is_made_and_an_archive_verified": (
+        "make backup-key", "make backup-verify",
+    ),
+    f"{HERE}::test_the_page_of_templates_prints_what_it_says": (f"{CLI} templates",),
+    f"{HERE}::test_the_package_is_installed_on_a_laptop": ("pip install images",),
+    f"{SERVICES}::test_the_pages_log_in_and_sessions": (
+        f"{CLI} login", f"{CLI} launch", f"{CLI} sessions",
+    ),
+    f"{SERVICES}::test_the_pages_launches_with_a_GPU": ("curl -X POST",),
+    f"{SERVICES}::test_the_pages_runs_sweeps_and_schedules": (
+        f"{CLI} runs", f"{CLI} sweeps", f"{CLI} schedules", "API=", "curl -s $API",
+    ),
+    f"{SERVICES}::test_the_pages_workspaces": (f"{CLI} workspaces",),
+    "tests/services/test_hub_load.py::test_our_hub_is_not_grossly_dearer_than_a_plain_one": (
+        "PYTHONPATH=images/packages/mlhub/src .venv/bin/python -m tests.services.load",
+    ),
+    ".ci/run": ("make up", "make test", "make .venv/dev.stamp", "MLHUB_BIN=… "),
+    ".github/workflows/check.yaml": ("make check",),
+    "tests/e2e/test_docs_commands.py::test_a_command_of_the_pages_runs_on_the_stack": (
+        "make status", "make password", "make preview STACK=local", "eval",
+        "kubectl -n jupyterhub exec deploy/hub", "kubectl -n mlflow",
+    ),
+    "tests/e2e/test_verify.py::"
+    "test_T12_verify_logs_in_spawns_writes_runs_and_leaves_nobody_behind": ("make verify",),
+    "tests/e2e/test_recovery.py::"
+    "test_T13_the_drill_brings_log_in_notebooks_runs_and_quotas_back_from_one_archive": (
+        "make backup ",
+    ),
+    "tests/e2e/test_images.py::test_J7_all_that_is_locked_has_a_wheel_for_arm64": (
+        "sed -E", ".venv/bin/uv pip install --dry-run",
+    ),
+    "tests/e2e/test_mlflow.py::"
+    "test_J3_J10_T11_a_run_and_a_model_round_trip_as_oneself_and_nobody_else_reads_them": (
+        "export MLFLOW_TRACKING_URI",
+    ),
+    "tests/e2e/test_stack.py::test_a_second_up_changes_nothing_and_keeps_every_secret": (
+        "printf", "cp stacks/Pulumi.local.yaml", "pulumi up --stack local",
+    ),
+    "tests/engine/test_stacks.py::test_everything_is_made_once": (
+        "pulumi -C .mlhub/stacks stack init", "pulumi stack init", "pulumi config set --secret",
+        "pulumi up --stack prod", "pulumi up --stack team-a",
+    ),
+    "tests/engine/test_state.py::test_state_in_a_bucket_is_kept_and_holds_no_secret_in_plain": (
+        "pulumi login",
+    ),
+    "tests/engine/test_stacks_recovery.py::"
+    "test_T13_a_cluster_that_has_nothing_gets_all_of_it_from_one_archive": ("make restore",),
+    "tests/engine/test_stacks_recovery.py::"
+    "test_T13_rollback_brings_back_chart_and_images_and_keeps_data_and_secrets": ("make rollback",),
+    "tests/engine/test_stacks_recovery.py::"
+    "test_T13_destroy_with_its_switch_keeps_data_and_the_next_up_has_them_again": ("make destroy",),
+    "tests/unit/test_recovery.py::"
+    "test_T13_who_is_renamed_keeps_their_home_and_the_former_name_has_none": ("make rename-home",),
+    "tests/unit/test_rotate.py::test_one_secret_is_replaced_and_no_other": ("make rotate",),
+    "": (
+        # Needs a stack that is applied elsewhere, which these tests have not.
+        "make preview STACK=prod", "make preview STACK=team-a",
+        "pulumi up --replace 'urn:pulumi:prod",
+        # Needs a chart repository, or a cluster before the stack is on it.
+        "helm pull", "kubectl create namespace", "kubectl -n jupyterhub create secret tls",
+        # Measures for minutes, on a machine that does nothing else.
+        ".venv/bin/python -m tools.benchmark", "kubectl -n jupyterhub exec -i",
+        # Asks the index for every package; tests/unit/test_images_locks.py holds what it wrote.
+        "make lock", ".venv/bin/python tools/lock.py",
+    ),
+}  # fmt: skip
+"""The tests, each with how the commands begin that it runs; the last runs nowhere."""
+
+EXAMPLES = {
+    "docs/mlflow.md": f"{SERVICES}::test_the_pages_magics_versions_and_runs",
+    "docs/notebooks.md": f"{SERVICES}::test_the_pages_launches_with_a_GPU",
+    "docs/templates.md": f"{SERVICES}::test_the_pages_magics_versions_and_runs",
+    "docs/workspaces.md": f"{SERVICES}::test_the_pages_workspaces",
+}
+"""The pages with Python, which these tests run."""
+
+
+def test_every_command_has_a_test_that_runs_it():
+    beginnings = [(beginning, test) for test, those in BY.items() for beginning in those]
+    used = set()
+    for page in PAGES:
+        for each in shown(page):
+            found = [pair for pair in beginnings if each.command.startswith(pair[0])]
+            assert len(found) == 1, f"{page.name}: `{each.command}` has {len(found)} tests"
+            used |= set(found)
+    assert set(beginnings) == used, "no page shows it any more"
+
+
+def test_every_example_in_python_has_a_test_that_runs_it():
+    found = {name for page, name in zip(PAGES, IDS, strict=True) if [*blocks(page, "python")]}
+    assert found == EXAMPLES.keys()
+
+
+@pytest.mark.parametrize("test", sorted({*BY, *EXAMPLES.values()} - {""}))
+def test_what_runs_the_commands_is_there(test: str):
+    path, _, name = test.partition("::")
+    written = text(ROOT / path)
+    if name:
+        assert f"def {name}(" in written
+    else:
+        commands = [c for c in BY[test] if c in ("make up", "make test", "make check")]
+        assert all(f"stage {c}\n" in written or f"run: {c}\n" in written for c in commands)
+
+
+def test_no_command_hides_from_this():
+    """In no block but a console's, where it begins with a dollar sign."""
+    program = r"(?:\$ |make |kubectl |pulumi |\.venv/bin/)"
+    for page in PAGES:
+        assert not re.findall(rf"^ {{4,}}{program}.*$", FENCE.sub("", text(page)), re.MULTILINE)
+        assert not list(blocks(page, "sh", "bash", "shell"))
+        for body in blocks(page, "console"):
+            assert body.startswith("$ "), page
+
+
 ALL = [
     pytest.param(command, id=f"{name}: {' '.join(command)[:60]}")
     for page, name in zip(PAGES, IDS, strict=True)
-    for line in lines(page)
-    for command in commands(line)
+    for line in shown(page)
+    for command in commands(line.command)
     if command
 ]
 
 
 def test_the_commands_are_found():
-    assert list(commands("make up  # it's\n")) == [["make", "up"]]
     assert list(commands("a 'b c' | d && e")) == [["a", "b c"], ["d"], ["e"]]
     assert len(ALL) > 40
 
@@ -218,27 +313,104 @@ def parsed(arguments: list[str]) -> None:
         parent = context
 
 
-@pytest.mark.parametrize("line", sorted(RUN))
-def test_a_command_that_needs_nothing_runs(line: str, tmp_path: Path):
-    assert any(line in lines(page) for page in PAGES), "no page shows it any more"
-    (tmp_path / "work").mkdir()
-    done = subprocess.run(
-        [sys.executable, *shlex.split(line)[1:]],
-        cwd=tmp_path,
+# What needs no cluster
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what these commands read and write."""
+    folder = tmp_path / "checkout"
+    for part in ("components", "docs", "images", "stacks", "tools", "Makefile"):
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("*.pyc"))
+        else:
+            shutil.copy(ROOT / part, folder / part)
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+def run(command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """By the shell, as a person does; `make` takes the environment as it is."""
+    written = re.sub("^make ", "make -o .venv/run.stamp -o policies/.venv/run.stamp ", command)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", written],
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "images/packages/notebooks/src")},
+        env=os.environ | {"MAKEFLAGS": "", "PATH": path, **variables},
     )
-    assert done.returncode == 0, done.stderr
-    assert "data-exploration" in done.stdout or "first-look.ipynb" in done.stdout
 
 
-def test_python_of_the_pages_compiles():
-    found = [(page, body) for page in PAGES for body in blocks(page, "python")]
-    assert len(found) > 3
-    for page, body in found:
-        compile(body, str(page), "exec")
+def done(shown: Shown, cwd: Path, command: str = "", **variables: str) -> str:
+    """What a page's command printed, which has to be what the page says."""
+    ended = run(command or shown.command, cwd, **variables)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert not shown.prints or shown.is_printed(ended.stdout), ended.stdout
+    return ended.stdout
+
+
+def test_commands_that_write_in_the_checkout_run(checkout: Path):
+    schema, settings = told("CONTRIBUTING.md", ".venv/bin/python -m tools.write_")
+    done(schema, checkout)
+    done(settings, checkout)
+    for file in ("stacks/schema.json", "docs/settings.md"):
+        assert text(checkout / file) == text(ROOT / file), file
+    (new,) = told("docs/platform-engineer.md", "make new-stack")
+    done(new, checkout)
+    assert "mlhub:profiles" in text(checkout / "stacks/Pulumi.team-a.yaml")
+    (cat,) = told("docs/images.md", "cat")
+    done(cat, checkout)
+    (chart,) = told("docs/charts.md", "sed")
+    done(chart, checkout)
+    assert "chart: {path: charts/jupyterhub}" in text(checkout / "stacks/Pulumi.local.yaml")
+    (scan,) = told("SECURITY.md", ".venv/bin/detect-secrets")
+    shutil.copy(ROOT / ".secrets.baseline", checkout)
+    run("git init -q && git add stacks", checkout)
+    done(scan, checkout)
+    assert run("make help", checkout).stdout.count("  make ") > 20
+
+
+def test_a_key_is_made_and_an_archive_verified(checkout: Path, tmp_path: Path):
+    (key,) = told("docs/recovery.md", "make backup-key")
+    said = done(key, checkout, key.command.replace("/safe", str(tmp_path)))
+    public = recipient(next(word for word in said.split() if word.startswith("age1")))
+    for page in ("docs/operator.md", "docs/recovery.md"):
+        (verify,) = told(page, "make backup-verify")
+        archive = tmp_path / Path(verify.command.split("FROM=")[1].split()[0]).name
+        with Writer(archive, [public]) as writer:
+            parts = [writer.add("databases/hub", [b"rows"])]
+            writer.finish(Manifest("team", "b", "e", "r", {}, [], parts))
+        written = verify.command.replace("/backups", str(tmp_path)).replace("/safe", str(tmp_path))
+        assert "databases/hub" in done(verify, checkout, written)
+
+
+def test_the_page_of_templates_prints_what_it_says(tmp_path: Path):
+    home = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "images/packages/notebooks/src")}
+    sources = ["import os", "year = 2026", "print(year)", 'password = "hunter2hunter"']
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "report.ipynb")
+    listed, copied, refused, made = told("docs/templates.md", f"{CLI} templates")
+    done(listed, tmp_path, **home)
+    done(copied, tmp_path, **home)
+    assert (tmp_path / "work/first-look.ipynb").is_file()
+    ended = run(refused.command, tmp_path, **home)
+    assert ended.returncode == 1
+    assert refused.is_printed(ended.stderr), ended.stderr
+    told_here = Shown(made.command, made.prints.replace("/home/jovyan", str(tmp_path)))
+    done(told_here, tmp_path, **home)
+
+
+def test_the_package_is_installed_on_a_laptop(tmp_path: Path):
+    """From the checkout alone: what it needs is installed here."""
+    for page in ("docs/data-scientist.md", "docs/notebooks.md"):
+        (install,) = told(page, "pip install")
+    shutil.copytree(ROOT / "images/packages/notebooks", tmp_path / "images/packages/notebooks")
+    options = f"--quiet --no-deps --no-index --no-build-isolation --target {tmp_path}/site"
+    done(install, tmp_path, f"python -m {install.command} {options}")
+    ended = run(f"{CLI} --help", tmp_path, PYTHONPATH=f"{tmp_path}/site")
+    assert "Notebook sessions, workspaces, templates and runs" in ended.stdout
 
 
 SETTINGS = [
@@ -256,18 +428,18 @@ def test_settings_of_the_pages_are_ones_that_the_model_has(body: str):
     validator = jsonschema.Draft202012Validator(schema())
     wrong = [
         error
-        for error in validator.iter_errors({"config": shown(given)})
+        for error in validator.iter_errors({"config": unelided(given)})
         if error.validator != "required" and not only_parts(error)
     ]
     assert wrong == []
 
 
-def shown(given: Any) -> Any:
+def unelided(given: Any) -> Any:
     """Without the places where a page says `{…}`."""
     if isinstance(given, dict):
-        return {key: shown(value) for key, value in given.items() if not elided(value)}
+        return {key: unelided(value) for key, value in given.items() if not elided(value)}
     if isinstance(given, list):
-        return [shown(value) for value in given if not elided(value)]
+        return [unelided(value) for value in given if not elided(value)]
     return given
 
 
