@@ -5,6 +5,8 @@ PYTHON := .venv/bin/python
 ENGINE := .venv/run.stamp policies/.venv/run.stamp
 STACK ?= local
 RESULTS := .mlhub/results
+# Python keeps what it compiles: the tests start hundreds of interpreters, each twice as dear without.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
