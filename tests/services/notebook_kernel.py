@@ -13,20 +13,23 @@ from jupyter_client.manager import KernelManager
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "images/packages/notebooks/src"
 TMP = "/tmp/"  # noqa: S108
+STRANGE = (
+    *("MLFLOW_", "JUPYTERHUB_", "JPY_", "IPYNB_"),
+    *("MPLBACKEND", "PYTHONDONTWRITEBYTECODE"),
+)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def clean_environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
-    """Of a person's server: their home, the image's IPython settings, nothing of the tests'."""
+    """Of a person's server: their home, the image's IPython settings, nothing of the tests'.
+
+    Python may keep what it compiles, as an image has it compiled: Ray waits 15 s for its agents.
+    """
     profile = home / ".ipython/profile_default"
     profile.mkdir(parents=True, exist_ok=True)
     settings = (ROOT / "images/jupyter/ipython_config.py").read_text()
     (profile / "ipython_config.py").write_text(settings.replace(TMP, f"{home}/."))
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("MLFLOW_", "JUPYTERHUB_", "JPY_", "IPYNB_", "MPLBACKEND"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(STRANGE)}
     return {
         **kept,
         "HOME": str(home),
