@@ -1,5 +1,6 @@
 """The report of a verification, what it says of a stack that does not answer, and its person."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ Answer = tuple[int, dict[str, str], str]
 """Status, headers, body."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(answer: Callable[[str, str, dict[str, str]], Answer]) -> Iterator[str]:
     """A server on loopback that answers a method, a path and headers; its address."""
 
@@ -104,7 +104,8 @@ def serving(answer: Callable[[str, str, dict[str, str]], Answer]) -> Iterator[st
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body.encode())
+            with contextlib.suppress(BrokenPipeError):  # a caller that was ended
+                self.wfile.write(body.encode())
 
         do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
 
