@@ -5,7 +5,7 @@ The CronJob is there before the hub; the Job after an `up` comes last, when all 
 alert (`components/alerts.py`), and takes nothing back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,12 +68,17 @@ def settings(stack: StackFile, config: VerifyConfig) -> dict[str, Any]:
 
 
 def job_spec(
-    image: pulumi.Input[str], pull_secrets: Sequence[str], **metadata: Any
+    image: pulumi.Input[str],
+    pull_secrets: Sequence[str],
+    annotations: Mapping[str, pulumi.Input[str]] | None = None,
 ) -> k8s.batch.v1.JobSpecArgsDict:
     """One verification, never tried twice: the second would hide what the first has seen.
 
-    `metadata` is more of its pod's.
+    `annotations` are its pod's.
     """
+    metadata: k8s.meta.v1.ObjectMetaArgsDict = {"labels": LABELS}
+    if annotations is not None:
+        metadata["annotations"] = annotations
     spec = pod(
         {
             "name": names.VERIFY,
@@ -93,9 +98,9 @@ def job_spec(
     return {
         "backoff_limit": 0,
         "template": {
-            "metadata": {"labels": LABELS, **metadata},
-            "spec": spec
-            | {
+            "metadata": metadata,
+            "spec": {
+                **spec,
                 "service_account_name": names.VERIFY,
                 "restart_policy": "Never",
                 "active_deadline_seconds": LONGEST_SECONDS,
