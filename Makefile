@@ -89,13 +89,12 @@ $(PROMETHEUS)/usr/bin/prometheus:
 	  && apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg-deb -x prometheus_*.deb .
 
 e2e: .venv/dev.stamp policies/.venv/run.stamp $(PROMETHEUS)/usr/bin/prometheus ## the tests on the running local stack: real browser, real servers
-	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium
+	@command -v chromium >/dev/null && command -v jq >/dev/null || apt-get install -y -qq --no-install-recommends chromium jq
 	@eval "$$($(PYTHON) -m bootstrap env)" && export PATH="$$PATH:$(PROMETHEUS)/usr/bin" \
-	  && $(PYTHON) -m pytest --timeout=600 \
-	  --junitxml=$(RESULTS)/e2e.xml tests/engine tests/e2e
+	  && tools/e2e.sh $(RESULTS)
 
 rows: .venv/run.stamp ## which promised behaviours held in the last `make test` and `make e2e`
-	@$(PYTHON) -m tools.rows $(RESULTS)/test.xml $(RESULTS)/e2e.xml
+	@$(PYTHON) -m tools.rows $(RESULTS)/{test,engine,e2e,alone}.xml
 
 check: .venv/dev.stamp ## lint, format, types, schema, pages
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

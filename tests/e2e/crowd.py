@@ -254,25 +254,28 @@ def furnish(kubectl: Kubectl, names: list[str]) -> dict[str, Path]:
 
     wait_until("every home has its notebook", written, 300)
     kubectl("-n", NAMESPACE, "delete", "pod", FURNISHER)
-    volumes = {
-        volume["spec"]["claimRef"]["name"]: Path(volume["spec"]["local"]["path"])
-        for volume in kubectl.json("get", "pv")["items"]
-        if volume["spec"].get("local")
-    }
-    return {name: volumes[f"claim-{name}"] for name in names}
+    folders = {name: folder for name, _, folder in volumes(kubectl, names)}
+    return {name: folders[name] for name in names}
+
+
+def volumes(kubectl: Kubectl, names: list[str]) -> Iterator[tuple[str, str, Path]]:
+    """Of each person's home: whose, the volume and its folder on this machine."""
+    claims = {f"claim-{name}": name for name in names}
+    for volume in kubectl.json("get", "pv")["items"]:
+        of = volume["spec"].get("claimRef", {})
+        if of.get("namespace") == NAMESPACE and of.get("name") in claims:
+            folder = Path(volume["spec"]["hostPath"]["path"])
+            yield claims[of["name"]], volume["metadata"]["name"], folder
 
 
 def remove_homes(kubectl: Kubectl, names: list[str]) -> None:
     """Those of the crowd, with their volumes, which outlive their claims otherwise."""
     gone = ("--ignore-not-found", "--wait=false")
     kubectl("-n", NAMESPACE, "delete", "pod", FURNISHER, "--ignore-not-found")
-    for volume in kubectl.json("get", "pv")["items"]:
-        of = volume["spec"].get("claimRef", {})
-        mine = of.get("namespace") == NAMESPACE and of.get("name") in {f"claim-{n}" for n in names}
-        if mine and volume["spec"].get("local"):
-            kubectl("-n", NAMESPACE, "delete", "pvc", of["name"], *gone)
-            kubectl("delete", "pv", volume["metadata"]["name"], *gone)
-            shutil.rmtree(volume["spec"]["local"]["path"], ignore_errors=True)
+    for name, volume, folder in volumes(kubectl, names):
+        kubectl("-n", NAMESPACE, "delete", "pvc", f"claim-{name}", *gone)
+        kubectl("delete", "pv", volume, *gone)
+        shutil.rmtree(folder, ignore_errors=True)
     for name in names:
         kubectl("-n", NAMESPACE, "delete", "pvc", f"claim-{name}", *gone)
 

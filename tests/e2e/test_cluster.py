@@ -19,6 +19,8 @@ from bootstrap.paths import NODE_ADDRESS, here
 from tests.e2e.beyond import connects, server_beyond
 from tests.e2e.platform import WRITER, Kubectl, wait_until
 
+pytestmark = pytest.mark.alone
+
 SPACE = "e2e-cluster"
 IMAGE = "localhost:5000/mlhub/debian:bookworm"
 BEYOND = "198.51.100.1"

@@ -26,6 +26,8 @@ from tools.recovery.kube import Pod
 from tools.recovery.place import Claim, Place, stack_file
 from tools.recovery.restore import fill
 
+pytestmark = pytest.mark.alone
+
 SPACE = "e2e-recovery"
 HOME = Claim(NAMESPACE, "claim-e2e-drill")
 BUCKET = "drill"

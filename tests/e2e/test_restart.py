@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from bootstrap import cgroups, processes
 from bootstrap.paths import here
 from tests.e2e.platform import NAMESPACE, Kubectl, wait_until
 from tests.e2e.test_execution import ENDED, Caller, alice, is_alive  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.alone
 
 ENDS = {"succeeded", "failed", "lost"}
 
@@ -73,7 +76,7 @@ def workloads(kubectl: Kubectl) -> list[str]:
 def folder_of(kubectl: Kubectl, claim: str) -> Path:
     """Where a claim's files are on this machine."""
     name = kubectl.json("-n", NAMESPACE, "get", "pvc", claim)["spec"]["volumeName"]
-    return Path(kubectl.json("get", "pv", name)["spec"]["local"]["path"])
+    return Path(kubectl.json("get", "pv", name)["spec"]["hostPath"]["path"])
 
 
 def test_P8_V1_a_restart_of_the_node_ends_every_run_and_the_next_one_succeeds(

@@ -11,6 +11,8 @@ from keycloak import KeycloakAdmin
 
 from tests.e2e.platform import KEYCLOAK_URL, NAMESPACE, Kubectl, Secret, wait_until
 
+pytestmark = pytest.mark.alone
+
 CONFIG = ("--config-file", ".mlhub/stacks/Pulumi.local.yaml")
 """The copy that `make up` gives the CLI, so that the tracked stack file stays as it is."""
 

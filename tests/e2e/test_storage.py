@@ -15,6 +15,8 @@ import pytest
 from components.pods import container_security, pod_security
 from tests.e2e.platform import NAMESPACE, Kubectl, wait_until
 
+pytestmark = pytest.mark.alone
+
 PIPELINES = "financial-mlops-pytorch"
 SHARED = "shared-data-pvc"
 RUN = secrets.token_hex(3)

@@ -167,3 +167,18 @@ def test_P8_a_job_whose_maker_died_before_its_secret_was_there_is_not_waited_for
     assert (change.values["status"], change.values["reason"]) == ("failed", "not-started")
     started = held | {"spec": held["spec"] | {"suspend": False}}
     assert judge(RUN, started, None, RUN.created + 31, Limits()) is None
+
+
+def test_P8_a_container_that_a_restart_of_the_node_met_before_its_start_is_not_waited_for():
+    ready = {"type": "PodReadyToStartContainers", "status": "True"}
+    made = {"containerID": "containerd://1", "state": {"waiting": {}}}
+    status = {"phase": "Pending", "conditions": [ready], "containerStatuses": [made]}
+    job = run_job(SETTINGS, RUN, labels={}, annotations={}, with_token=False)
+    assert judge(RUN, job, {"status": status}, RUN.created + 31, Limits()) is None
+    gone = status | {"conditions": [ready | {"status": "False"}]}
+    change = judge(RUN, job, {"status": gone}, RUN.created + 31, Limits())
+    assert change is not None
+    assert change.delete_job
+    assert (change.values["status"], change.values["reason"]) == ("failed", "not-started")
+    fresh = gone | {"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}
+    assert judge(RUN, job, {"status": fresh}, RUN.created + 31, Limits()) is None

@@ -238,13 +238,24 @@ def _not_started(
     if reason in BAD_WAITING:
         message = f"The run's pod does not start: {reason}: {_short(waiting.get('message') or '')}"
         return Change(_end("failed", BAD_WAITING[reason], message, now), delete_job=True)
+    conditions = (pod or {}).get("status", {}).get("conditions") or []
+    if container.get("containerID") and not reason and _lost_its_sandbox(conditions):
+        message = "The node restarted just before the run began; nothing of it ran. Run it again."
+        return Change(_end("failed", "not-started", message, now), delete_job=True)
     if run.status == "running" or now - run.created < limits.start_seconds:
         return None
-    conditions = (pod or {}).get("status", {}).get("conditions") or []
     said = [c.get("message") for c in conditions if c["status"] == "False" and c.get("message")]
     why = _short(said[0]) if said else "no pod was made; the namespace's quota may have no room."
     message = f"The run did not start within {limits.start_seconds} s: {why}"
     return Change(_end("failed", "not-started", message, now), delete_job=True)
+
+
+def _lost_its_sandbox(conditions: list[Object]) -> bool:
+    """Of a container that was made and not started: the kubelet makes no other sandbox for a pod
+    that is never restarted, and the pod would stay as it is."""
+    return any(
+        c["type"] == "PodReadyToStartContainers" and c["status"] == "False" for c in conditions
+    )
 
 
 def _time(text: str | None) -> float | None:
