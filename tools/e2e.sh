@@ -5,8 +5,8 @@
 set -uo pipefail
 results=$1
 mkdir -p "$results"
-suite() { .venv/bin/python -m pytest --timeout=600 --junitxml="$results/$1.xml" "${@:2}"; }
-suite engine tests/engine >"$results/engine.log" 2>&1 &
+suite() { tools/suite.sh "$results" "$1" --timeout=600 "${@:2}"; }
+suite engine tests/engine -m "not alone" >"$results/engine.log" 2>&1 &
 engine=$!
 trap 'kill "$engine" 2>/dev/null' EXIT
 failed=0
@@ -14,5 +14,5 @@ suite e2e tests/e2e -m "not alone" || failed=1
 echo "waiting for the engine's tests"
 wait "$engine" || failed=1
 cat "$results/engine.log"
-suite alone tests/e2e -m alone || failed=1
+suite alone tests/engine tests/e2e -m alone || failed=1
 exit $failed

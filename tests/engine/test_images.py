@@ -19,7 +19,8 @@ from tests.engine.conftest import CHECKOUT, own_stacks
 from tests.engine.environment import REGISTRY
 from tests.engine.stack import Stack
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+# Alone, since whatever else builds is counted with it, and slows it down.
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600), pytest.mark.alone]
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 PROGRAM = f"""

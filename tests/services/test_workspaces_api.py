@@ -436,6 +436,13 @@ async def test_a_keycloak_that_is_silent_is_said_and_nothing_is_changed(service,
     assert (health["status"], health["keycloak"], health["database"]) == ("degraded", False, True)
 
 
+@pytest.mark.parametrize("status", [403, 500])
+async def test_a_kubernetes_that_shows_no_claims_is_no_health(service, place, status: int):
+    place.volumes.silent = status
+    health = (await service.ask("", "GET", "/health")).json()
+    assert (health["status"], health["kubernetes"]) == ("degraded", False)
+
+
 async def test_it_says_what_it_is_and_how_to_use_it(service):
     assert (await service.ask("", "GET", "/health")).json()["status"] == "healthy"
     assert (

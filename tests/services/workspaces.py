@@ -221,6 +221,8 @@ class Volumes:
 
     claims: dict[str, Object] = field(default_factory=dict)
     refuses: str = ""
+    silent: int = 0
+    """The status with which it answers whatever is read."""
     ids: Any = field(default_factory=itertools.count)
 
     def application(self) -> web.Application:
@@ -228,16 +230,12 @@ class Volumes:
         app = web.Application()
         app.add_routes(
             [
-                web.get("/version", self._version),
                 web.post(path, self._make),
                 web.get(path + "/{name}", self._read),
                 web.delete(path + "/{name}", self._remove),
             ]
         )
         return app
-
-    async def _version(self, _: web.Request) -> web.Response:
-        return web.json_response({"major": "1"})
 
     async def _make(self, request: web.Request) -> web.Response:
         claim = await request.json()
@@ -251,6 +249,8 @@ class Volumes:
         return web.json_response(claim, status=201)
 
     async def _read(self, request: web.Request) -> web.Response:
+        if self.silent:
+            return web.json_response({"message": "etcd"}, status=self.silent)
         found = self.claims.get(request.match_info["name"])
         return web.json_response(found or {"message": "no"}, status=200 if found else 404)
 

@@ -130,7 +130,7 @@ def test_the_local_stack_is_right():
             {"gpus": {}},
             "gpus is not an option; did you mean gpu? the stack file knows cluster, domain, "
             "identity, registry, images, storage, hub, profiles, gpu, quotas, mlflow, workspaces, "
-            "workspace_service, execution, network, monitoring, foundation",
+            "workspace_service, execution, network, verify, monitoring, foundation",
         ),
         (
             {"images__build": build(tag="latest")},

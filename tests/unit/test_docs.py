@@ -122,6 +122,9 @@ BY = {
     "tests/services/test_hub_load.py::test_our_hub_is_not_grossly_dearer_than_a_plain_one": (
         "PYTHONPATH=images/packages/mlhub/src .venv/bin/python -m tests.services.load",
     ),
+    "tests/e2e/test_verify.py::test_T12_a_job_verifies_from_inside_and_leaves_nobody_behind": (
+        "kubectl -n jupyterhub create job --from", "kubectl -n jupyterhub logs --follow job/",
+    ),
     ".ci/run": ("make up", "make test", "make .venv/dev.stamp", "MLHUB_BIN=… "),
     ".github/workflows/check.yaml": ("make check",),
     "tests/e2e/test_docs_commands.py::test_a_command_of_the_pages_runs_on_the_stack": (

@@ -356,6 +356,7 @@ def test_J9_names_are_those_that_are_documented(local: Monitor):
         "demo-users",
         "execution-client-nightly-reports",
         "jupyterhub-oidc-secret",
+        "mlhub-verify",
         "keycloak-admin",
         "mlhub-execution",
         "mlflow",

@@ -261,6 +261,7 @@ def test_J4_servers_see_the_shared_volumes_where_the_pipelines_documentation_say
     assert {m["mountPath"] for m in made["extraVolumeMounts"]} == {
         "/mnt/shared-data",
         "/mnt/shared-artifacts",
+        *names.TMP_MOUNTS,
     }
     assert not any("readOnly" in m for m in made["extraVolumeMounts"])
 
@@ -329,5 +330,5 @@ def test_J4_the_stacks_mount_what_they_make_and_wait_for_it(stack: str):
     assert mounted == {
         r.plain["metadata"]["name"] for r in here if r.name.startswith("jupyterhub.")
     }
-    (job,) = monitor.of_type(JOB)
+    (job,) = [job for job in monitor.of_type(JOB) if job.name.startswith("shared-folders")]
     assert {job.urn, *(r.urn for r in here)} <= release.dependencies

@@ -64,6 +64,16 @@ class Claims(Cluster):
                 raise
         return True
 
+    async def ping(self) -> None:
+        """Whether claims can be seen. They may not be listed, so one is asked for by a name that
+        none has, and its absence will do.
+        """
+        try:
+            await self._call("GET", f"{self._claims}/none", timeout=3)
+        except ClusterError as error:
+            if error.status != 404:
+                raise
+
     def _body(self, slug: str, group: str, size_gib: int) -> Object:
         return {
             "apiVersion": "v1",
