@@ -16,6 +16,9 @@ import pytest
 from tests.engine.conftest import Server
 from tests.engine.environment import Environment, environment, kubectl
 
+pytestmark = pytest.mark.timeout(1200)
+"""The first stack builds images, beside the browser's tests."""
+
 STACKS = ["dev", "staging", "prod"]
 KILLED = "prod"
 """The stack whose first `up` is killed in the middle."""
