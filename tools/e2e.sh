@@ -5,14 +5,16 @@
 set -uo pipefail
 results=$1
 mkdir -p "$results"
-suite() { tools/suite.sh "$results" "$1" --timeout=600 "${@:2}"; }
-suite engine tests/engine -m "not alone" >"$results/engine.log" 2>&1 &
+suite=(tools/suite.sh "$results")
+# A group of its own, so that an interruption ends all of it.
+setsid "${suite[@]}" engine --timeout=600 tests/engine -m "not alone" >"$results/engine.log" 2>&1 &
 engine=$!
-trap 'kill "$engine" 2>/dev/null' EXIT
+trap 'kill -- "-$engine" 2>/dev/null' EXIT
+trap 'exit 130' INT TERM
 failed=0
-suite e2e tests/e2e -m "not alone" || failed=1
+"${suite[@]}" e2e --timeout=600 tests/e2e -m "not alone" || failed=1
 echo "waiting for the engine's tests"
 wait "$engine" || failed=1
 cat "$results/engine.log"
-suite alone tests/engine tests/e2e -m alone || failed=1
+"${suite[@]}" alone --timeout=600 tests/engine tests/e2e -m alone || failed=1
 exit $failed
