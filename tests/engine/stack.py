@@ -16,7 +16,7 @@ import yaml
 
 PROJECT = "engine"
 STACK = "test"
-FINISH_SECONDS = 180
+FINISH_SECONDS = 480
 
 
 class Stack:
