@@ -80,7 +80,7 @@ new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack N
 	@$(PYTHON) -m tools.new_stack "$(NAME)"
 
 test: .venv/dev.stamp ## the tests that need no cluster
-	@tools/suite.sh $(RESULTS) test -n 2 --dist loadfile
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --junitxml=$(RESULTS)/test.xml
 
 # Unpacked and not installed: the package would start a Prometheus of its own.
 PROMETHEUS := $(CURDIR)/.mlhub/prometheus
@@ -94,7 +94,7 @@ e2e: .venv/dev.stamp policies/.venv/run.stamp $(PROMETHEUS)/usr/bin/prometheus #
 	  && tools/e2e.sh $(RESULTS)
 
 rows: .venv/run.stamp ## which promised behaviours held in the last `make test` and `make e2e`
-	@$(PYTHON) -m tools.rows $(RESULTS)/{test,engine,e2e,alone}*.xml
+	@$(PYTHON) -m tools.rows $(RESULTS)/{test,engine,e2e,alone}.xml
 
 check: .venv/dev.stamp ## lint, format, types, schema, pages
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

@@ -5,16 +5,17 @@
 set -uo pipefail
 results=$1
 mkdir -p "$results"
-suite=(tools/suite.sh "$results")
+tests=(.venv/bin/python -m pytest --timeout=600)
 # A group of its own, so that an interruption ends all of it.
-setsid "${suite[@]}" engine --timeout=600 tests/engine -m "not alone" >"$results/engine.log" 2>&1 &
+setsid "${tests[@]}" --junitxml="$results/engine.xml" tests/engine -m "not alone" \
+  >"$results/engine.log" 2>&1 &
 engine=$!
 trap 'kill -- "-$engine" 2>/dev/null' EXIT
 trap 'exit 130' INT TERM
 failed=0
-"${suite[@]}" e2e --timeout=600 tests/e2e -m "not alone" || failed=1
+"${tests[@]}" --junitxml="$results/e2e.xml" tests/e2e -m "not alone" || failed=1
 echo "waiting for the engine's tests"
 wait "$engine" || failed=1
 cat "$results/engine.log"
-"${suite[@]}" alone --timeout=600 tests/engine tests/e2e -m alone || failed=1
+"${tests[@]}" --junitxml="$results/alone.xml" tests/engine tests/e2e -m alone || failed=1
 exit $failed

@@ -19,8 +19,6 @@ import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 ROWS = CHECKOUT / "tests" / "rows.yaml"
-AGAIN = "-again"
-"""Ends the name of a file of tests that ran once more (tools/suite.sh)."""
 NAMED = re.compile(r"test_((?:[TJMPV]\d+_)+)")
 """A test may hold several rows: `test_T7_V3_…`."""
 
@@ -47,17 +45,16 @@ def rows_of(name: str) -> list[str]:
 
 
 def outcomes(files: Iterable[Path]) -> list[Outcome]:
-    """Every test case of the JUnit files; of one that ran again, how it ended then."""
-    found: dict[tuple[str, str], Outcome] = {}
-    for file in sorted(files, key=lambda file: file.stem.endswith(AGAIN)):
+    """Every test case of the JUnit files."""
+    found = []
+    for file in files:
         # Our own pytest wrote it, so it is no stranger's XML.
         for case in ElementTree.parse(file).iter("testcase"):  # noqa: S314
             kinds = {child.tag for child in case}
             failed = kinds & {"failure", "error"}
             how = "failed" if failed else "skipped" if "skipped" in kinds else "passed"
-            name = case.get("name", "")
-            found[case.get("classname", ""), name] = Outcome(name, how)
-    return list(found.values())
+            found.append(Outcome(case.get("name", ""), how))
+    return found
 
 
 def by_row(found: Iterable[Outcome]) -> dict[str, list[Outcome]]:

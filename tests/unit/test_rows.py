@@ -48,14 +48,6 @@ def test_a_row_that_nothing_held_is_named(
     assert capsys.readouterr().err.startswith("M7: ")
 
 
-@pytest.mark.parametrize(("last", "told"), [("", 0), ("<failure/>", 1)])
-def test_of_a_test_that_ran_again_the_last_end_counts(tmp_path: Path, last: str, told: int) -> None:
-    again = tmp_path / "results-again.xml"
-    case = f'<testcase name="test_M7_it_works[x]">{last}</testcase>'
-    again.write_text(JUNIT.format(case))
-    assert main([str(again), junit(tmp_path, failed="M7")]) == told
-
-
 def test_without_results_it_says_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nowhere.xml"]) == 2
     assert "make test" in capsys.readouterr().err
