@@ -124,7 +124,8 @@ async def test_the_pages_log_in_and_sessions(run, start, keycloak, monkeypatch):
     first, third, fourth = told(NOTEBOOKS, f"{PROGRAM} launch")
     code, out, err = await run(first)
     assert code == 0, err
-    # The lines with a percentage are for a terminal.
+    # Here the server runs at the first look, so that there is no way there to tell of; lines with a
+    # percentage: tests/unit/test_notebooks_launcher.py.
     rest = "\n".join(line for line in first.prints.splitlines() if " % " not in line)
     assert Shown("", rest.replace(HUB, hub.url)).is_printed(out)
     name = out.split()[1]
