@@ -33,7 +33,7 @@ from mlhub.verify.people import Keycloak
 from mlhub.verify.person import LoginForm
 from mlhub.verify.settings import Settings
 from mlhub.verify.web import ask, session
-from tests.e2e.platform import HUB_URL, KEYCLOAK_URL, NAMESPACE, Kubectl, wait_until
+from tests.e2e.platform import HUB_URL, KEYCLOAK_URL, NAMESPACE, Kubectl, notebook, wait_until
 from tests.killing import kill_pod
 
 API = f"{HUB_URL}/services/execution"
@@ -180,21 +180,6 @@ def token_of(name: str, password: str) -> str:
 # Their homes
 
 
-def notebook() -> str:
-    cells = [
-        {
-            "cell_type": "code",
-            "id": f"cell-{number}",
-            "metadata": {"tags": ["parameters"]} if number == 0 else {},
-            "execution_count": None,
-            "outputs": [],
-            "source": source,
-        }
-        for number, source in enumerate(SOURCES)
-    ]
-    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
-
-
 def home_claim(name: str, storage_class: str) -> dict[str, Any]:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "50Mi"}}}
     metadata = {"name": f"claim-{name}", "namespace": NAMESPACE}
@@ -212,7 +197,7 @@ def furnisher(names: list[str]) -> dict[str, Any]:
         "name": "main",
         "image": IMAGE,
         "command": ["python3", "-c", WRITE],
-        "env": [{"name": "NOTEBOOK", "value": notebook()}],
+        "env": [{"name": "NOTEBOOK", "value": notebook(*SOURCES)}],
         "resources": {"limits": {"cpu": "200m", "memory": "64Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,

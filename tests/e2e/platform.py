@@ -58,6 +58,22 @@ EXECUTE = """([user, kernel, code, timeout]) => new Promise((done, fail) => {
 """Code to a kernel by its websocket, with the cookies of the page."""
 
 
+def notebook(*sources: str) -> str:
+    """An nbformat 4 document with these cells of code, the first one with the parameters."""
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"cell-{number}",
+            "metadata": {"tags": ["parameters"]} if number == 0 else {},
+            "execution_count": None,
+            "outputs": [],
+            "source": source,
+        }
+        for number, source in enumerate(sources)
+    ]
+    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+
+
 def wait_until(claim: str, holds: Callable[[], Any], seconds: float = 60) -> Any:
     """Poll until `holds()` is truthy and return that; fail with the claim in words."""
     deadline = time.monotonic() + seconds

@@ -16,32 +16,26 @@ from playwright.sync_api import Browser
 from tests.e2e.beyond import server_beyond
 from tests.e2e.conftest import seat
 from tests.e2e.everyday import INTERNET, WORKED, WORKS, WRITES, WRITTEN, index_of_packages
-from tests.e2e.platform import HUB_URL, KEYCLOAK_URL, NAMESPACE, Kubectl, Person, wait_until
+from tests.e2e.platform import (
+    HUB_URL,
+    KEYCLOAK_URL,
+    NAMESPACE,
+    Kubectl,
+    Person,
+    notebook,
+    wait_until,
+)
 
 API = f"{HUB_URL}/services/execution"
 ENDED = {"succeeded", "failed", "cancelled", "lost"}
 FOLDER = "e2e-execution"
 
 
-def notebook(*sources: str) -> str:
-    cells = [
-        {
-            "cell_type": "code",
-            "id": f"cell-{number}",
-            "metadata": {"tags": ["parameters"]} if number == 0 else {},
-            "execution_count": None,
-            "outputs": [],
-            "source": source,
-        }
-        for number, source in enumerate(sources)
-    ]
-    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
-
-
 NOTEBOOKS = {
     "sum-of-years": notebook("year = 1", "import os\nprint('year', year, 'as', os.getuid())"),
     "broken": notebook("a = 1", "print('before')", "{}['absent']", "print('after')"),
     "slow": notebook("a = 1", "import time; time.sleep(15)", "print('at the end')"),
+    "long": notebook("a = 1", "import time; time.sleep(120)", "print('at the end')"),
 }
 
 

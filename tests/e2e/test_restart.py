@@ -85,7 +85,7 @@ def test_P8_V1_a_restart_of_the_node_ends_every_run_and_the_next_one_succeeds(
 ):
     before = alice.call.start("sum-of-years")
     assert alice.call.until(before, ENDED)["status"] == "succeeded"
-    deep = alice.call.start("slow")
+    deep = alice.call.start("long")
     alice.call.until_a_cell_is_done(deep)
     fresh = [alice.call.start("slow") for _ in range(2)]
 
@@ -104,7 +104,7 @@ def test_P8_V1_a_restart_of_the_node_ends_every_run_and_the_next_one_succeeds(
 
         ends[run_id] = wait_until(f"run {run_id} has ended", ended, 120)
     assert {run["status"] for run in ends.values()} <= ENDS, ends
-    assert any(run["status"] != "succeeded" for run in ends.values()), "none was cut short"
+    assert ends[deep]["status"] in ("failed", "lost"), ends[deep]
     assert (told(alice.call, f"/runs/{before}") or {})["status"] == "succeeded"
     wait_until("every part is ready", lambda: not workloads(kubectl), 120)
     after = alice.call.start("sum-of-years")
