@@ -67,14 +67,18 @@ class Run:
         return self.status in ENDED
 
 
+def counts_of(sweep: Mapping[str, Any]) -> str:
+    """How many of a sweep's runs are what, in words."""
+    return ", ".join(f"{count} {what}" for what, count in sweep["counts"].items())
+
+
 class SweepFailed(NotebooksError):  # noqa: N818 -- as RunFailed
     """A sweep that was waited for and of which not every run succeeded; `sweep` is as it ended."""
 
     def __init__(self, sweep: Mapping[str, Any]):
         self.sweep = sweep
         self.type = sweep["status"]
-        counts = ", ".join(f"{count} {what}" for what, count in sweep["counts"].items())
-        super().__init__(f"Sweep {sweep['sweep_id']} {sweep['status']}: {counts}.")
+        super().__init__(f"Sweep {sweep['sweep_id']} {sweep['status']}: {counts_of(sweep)}.")
 
     def plain(self) -> dict[str, object]:
         return {**super().plain(), "sweep": self.sweep}
@@ -142,17 +146,12 @@ class ExecutionClient:
         `tell` hears of the run each second. A service that is silent meanwhile is asked again.
         """
         run_id = run if isinstance(run, str) else run.run_id
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            found: Run = self._again(lambda: self.get(run_id))
-            tell(found)
-            if found.status == "succeeded":
-                return found
-            if found.ended:
-                raise RunFailed(found)
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"Run {run_id} goes on after {timeout:.0f} s.")
-            time.sleep(PAUSE_SECONDS)
+        found: Run = self._end_of(
+            f"Run {run_id}", lambda: self.get(run_id), lambda run: run.status, timeout, tell
+        )
+        if found.status != "succeeded":
+            raise RunFailed(found)
+        return found
 
     def log(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
         """What the cells print, line by line; with `follow` as they print it, to the end."""
@@ -251,17 +250,16 @@ class ExecutionClient:
 
         `tell` hears of the sweep each second. A service that is silent meanwhile is asked again.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            found: Mapping[str, Any] = self._again(lambda: self.get_sweep(sweep_id))
-            tell(found)
-            if found["status"] == "succeeded":
-                return found
-            if found["status"] in ENDED:
-                raise SweepFailed(found)
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"Sweep {sweep_id} goes on after {timeout:.0f} s.")
-            time.sleep(PAUSE_SECONDS)
+        found: Mapping[str, Any] = self._end_of(
+            f"Sweep {sweep_id}",
+            lambda: self.get_sweep(sweep_id),
+            lambda sweep: sweep["status"],
+            timeout,
+            tell,
+        )
+        if found["status"] != "succeeded":
+            raise SweepFailed(found)
+        return found
 
     def cancel_sweep(self, sweep_id: str) -> Mapping[str, Any]:
         return self._call("POST", f"/sweeps/{sweep_id}/cancel")
@@ -284,6 +282,25 @@ class ExecutionClient:
         headers = {"Idempotency-Key": key or secrets.token_hex(16)}
         found: dict[str, Any] = self._again(lambda: self._call("POST", path, body, headers=headers))
         return found
+
+    def _end_of(
+        self,
+        what: str,
+        look: Callable[[], Any],
+        status: Callable[[Any], str],
+        timeout: float | None,
+        tell: Callable[[Any], None],
+    ) -> Any:
+        """What `look` finds once its status is a last one; raises TimeoutError."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            found = self._again(look)
+            tell(found)
+            if status(found) in ENDED:
+                return found
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"{what} goes on after {timeout:.0f} s.")
+            time.sleep(PAUSE_SECONDS)
 
     def _again(self, call: Callable[[], Any]) -> Any:
         """`call`, tried anew while the service is silent; raises Unreachable after TRIES."""

@@ -21,7 +21,7 @@ from notebooks.cli.runs import (
     in_time,
     parameters_of,
 )
-from notebooks.execution import ExecutionClient
+from notebooks.execution import ExecutionClient, counts_of
 
 schedules = typer.Typer(no_args_is_help=True, help="Notebooks that run again and again.")
 sweeps = typer.Typer(no_args_is_help=True, help="A notebook over a grid of parameters.")
@@ -147,10 +147,6 @@ def delete_schedule(schedule_id: Id) -> None:
 
 
 # Sweeps
-
-
-def counts_of(told: Mapping[str, Any]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in told["counts"].items())
 
 
 def sweep_shown(told: Mapping[str, Any]) -> None:
