@@ -33,10 +33,18 @@ from mlhub.verify.people import Keycloak
 from mlhub.verify.person import LoginForm
 from mlhub.verify.settings import Settings
 from mlhub.verify.web import ask, session
-from tests.e2e.platform import HUB_URL, KEYCLOAK_URL, NAMESPACE, Kubectl, notebook, wait_until
+from tests.e2e.platform import (
+    EXECUTION_URL,
+    HUB_URL,
+    KEYCLOAK_URL,
+    NAMESPACE,
+    Kubectl,
+    notebook,
+    runs_are_served,
+    wait_until,
+)
 from tests.killing import kill_pod
 
-API = f"{HUB_URL}/services/execution"
 GROUP = "/mlhub/users"
 ENDED = {"succeeded", "failed", "lost"}
 IMAGE = "localhost:5000/mlhub/debian:bookworm"
@@ -361,7 +369,7 @@ def kill(kubectl: Kubectl, account: Account) -> None:
         running.sort(key=lambda pod: str(pod["status"]["startTime"]), reverse=True)
         return running[:3] if len(running) >= 3 else []
 
-    wait_until("the service answers", is_alive)
+    wait_until("the service answers", runs_are_served)
     victims = wait_until("three runs go on", three, 180)
     for pod in pods("app.kubernetes.io/name=execution"):
         kill_pod(pod["metadata"]["uid"])
@@ -378,20 +386,13 @@ def kill(kubectl: Kubectl, account: Account) -> None:
             kubectl("-n", NAMESPACE, "delete", "job", f"run-{run_id}", "--ignore-not-found")
 
 
-def is_alive() -> bool:
-    try:
-        return httpx.get(f"{API}/health", timeout=5, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
-
-
 async def crowd_runs(
     kubectl: Kubectl, members: list[Member], account: Account, kills: int, minutes: float
 ) -> None:
     deadline = time.monotonic() + minutes * 60
     limits = httpx.Limits(max_connections=100)
     async with httpx.AsyncClient(
-        base_url=API, timeout=60, limits=limits, trust_env=False
+        base_url=EXECUTION_URL, timeout=60, limits=limits, trust_env=False
     ) as client:
         waiting = [
             asyncio.create_task(submit(client, members[n % len(members)], n, account))

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import httpx
 from playwright.sync_api import BrowserContext, Page, expect
 
 HUB_URL = "http://localhost:30888"
 KEYCLOAK_URL = "http://localhost:30880"
+EXECUTION_URL = f"{HUB_URL}/services/execution"
 NAMESPACE = "jupyterhub"
 
 WRITER = """
@@ -56,6 +58,14 @@ EXECUTE = """([user, kernel, code, timeout]) => new Promise((done, fail) => {
     setTimeout(() => fail('the kernel is busy still: ' + printed), timeout * 1000);
 })"""
 """Code to a kernel by its websocket, with the cookies of the page."""
+
+
+def runs_are_served() -> bool:
+    """Whether the execution service answers."""
+    try:
+        return httpx.get(f"{EXECUTION_URL}/health", timeout=3, trust_env=False).is_success
+    except httpx.HTTPError:  # the proxy waits for a pod that is gone
+        return False
 
 
 def notebook(*sources: str) -> str:

@@ -17,16 +17,16 @@ from tests.e2e.beyond import server_beyond
 from tests.e2e.conftest import seat
 from tests.e2e.everyday import INTERNET, WORKED, WORKS, WRITES, WRITTEN, index_of_packages
 from tests.e2e.platform import (
-    HUB_URL,
+    EXECUTION_URL,
     KEYCLOAK_URL,
     NAMESPACE,
     Kubectl,
     Person,
     notebook,
+    runs_are_served,
     wait_until,
 )
 
-API = f"{HUB_URL}/services/execution"
 ENDED = {"succeeded", "failed", "cancelled", "lost"}
 FOLDER = "e2e-execution"
 
@@ -76,7 +76,9 @@ class Caller:
 
     def __call__(self, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.request(method, API + path, json=body, headers=headers, timeout=120, **more)
+        return httpx.request(
+            method, EXECUTION_URL + path, json=body, headers=headers, timeout=120, **more
+        )
 
     def start(self, name: str, **more: Any) -> str:
         body = {"username": "alice", "notebook_name": f"./{FOLDER}/{name}", "profile": "small-cpu"}
@@ -132,13 +134,6 @@ def token(person: Person) -> str:
     made = person.hub("POST", f"users/{person.name}/tokens")
     assert made["status"] in (200, 201), made
     return str(made["body"]["token"])
-
-
-def is_alive() -> bool:
-    try:
-        return httpx.get(f"{API}/health", timeout=3).is_success
-    except httpx.HTTPError:  # the proxy waits for a pod that is gone
-        return False
 
 
 def text_of(notebook: Any) -> str:
@@ -199,7 +194,7 @@ def test_P6_P8_errors_are_structured_cancel_ends_and_a_restart_in_between_loses_
     slow = alice.call.start("slow")
     alice.call.until(slow, {"running"})
     kubectl("-n", NAMESPACE, "delete", "pod", "-l", "app.kubernetes.io/name=execution", "--wait")
-    wait_until("the service answers again", is_alive, 60)
+    wait_until("the service answers again", runs_are_served, 60)
 
     run = alice.call.until(broken, ENDED)
     assert (run["status"], run["reason"]) == ("failed", "cell-error")
@@ -286,7 +281,7 @@ def test_P3_P7_another_is_refused_and_the_sixth_in_a_minute_waits(alice, browser
     assert call("POST", "/execute", body).status_code == 403
     run_id = alice.call("GET", "/runs").json()["runs"][0]["run_id"]
     assert call("GET", f"/runs/{run_id}").status_code == 404
-    assert httpx.post(f"{API}/execute", json=body).status_code == 401
+    assert httpx.post(f"{EXECUTION_URL}/execute", json=body).status_code == 401
     # What is not there takes its slot, and ends by itself. What the quota refuses takes none, and
     # is asked for thirty times at most.
     missing = {"username": "alice", "notebook_name": "./none", "profile": "small-cpu"}

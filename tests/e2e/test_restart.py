@@ -16,8 +16,8 @@ import pytest
 
 from bootstrap import cgroups, processes
 from bootstrap.paths import here
-from tests.e2e.platform import NAMESPACE, Kubectl, wait_until
-from tests.e2e.test_execution import ENDED, Caller, alice, is_alive  # noqa: F401 (a fixture)
+from tests.e2e.platform import NAMESPACE, Kubectl, runs_are_served, wait_until
+from tests.e2e.test_execution import ENDED, Caller, alice  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.alone
 
@@ -94,7 +94,7 @@ def test_P8_V1_a_restart_of_the_node_ends_every_run_and_the_next_one_succeeds(
     bootstrap("down")
     bootstrap("up", "--only-cluster")
 
-    wait_until("the service answers again", is_alive, 150)
+    wait_until("the service answers again", runs_are_served, 150)
     ends = {}
     for run_id in (deep, *fresh):
 
