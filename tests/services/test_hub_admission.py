@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import aiohttp
@@ -238,7 +239,18 @@ async def test_a_profile_without_a_limit_is_refused_where_there_is_one(
     assert (line["outcome"], "states no limit of cpu" in line["why"]) == ("refused", True)
 
 
-async def test_GPU_hours_that_are_used_up_refuse_GPU_servers_alone(hub, alice, kubernetes):
+class Wednesday(datetime):
+    """A clock in the middle of a week: on a Monday's morning no ten hours can be used up yet."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime(2026, 11, 25, 12, tzinfo=tz or UTC)
+
+
+async def test_GPU_hours_that_are_used_up_refuse_GPU_servers_alone(
+    hub, alice, kubernetes, monkeypatch
+):
+    monkeypatch.setattr(desks, "datetime", Wednesday)
     labels = {"nvidia.com/gpu.present": "true"}
     status = {
         "allocatable": {"nvidia.com/gpu": "4"},
