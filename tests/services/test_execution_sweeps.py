@@ -96,6 +96,22 @@ async def test_P5_points_wait_for_the_quota_and_run_a_few_at_once(world, monkeyp
     assert sweep["counts"]["waiting"] == 2
 
 
+async def test_P5_who_has_enough_sweeps_waiting_lets_one_end_first(world, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("mlhub.execution.sweeps.MOST_WAITING", 2)
+    world.room.runs = 0
+    api = await world.client(await world.start(per_minute=50))
+    key = {"Idempotency-Key": "first"}
+    first = (await api.post("/sweeps", json=SWEEP, headers=key)).json()["sweep_id"]
+    answers = await asyncio.gather(*(api.post("/sweeps", json=SWEEP) for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]
+    refused = next(answer for answer in answers if answer.status_code == 409)
+    assert "let one end" in problem(refused, 409, "too-many")["detail"]
+    again = await api.post("/sweeps", json=SWEEP, headers=key)
+    assert again.json()["sweep_id"] == first, "what was promised once is answered as it was"
+    await api.post(f"/sweeps/{first}/cancel")
+    assert (await api.post("/sweeps", json=SWEEP)).status_code == 202
+
+
 async def test_P8_cancel_ends_what_runs_and_what_waits(world):  # noqa: F811
     world.cluster.script = hangs
     api = await world.client(await world.start(per_minute=50))

@@ -273,10 +273,12 @@ class PlanStore:
         )
         return self._select(Sweep, query)
 
-    def waiting_sweeps(self) -> list[Sweep]:
-        """Those with points that have not started, the oldest first."""
+    def waiting_sweeps(self, user: str | None = None) -> list[Sweep]:
+        """Those with points that have not started, the oldest first; without a user everybody's."""
         waiting = sa.select(points.c.sweep).where(points.c.state == "waiting")
         query = sa.select(sweeps).where(sweeps.c.id.in_(waiting)).order_by(sweeps.c.created)
+        if user is not None:
+            query = query.where(sweeps.c.user == user)
         return self._select(Sweep, query)
 
     def points(self, sweep_id: str) -> list[Point]:

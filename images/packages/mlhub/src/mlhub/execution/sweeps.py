@@ -23,6 +23,8 @@ from mlhub.execution.store import Run
 log = logging.getLogger("mlhub.execution")
 
 MOST_POINTS = 200
+MOST_WAITING = 20
+"""Sweeps of one person that have points left to start."""
 PAUSE_SECONDS = 10
 """Between two tries of a person's who has no room."""
 
@@ -61,12 +63,20 @@ class Sweeps:
             Point(sweep.id, number, sweep.parameters | point)
             for number, point in enumerate(grid_points(sweep.grid))
         ]
-        try:
-            await runs.db(self.store.add_sweep, sweep, points)
-        except TakenError:
-            if key and (known := await self._replayed(caller, key, fingerprint)):
-                return known
-            raise
+        async with runs.lease(f"sweeps:{sweep.user}"):
+            if len(await runs.db(self.store.waiting_sweeps, sweep.user)) >= MOST_WAITING:
+                raise Problem(
+                    409,
+                    "too-many",
+                    f"At most {MOST_WAITING} sweeps of one person wait for room; let one end, or "
+                    "cancel one by DELETE /sweeps/<id>.",
+                )
+            try:
+                await runs.db(self.store.add_sweep, sweep, points)
+            except TakenError:
+                if key and (known := await self._replayed(caller, key, fingerprint)):
+                    return known
+                raise
         return sweep
 
     async def _replayed(self, caller: Caller, key: str, fingerprint: str) -> Sweep | None:
