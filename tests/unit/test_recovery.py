@@ -561,3 +561,46 @@ def test_T13_a_home_that_would_go_with_its_claim_is_left_where_it_is():
     with pytest.raises(RecoveryError, match="Retain"):
         renamed(cluster)
     assert cluster.claims == {"claim-alice"}
+
+
+class Clocks(Kubectl):
+    """A cluster that knows CronJobs alone, one of which a person has suspended."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.jobs = {name: self._job(name, name == "paused") for name in ("verify", "paused")}
+
+    @staticmethod
+    def _job(name: str, suspended: bool) -> dict[str, Any]:
+        meta = {"name": name, "namespace": "jupyterhub", "annotations": {}}
+        return {"metadata": meta, "spec": {"suspend": suspended}}
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        match arguments:
+            case ("annotate", "cronjob", name, *_, mark):
+                marks = self.jobs[name]["metadata"]["annotations"]
+                if mark.endswith("-"):
+                    del marks[mark[:-1]]
+                else:
+                    marks |= dict([mark.split("=")])
+            case ("patch", "cronjob", name, *_, patch):
+                self.jobs[name]["spec"] |= json.loads(patch.removeprefix("--patch="))["spec"]
+            case ("get", "cronjobs", _, "jupyterhub", *_):
+                return json.dumps({"items": [*self.jobs.values()]})
+        return '{"items": []}'
+
+
+def test_T13_what_starts_by_the_clock_waits_while_services_are_stopped_for_a_restore():
+    def suspended() -> dict[str, bool]:
+        return {name: job["spec"]["suspend"] for name, job in cluster.jobs.items()}
+
+    cluster = Clocks()
+    place = Place(stack_file("local"), cluster)
+    place.stop()
+    assert suspended() == {"verify": True, "paused": True}
+    place.stop()  # a restore that was ended goes on
+    place.start("keycloak")
+    assert suspended() == {"verify": True, "paused": True}
+    place.start()
+    assert suspended() == {"verify": False, "paused": True}, "who suspended one keeps it so"
+    assert not any(job["metadata"]["annotations"] for job in cluster.jobs.values())

@@ -18,6 +18,8 @@ REPLICAS = "mlhub.io/replicas"
 """On a workload that was stopped here: how many it had."""
 HELD_ELSEWHERE = (names.POSTGRES_CLAIM, names.SEAWEEDFS_CLAIM)
 """Claims whose files change under a reader's hands: databases and buckets are asked for instead."""
+SUSPENDED = "mlhub.io/suspended-by-recovery"
+"""On a CronJob that was suspended here, and that nobody had suspended before."""
 KEPT_RUNNING = ("proxy", "user-scheduler")
 """Deployments that write nothing of a stack's data."""
 LABELS = names.labels("recovery")
@@ -154,8 +156,15 @@ class Place:
     # What writes.
 
     def stop(self) -> None:
-        """Ends every writer: the services, then people's servers and runs. Volumes stay."""
+        """Ends every writer: the services, then people's servers and runs. Volumes stay.
+
+        What starts by the clock waits until then: a verification that meets stopped services
+        would raise an alert for nothing.
+        """
         for namespace in self.namespaces:
+            for one in self.kubectl.items("cronjobs", namespace):
+                if not one["spec"].get("suspend"):
+                    self._suspend(one, f"{SUSPENDED}=true", suspended=True)
             for one in self.kubectl.items("deployments", namespace):
                 name, replicas = one["metadata"]["name"], one["spec"].get("replicas", 1)
                 if name in KEPT_RUNNING or not replicas:
@@ -202,6 +211,21 @@ class Place:
                 started.append(where)
         for where in started:
             self.kubectl("rollout", "status", *where, "--timeout=300s")
+        for namespace in () if only else self.namespaces:
+            for one in self.kubectl.items("cronjobs", namespace):
+                if SUSPENDED in one["metadata"].get("annotations", {}):
+                    self._suspend(one, f"{SUSPENDED}-", suspended=False)
+
+    def _suspend(self, cron_job: dict[str, Any], mark: str, *, suspended: bool) -> None:
+        """The mark is there for as long as the suspension is, whatever ends this in between."""
+        meta = cron_job["metadata"]
+        where = ["cronjob", meta["name"], "--namespace", meta["namespace"]]
+        steps = [
+            ["annotate", *where, "--overwrite", mark],
+            ["patch", *where, f'--patch={{"spec":{{"suspend":{str(suspended).lower()}}}}}'],
+        ]
+        for step in steps if suspended else reversed(steps):
+            self.kubectl(*step)
 
 
 def again(claim: dict[str, Any]) -> dict[str, Any]:
