@@ -271,6 +271,12 @@ class SharedVolume(Section):
         description="where servers see it, such as /mnt/shared-data or /home/jovyan/datasets",
     )
     read_only: bool = Field(default=False, description="true where servers may only read")
+    read_only_mount: str | None = Field(
+        default=None,
+        pattern=r"^/(mnt|srv|datasets)(/[A-Za-z0-9._-]+)*$",
+        description="where servers see the same files again and may only read, such as /datasets "
+        "(leave it out for none)",
+    )
     folders: tuple[Folder, ...] = Field(
         default=(), description="a list of folders to make in it, such as raw or processed"
     )
@@ -309,6 +315,12 @@ class Storage(Section):
     volumes: tuple[SharedVolume, ...] = Field(
         default=(), description="a list of volumes that every server mounts"
     )
+
+    @property
+    def mounts(self) -> list[str]:
+        """Every place where servers see a shared volume."""
+        places = [place for v in self.volumes for place in (v.mount, v.read_only_mount)]
+        return [place for place in places if place is not None]
 
 
 class Chart(Section):

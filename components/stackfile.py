@@ -126,7 +126,7 @@ def _about_volumes(stack: StackFile) -> Iterator[str]:
             "could start"
         )
     yield from _doubles("storage.volumes[].name", [volume.name for volume in storage.volumes])
-    yield from _doubles("storage.volumes[].mount", [volume.mount for volume in storage.volumes])
+    yield from _doubles("storage.volumes[].mount", storage.mounts)
     for number, volume in enumerate(storage.volumes):
         if volume.mount == names.HOME:
             yield (
@@ -155,7 +155,7 @@ def _about_volumes(stack: StackFile) -> Iterator[str]:
 
 
 def _about_mounts(storage: Storage) -> Iterator[str]:
-    mounts = [volume.mount for volume in storage.volumes]
+    mounts = [*storage.mounts]
     if storage.scratch is not None:
         if names.SCRATCH_MOUNT in mounts:
             yield (

@@ -114,7 +114,7 @@ def fuse_mounts(storage: Storage) -> list[str]:
     homes = storage.home_provisioner or storage.provisioner
     return [
         *([names.HOME] if homes == names.SEAWEEDFS_CSI else []),
-        *(volume.mount for volume in storage.volumes),
+        *storage.mounts,
         f"{names.HOME}/workspaces/",
     ]
 
@@ -134,6 +134,8 @@ def user_volumes(volumes: Sequence[SharedVolume], scratch: str | None, tmp: str)
         claim = {"claimName": volume.name, **read_only}
         extra_volumes.append({"name": name, "persistentVolumeClaim": claim})
         mounts.append({"name": name, "mountPath": volume.mount, **read_only})
+        if volume.read_only_mount is not None:
+            mounts.append({"name": name, "mountPath": volume.read_only_mount, "readOnly": True})
     if scratch is not None:
         extra_volumes.append({"name": SCRATCH, "emptyDir": {"sizeLimit": scratch}})
         mounts.append({"name": SCRATCH, "mountPath": names.SCRATCH_MOUNT})

@@ -21,7 +21,7 @@ print(json.dumps(dict((folder, tried(folder)) for folder in {folders!r})))
 """
 IMAGE = ("/", "/etc", "/opt", "/run", "/srv", "/usr", "/usr/local/bin", "/var", "/var/cache")
 WRITABLE = ("/home/jovyan", "/home/jovyan/scratch", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
-WRITTEN = dict.fromkeys(IMAGE, "EROFS") | dict.fromkeys(WRITABLE, "written")
+WRITTEN = dict.fromkeys((*IMAGE, "/datasets"), "EROFS") | dict.fromkeys(WRITABLE, "written")
 """What WRITES finds in every pod of a person's. Root's folders in an image that could be written to
 would be EACCES."""
 

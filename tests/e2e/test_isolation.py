@@ -267,6 +267,19 @@ def test_T14_T7_nothing_of_the_image_can_be_written_to_and_each_folder_that_can_
     assert len(empty) == 2, "the node's disk has no other"
 
 
+def test_M8_datasets_are_read_by_everybody_at_a_place_where_nobody_changes_them(kernels):
+    mine, seen = "/home/jovyan/datasets/raw/e2e.csv", "/datasets/raw/e2e.csv"
+    kernels["alice"].run(f"open({mine!r}, 'w').write('a,b'); print(1)")
+    assert kernels["bob"].run(f"import json; print(json.dumps(open({seen!r}).read()))") == "a,b"
+    for how in ("open({0!r}, 'a')", "os.unlink({0!r})", "os.truncate({0!r}, 0)"):
+        refused = kernels["alice"].run(
+            f"import errno, json, os\ntry:\n    {how.format(seen)}\nexcept OSError as error:\n"
+            "    print(json.dumps(errno.errorcode[error.errno]))"
+        )
+        assert refused == "EROFS", how
+    kernels["alice"].run(f"import os; os.unlink({mine!r}); print(1)")
+
+
 def test_J6_V5_plots_packages_from_a_mirror_and_git_need_nothing_of_the_image(
     kernels, mirror: Path
 ):

@@ -244,6 +244,16 @@ def test_the_local_stack_is_right():
             "as https://harbor.example.com",
         ),
         (
+            {
+                "storage__volumes": [
+                    volume(name="a", mount="/mnt/a"),
+                    volume(name="b", mount="/mnt/b", read_only_mount="/mnt/a/b"),
+                ]
+            },
+            "storage.volumes[].mount is /mnt/a, in which /mnt/a/b is mounted as well and would "
+            "hide what is there; two folders apart are required",
+        ),
+        (
             {"storage__volumes": [volume(mount="/home/jovyan")]},
             "storage.volumes[0].mount is /home/jovyan, where everyone's own home is; a folder in "
             "it or elsewhere is required",

@@ -14,7 +14,7 @@ from components import names, volume_specs
 from components.config import SharedVolume, Twin
 from components.storage import Storage, StorageArgs
 from components.volumes import Volumes, VolumesArgs
-from tests.unit.recorder import ROOT, Monitor, platform, run
+from tests.unit.recorder import ROOT, STACKS, Monitor, platform, run, stack_file
 
 CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
 VOLUME = "kubernetes:core/v1:PersistentVolume"
@@ -254,6 +254,32 @@ def test_M8_read_only_volumes_are_read_only_as_claim_and_as_mount():
     (mount,) = [m for m in made["extraVolumeMounts"] if m["name"] == "shared-datasets"]
     assert claim["persistentVolumeClaim"] == {"claimName": "datasets", "readOnly": True}
     assert mount == {"name": "shared-datasets", "mountPath": "/datasets", "readOnly": True}
+
+
+def test_M8_the_same_files_are_writable_at_one_place_and_read_only_at_another():
+    twice = DATASETS.model_copy(
+        update={
+            "mount": "/home/jovyan/datasets",
+            "read_only": False,
+            "read_only_mount": "/datasets",
+        }
+    )
+    made = volume_specs.user_volumes((twice,), None, "1Gi")
+    (claim,) = [v for v in made["extraVolumes"] if v["name"] == "shared-datasets"]
+    assert claim["persistentVolumeClaim"] == {"claimName": "datasets"}
+    assert [m for m in made["extraVolumeMounts"] if m["name"] == "shared-datasets"] == [
+        {"name": "shared-datasets", "mountPath": "/home/jovyan/datasets"},
+        {"name": "shared-datasets", "mountPath": "/datasets", "readOnly": True},
+    ]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_M8_every_stack_has_datasets_that_a_notebook_can_only_read(stack: str):
+    storage = stack_file(stack).storage
+    made = volume_specs.user_volumes(storage.volumes, storage.scratch, storage.tmp)
+    (mount,) = [m for m in made["extraVolumeMounts"] if m["mountPath"] == "/datasets"]
+    assert mount["readOnly"] is True
+    assert "/datasets" in volume_specs.fuse_mounts(storage)
 
 
 def test_J4_servers_see_the_shared_volumes_where_the_pipelines_documentation_says():
