@@ -708,9 +708,20 @@ class FoundationPostgres(Section):
     volume: Quantity = Field(description="the size of the databases' volume, such as 5Gi")
 
 
+class StateBucket(Section):
+    """A bucket for the state of Pulumi stacks, those of others."""
+
+    bucket: Name = Field(default="pulumi-state", description="the name of the bucket")
+    node_port: NodePort = Field(description="a free NodePort, 30000 to 32767, for the S3 gateway")
+
+
 class FoundationSeaweedFS(Section):
     volume: Quantity = Field(
         description="the size of the one volume that all files and artifacts are on, such as 20Gi"
+    )
+    state: StateBucket | None = Field(
+        default=None,
+        description="a bucket where other stacks keep Pulumi's state (leave it out for none)",
     )
 
 

@@ -193,6 +193,7 @@ class Foundation(pulumi.ComponentResource):
                     storage_class=args.storage_class,
                     image=args.seaweedfs_image,
                     pull_secrets=args.pull_secrets,
+                    state=args.config.seaweedfs.state,
                 ),
                 child,
             )

@@ -47,6 +47,8 @@ SEAWEEDFS = "seaweedfs"
 SEAWEEDFS_S3 = "seaweedfs-s3"
 SEAWEEDFS_S3_PORT = 8333
 SEAWEEDFS_SECRET = "seaweedfs-s3"  # noqa: S105
+SEAWEEDFS_STATE = "seaweedfs-state"
+"""The Service by which Pulumi's state is reached, and the Secret with the keys to it."""
 SEAWEEDFS_CLAIM = "seaweedfs-data"
 SEAWEEDFS_PROGRAMS = ".mlhub/programs/seaweedfs"
 """Where `make up` leaves what goes into the image."""

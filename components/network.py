@@ -12,6 +12,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components import names, seaweedfs
+from components.config import FoundationSeaweedFS
 
 HUB_PODS = {"app": "jupyterhub", "component": "hub"}
 """How both charts label the hub's pod."""
@@ -77,8 +78,8 @@ class NetworkArgs:
     keycloak: bool
     """Whether it is in the foundation."""
     mlflow: MlflowNetwork | None = None
-    seaweedfs: bool = False
-    """Whether it is in the foundation."""
+    seaweedfs: FoundationSeaweedFS | None = None
+    """None where it is elsewhere."""
 
 
 class Network(pulumi.ComponentResource):
@@ -110,8 +111,8 @@ class Network(pulumi.ComponentResource):
             self._keycloak(args.foundation_namespace, keycloak, postgres)
         if args.mlflow is not None:
             self._mlflow(args, args.mlflow)
-        if args.seaweedfs:
-            self._seaweedfs(args)
+        if args.seaweedfs is not None:
+            self._seaweedfs(args, keeps_state=args.seaweedfs.state is not None)
         self.register_outputs({})
 
     def _keycloak(
@@ -171,7 +172,7 @@ class Network(pulumi.ComponentResource):
             },
         )
 
-    def _seaweedfs(self, args: NetworkArgs) -> None:
+    def _seaweedfs(self, args: NetworkArgs, *, keeps_state: bool) -> None:
         driver = pods(SEAWEEDFS_CSI_PODS, names.SEAWEEDFS_CSI)
         ingress: list[k8s.networking.v1.NetworkPolicyIngressRuleArgsDict] = [
             {"from_": [driver], "ports": [tcp(port) for port in seaweedfs.mount_ports()]}
@@ -179,6 +180,9 @@ class Network(pulumi.ComponentResource):
         if args.mlflow is not None:
             client = pods(names.selector(names.MLFLOW), args.mlflow.namespace)
             ingress.append({"from_": [client], "ports": [tcp(names.SEAWEEDFS_S3_PORT)]})
+        if keeps_state:
+            # From anywhere: who runs Pulumi comes by the node's port. The gateway asks for keys.
+            ingress.append({"ports": [tcp(names.SEAWEEDFS_S3_PORT)]})
         self._policy(
             names.SEAWEEDFS,
             args.foundation_namespace,

@@ -539,7 +539,7 @@ class Platform:
                 foundation_namespace=foundation_space,
                 keycloak=stack.foundation.keycloak is not None,
                 mlflow=mlflow_network(stack),
-                seaweedfs=stack.foundation.seaweedfs is not None,
+                seaweedfs=stack.foundation.seaweedfs,
             ),
             pulumi.ResourceOptions(providers=[kubernetes]),
         )

@@ -6,13 +6,14 @@ let nobody there but the driver that mounts volumes; the gateway asks for keys.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
 import pulumi_kubernetes as k8s
 
 from components import names
+from components.config import StateBucket
 from components.pods import container_security, plain, pod
 from components.secrets import fingerprint, password, secret
 
@@ -41,22 +42,28 @@ def mount_ports() -> list[int]:
     return [port for one in ports for port in (one, one + GRPC)]
 
 
-def identities(bucket: str, access_key: str, secret_key: str) -> str:
-    """The gateway's `-config`: one identity, of one bucket alone (SeaweedFS, "Amazon S3 API")."""
-    identity = {
-        "name": bucket,
-        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
-        "actions": [f"{right}:{bucket}" for right in RIGHTS],
-    }
-    return json.dumps({"identities": [identity]})
+def identities(keys: Mapping[str, Sequence[str]]) -> str:
+    """The gateway's `-config`: for each bucket an identity of it alone (SeaweedFS, "Amazon S3
+    API"), with the access key and the secret key that are given."""
+    known = [
+        {
+            "name": bucket,
+            "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+            "actions": [f"{right}:{bucket}" for right in RIGHTS],
+        }
+        for bucket, (access_key, secret_key) in keys.items()
+    ]
+    return json.dumps({"identities": known})
 
 
-def container(part: str, image: pulumi.Input[str], address: str) -> k8s.core.v1.ContainerArgsDict:
+def container(
+    part: str, image: pulumi.Input[str], address: str, buckets: Sequence[str]
+) -> k8s.core.v1.ContainerArgsDict:
     """One of the four: `mlhub-seaweedfs <part>` (images/seaweedfs)."""
     own = {"SEAWEEDFS_ADDRESS": address} if part == "volume" else {}
     mounts: list[k8s.core.v1.VolumeMountArgsDict] = [{"name": "data", "mount_path": "/data"}]
     if part == "s3":
-        own = {"SEAWEEDFS_BUCKETS": names.MLFLOW_BUCKET}
+        own = {"SEAWEEDFS_BUCKETS": ",".join(buckets)}
         mounts = [{"name": "identities", "mount_path": "/run/secrets/seaweedfs"}]
     return {
         "name": part,
@@ -76,9 +83,9 @@ def container(part: str, image: pulumi.Input[str], address: str) -> k8s.core.v1.
 
 
 def seaweedfs_pod(
-    image: pulumi.Input[str], address: str, pull_secrets: Sequence[str]
+    image: pulumi.Input[str], address: str, buckets: Sequence[str], pull_secrets: Sequence[str]
 ) -> k8s.core.v1.PodSpecArgsDict:
-    parts = [container(part, image, address) for part in PORTS]
+    parts = [container(part, image, address, buckets) for part in PORTS]
     volumes: list[k8s.core.v1.VolumeArgsDict] = [
         {"name": "data", "persistent_volume_claim": {"claim_name": names.SEAWEEDFS_CLAIM}},
         {
@@ -99,10 +106,12 @@ class SeaweedFSArgs:
     storage_class: pulumi.Input[str]
     image: pulumi.Input[str]
     pull_secrets: Sequence[str]
+    state: StateBucket | None = None
 
 
 class SeaweedFS(pulumi.ComponentResource):
-    """Master, volume server, filer and S3 gateway on one volume, with a bucket for MLflow."""
+    """Master, volume server, filer and S3 gateway on one volume, with a bucket for MLflow and,
+    where it is asked for, one for Pulumi's state."""
 
     access_key: pulumi.Output[str]
     secret_key: pulumi.Output[str]
@@ -113,14 +122,13 @@ class SeaweedFS(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         self.access_key = password("seaweedfs-mlflow-id", child)
         self.secret_key = password("seaweedfs-mlflow-key", child)
+        self._keys = {names.MLFLOW_BUCKET: (self.access_key, self.secret_key)}
+        if args.state is not None:
+            self._keys[args.state.bucket] = self._state(args.state, child)
         known = secret(
             names.SEAWEEDFS_SECRET,
             namespace=args.namespace,
-            data={
-                IDENTITIES: pulumi.Output.all(self.access_key, self.secret_key).apply(
-                    lambda keys: identities(names.MLFLOW_BUCKET, *keys)
-                )
-            },
+            data={IDENTITIES: pulumi.Output.all(**self._keys).apply(identities)},
             opts=child,
         )
         data = k8s.core.v1.PersistentVolumeClaim(
@@ -146,6 +154,29 @@ class SeaweedFS(pulumi.ComponentResource):
             "namespace": self._args.namespace,
             "labels": names.labels(names.SEAWEEDFS),
         }
+
+    def _state(
+        self, state: StateBucket, child: pulumi.ResourceOptions
+    ) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
+        """The keys of the bucket; who runs Pulumi is outside the cluster, and so is its address."""
+        keys = password("seaweedfs-state-id", child), password("seaweedfs-state-key", child)
+        secret(
+            names.SEAWEEDFS_STATE,
+            namespace=self._args.namespace,
+            data=dict(zip(("access_key_id", "secret_access_key"), keys, strict=True)),
+            opts=child,
+        )
+        k8s.core.v1.Service(
+            names.SEAWEEDFS_STATE,
+            metadata=self._metadata(names.SEAWEEDFS_STATE),
+            spec={
+                "type": "NodePort",
+                "selector": names.selector(names.SEAWEEDFS),
+                "ports": [{"name": "s3", "port": PORTS["s3"], "node_port": state.node_port}],
+            },
+            opts=child,
+        )
+        return keys
 
     def _services(self, child: pulumi.ResourceOptions) -> None:
         selector = names.selector(names.SEAWEEDFS)
@@ -184,10 +215,12 @@ class SeaweedFS(pulumi.ComponentResource):
                     "metadata": {
                         "labels": names.labels(names.SEAWEEDFS),
                         "annotations": {
-                            names.FINGERPRINT: fingerprint(self.access_key, self.secret_key)
+                            names.FINGERPRINT: fingerprint(
+                                *(key for keys in self._keys.values() for key in keys)
+                            )
                         },
                     },
-                    "spec": seaweedfs_pod(args.image, address, args.pull_secrets),
+                    "spec": seaweedfs_pod(args.image, address, [*self._keys], args.pull_secrets),
                 },
             },
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(needed)),

@@ -211,6 +211,25 @@ def _about_verify(stack: StackFile) -> Iterator[str]:
             )
 
 
+def _about_state(stack: StackFile) -> Iterator[str]:
+    files, own = stack.foundation.seaweedfs, stack.foundation.keycloak
+    if files is None or files.state is None:
+        return
+    others = {"hub.node_port": stack.hub.node_port}
+    others |= {"foundation.keycloak.node_port": own.node_port} if own else {}
+    for key, port in others.items():
+        if port == files.state.node_port:
+            yield (
+                f"foundation.seaweedfs.state.node_port and {key} are both {port}; two different "
+                "ports are required"
+            )
+    if files.state.bucket == names.MLFLOW_BUCKET:
+        yield (
+            f"foundation.seaweedfs.state.bucket is {names.MLFLOW_BUCKET}, where MLflow's artifacts "
+            "are; another is required"
+        )
+
+
 def _about_places(stack: StackFile) -> Iterator[str]:
     own = stack.foundation.keycloak
     if (own is None) == (stack.identity.keycloak is None):
@@ -229,6 +248,7 @@ def _about_places(stack: StackFile) -> Iterator[str]:
             f"hub.node_port and foundation.keycloak.node_port are both {own.node_port}; "
             "two different ports are required"
         )
+    yield from _about_state(stack)
     harbor = stack.registry.harbor
     host, _, project = stack.registry.repository.partition("/")
     if harbor is not None and (hostname(host) != hostname(harbor.url) or "/" in project):

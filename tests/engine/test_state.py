@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.server import ThreadedMotoServer
 
 from bootstrap import paths
+from components.seaweedfs import identities
 from tests.engine.stack import Stack
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
+BUCKET = "pulumi-state"
 SLOW = """
 import time, pulumi, pulumi_random as random
 word = random.RandomPassword("word", length=32, opts=pulumi.ResourceOptions(
@@ -48,12 +49,17 @@ def test_nothing_is_written_beside_a_state_that_a_kill_could_leave_empty(
 
 @pytest.fixture(scope="module")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory, bin_dir: Path) -> Iterator[str]:
-    """The gateway of a SeaweedFS of one process, as the foundation's image has it; its address."""
+    """The gateway of a SeaweedFS of one process, as the foundation's image has it, with the
+    identity that the foundation makes; its address."""
     folder = tmp_path_factory.mktemp("seaweedfs")
-    credentials = [{"accessKey": "test", "secretKey": "test"}]
-    identity = {"name": "state", "credentials": credentials, "actions": ["Admin"]}
+    maker = {
+        "name": "maker",
+        "credentials": [{"accessKey": "maker", "secretKey": "maker"}],
+        "actions": ["Admin"],
+    }
+    known = json.loads(identities({BUCKET: ("test", "test")}))["identities"]
     config = folder / "identities.json"
-    config.write_text(json.dumps({"identities": [identity]}))
+    config.write_text(json.dumps({"identities": [maker, *known]}))
     ports = {part: free_port() for part in ("master", "volume", "filer", "s3")}
     process = subprocess.Popen(
         [
@@ -90,10 +96,10 @@ def free_port() -> int:
                 return port
 
 
-def client(endpoint: str) -> Any:
+def client(endpoint: str, key: str = "test") -> Any:
     return boto3.resource(
         "s3", endpoint_url=endpoint, region_name="us-east-1",
-        aws_access_key_id="test", aws_secret_access_key="test",
+        aws_access_key_id=key, aws_secret_access_key=key,
         config=Config(
             request_checksum_calculation="when_required", s3={"addressing_style": "path"}
         ),
@@ -102,7 +108,10 @@ def client(endpoint: str) -> Any:
 
 def stores(endpoint: str) -> bool:
     try:
-        made = client(endpoint).create_bucket(Bucket=f"probe-{uuid.uuid4().hex[:8]}")
+        maker = client(endpoint, "maker")
+        made = maker.Bucket(BUCKET)
+        if made not in maker.buckets.all():
+            made.create()
         made.put_object(Key="x", Body=b"x")
     except (BotoCoreError, ClientError):
         return False
@@ -120,9 +129,13 @@ def moto() -> Iterator[str]:
 
 @pytest.fixture(params=["moto", "seaweedfs"])
 def bucket(request: pytest.FixtureRequest) -> Any:
-    # What moto holds outlives its server.
-    name = f"state-{uuid.uuid4().hex[:8]}"
-    return client(request.getfixturevalue(request.param)).create_bucket(Bucket=name)
+    # What moto holds outlives its server, and its buckets are made by whoever comes.
+    endpoint = request.getfixturevalue(request.param)
+    found = client(endpoint).Bucket(BUCKET)
+    if request.param == "moto":
+        found.create()
+    found.objects.all().delete()
+    return found
 
 
 @pytest.fixture

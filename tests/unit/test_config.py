@@ -219,6 +219,21 @@ def test_the_local_stack_is_right():
             "are required",
         ),
         (
+            {"foundation__seaweedfs": {"volume": "1Gi", "state": {"node_port": 30888}}},
+            "foundation.seaweedfs.state.node_port and hub.node_port are both 30888; two different "
+            "ports are required",
+        ),
+        (
+            {
+                "foundation__seaweedfs": {
+                    "volume": "1Gi",
+                    "state": {"node_port": 30833, "bucket": "mlflow"},
+                }
+            },
+            "foundation.seaweedfs.state.bucket is mlflow, where MLflow's artifacts are; another "
+            "is required",
+        ),
+        (
             {"hub__namespace": "foundation"},
             "hub.namespace and foundation.namespace are both foundation; two different namespaces "
             "are required, so that user pods and databases stay apart",

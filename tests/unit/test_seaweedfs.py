@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components import names, seaweedfs
-from components.config import Mlflow
+from components.config import FoundationSeaweedFS, Mlflow, StateBucket
 from components.platform import Platform
 from tests.unit.recorder import ROOT, Monitor, platform, run, stack_file
 
@@ -67,6 +67,42 @@ def test_mlflows_key_opens_mlflows_bucket_and_nothing_else(local: Monitor):
     assert identity["credentials"] == [
         {"accessKey": mlflow["access_key_id"], "secretKey": mlflow["secret_access_key"]}
     ]
+
+
+@pytest.fixture(scope="module")
+def keeping() -> Monitor:
+    """`local`, where other stacks keep their state."""
+    stack = stack_file("local")
+    files = FoundationSeaweedFS(volume="20Gi", state=StateBucket(node_port=30833))
+    foundation = stack.foundation.model_copy(update={"seaweedfs": files})
+    return run(lambda: Platform(stack.model_copy(update={"foundation": foundation})))
+
+
+def test_the_bucket_of_pulumis_state_has_keys_of_its_own_that_open_nothing_else(keeping: Monitor):
+    held = keeping.one("kubernetes:core/v1:Secret", "seaweedfs-s3").plain["stringData"]
+    mlflow, state = json.loads(held["identities.json"])["identities"]
+    assert {action.partition(":")[2] for action in mlflow["actions"]} == {"mlflow"}
+    assert {action.partition(":")[2] for action in state["actions"]} == {"pulumi-state"}
+    assert state["credentials"] != mlflow["credentials"]
+    given = keeping.one("kubernetes:core/v1:Secret", "seaweedfs-state").plain["stringData"]
+    assert state["credentials"] == [
+        {"accessKey": given["access_key_id"], "secretKey": given["secret_access_key"]}
+    ]
+    (s3,) = [c for c in pod(keeping)["containers"] if c["name"] == "s3"]
+    buckets = {e["name"]: e["value"] for e in s3["env"]}["SEAWEEDFS_BUCKETS"]
+    assert buckets == "mlflow,pulumi-state"
+
+
+def test_pulumis_state_is_reached_by_the_nodes_port_and_files_are_not(keeping: Monitor):
+    service = keeping.one("kubernetes:core/v1:Service", "seaweedfs-state").plain["spec"]
+    assert service["ports"] == [{"name": "s3", "port": 8333, "nodePort": 30833}]
+    policy = keeping.one("kubernetes:networking.k8s.io/v1:NetworkPolicy", "seaweedfs").plain
+    anybody = [rule for rule in policy["spec"]["ingress"] if "from" not in rule]
+    assert anybody == [{"ports": [{"port": 8333, "protocol": "TCP"}]}]
+
+
+def test_nobody_keeps_state_where_it_is_not_asked_for(local: Monitor):
+    assert not any("seaweedfs-state" in r.name for r in local.registrations)
 
 
 def test_mlflow_on_the_foundations_gateway_needs_no_artifacts_in_the_stack_file(local: Monitor):
