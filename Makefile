@@ -80,7 +80,7 @@ new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack N
 	@$(PYTHON) -m tools.new_stack "$(NAME)"
 
 test: .venv/dev.stamp ## the tests that need no cluster
-	@$(PYTHON) -m pytest -n 2 --dist loadfile --junitxml=$(RESULTS)/test.xml
+	@$(PYTHON) -m pytest -n 2 --dist loadfile -m "not alone" --junitxml=$(RESULTS)/test.xml
 
 # Unpacked and not installed: the package would start a Prometheus of its own.
 PROMETHEUS := $(CURDIR)/.mlhub/prometheus

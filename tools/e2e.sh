@@ -17,5 +17,5 @@ failed=0
 echo "waiting for the engine's tests"
 wait "$engine" || failed=1
 cat "$results/engine.log"
-"${tests[@]}" --junitxml="$results/alone.xml" tests/engine tests/e2e -m alone || failed=1
+"${tests[@]}" --junitxml="$results/alone.xml" tests/services tests/engine tests/e2e -m alone || failed=1
 exit $failed

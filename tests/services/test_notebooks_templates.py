@@ -10,7 +10,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,7 +31,6 @@ NEEDS = {
     "data-exploration": "sklearn",
     "feature-engineering": "sklearn",
     "hyperparameter-tuning-optuna": "optuna",
-    "hyperparameter-tuning-ray": "ray",
     "model-evaluation": "sklearn",
     "model-training-pytorch": "torch",
     "model-training-scikit-learn": "sklearn",
@@ -43,9 +41,8 @@ NEEDS = {
 AT_BUILD = {"model-training-pytorch": "ml-gpu"}
 """Run by the build of its image, since PyTorch for Linux comes with CUDA's gigabytes."""
 
-BY_HAND = {"hyperparameter-tuning-ray"}
-"""Run wherever Ray is. It gives its own parts 15 s to start, a constant in it, which beside other
-tests was too little even five times over; docs/templates.md says when it ran last."""
+ALONE = {"hyperparameter-tuning-ray"}
+"""Run by test_notebooks_ray.py, with nothing beside it."""
 
 PROBE = "import json; print('PROBE' + json.dumps({expression}, default=float))"
 
@@ -121,7 +118,6 @@ ASKED: dict[str, tuple[str, dict[str, object]]] = {
         {},
     ),
     "hyperparameter-tuning-optuna": ("[study.best_value, study.best_params]", {"trials": 8}),
-    "hyperparameter-tuning-ray": ("overview.to_dict('records')", {"trials": 4, "rounds": 4}),
     "model-training-tensorflow": ("history.history", {"epochs": 6}),
     "model-training-pytorch": ("history", {"epochs": 6}),
 }
@@ -133,17 +129,12 @@ def run_of(
     tmp_path_factory: pytest.TempPathFactory, alices_mlflow: dict[str, str]
 ) -> Iterator[Callable[[str], Executed]]:
     folder = tmp_path_factory.mktemp("homes")
-    with (
-        # Below /tmp itself: Ray has sockets there, whose paths may have 107 bytes.
-        tempfile.TemporaryDirectory(prefix="ray") as ray,
-        ThreadPoolExecutor(2) as pool,
-    ):
-        alices = {**alices_mlflow, "RAY_TMPDIR": ray}
+    with ThreadPoolExecutor(2) as pool:
         running: dict[str, Future[Executed]] = {
             name: pool.submit(
-                execute, name, folder / name, alices, ASKED[name][0], **ASKED[name][1]
+                execute, name, folder / name, alices_mlflow, ASKED[name][0], **ASKED[name][1]
             )
-            for name in sorted(ASKED, key=lambda name: NEEDS[name] not in ("ray", "tensorflow"))
+            for name in sorted(ASKED, key=lambda name: NEEDS[name] != "tensorflow")
             if runs_here(name)
         }
         yield lambda name: running[name].result()
@@ -176,12 +167,13 @@ needs = {
 }
 
 
-def test_M5_every_template_is_run_here_or_at_the_build_of_its_image_but_rays():
+def test_M5_every_template_is_run_here_or_at_the_build_of_its_image():
     """A template that nothing runs is one that nobody knows to be right."""
-    assert {each.name for each in templates.templates()} == NEEDS.keys() == ASKED.keys()
+    assert {each.name for each in templates.templates()} == NEEDS.keys() | ALONE
+    assert ASKED.keys() == NEEDS.keys()
     not_run = {name for name in NEEDS if not runs_here(name)}
     print("templates that are not run here:", *sorted(not_run))
-    assert not_run <= AT_BUILD.keys() | BY_HAND
+    assert not_run <= AT_BUILD.keys()
     for name, image in AT_BUILD.items():
         last = (ROOT / "images" / image / "Dockerfile").read_text().split("\nRUN ")[-1]
         assert f"python3 /template.py {name}" in last, image
@@ -208,7 +200,11 @@ def test_M5_the_build_fails_with_a_template_that_fails(name, passes, tmp_path):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs[name]) for name in NEEDS])
 def test_M5_a_template_runs_headless_and_leaves_its_run(client, run_of, name):
-    executed = run_of(name)
+    leaves_its_run(client, name, run_of(name))
+
+
+def leaves_its_run(client: MlflowClient, name: str, executed: Executed) -> None:
+    """What holds for each of them."""
     run, below = runs(client, name)
     assert run.info.status == "FINISHED"
     assert all(each.info.status == "FINISHED" for each in below)
@@ -310,19 +306,6 @@ def test_M5_optuna_tracks_each_trial_and_goes_on_where_it_ended(
         experiment="optuna-again",
     )
     assert again.probe == [8, 9]
-
-
-@needs["hyperparameter-tuning-ray"]
-def test_M5_ray_tune_stops_what_falls_behind(client, run_of):
-    trials = run_of("hyperparameter-tuning-ray").probe
-    run, below = runs(client, "hyperparameter-tuning-ray")
-    assert len(trials) == len(below) == 4
-    best = max(trial["roc_auc"] for trial in trials)
-    assert run.data.metrics["best_roc_auc"] == pytest.approx(best)
-    early = [trial for trial in trials if trial["rounds done"] < 4]
-    assert len(early) == run.data.metrics["stopped_early"]
-    assert all(trial["roc_auc"] <= best for trial in early)
-    assert any(trial["rounds done"] == 4 for trial in trials)
 
 
 @needs["model-training-tensorflow"]
