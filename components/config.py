@@ -49,6 +49,14 @@ def cidr(text: str) -> str:
     return text
 
 
+def mirror_cidr(text: str) -> str:
+    """A few addresses, none of which tells a cloud's machine its credentials."""
+    network = ipaddress.ip_network(text)
+    if network.num_addresses > 256 or network.is_link_local:
+        raise ValueError("more than 256 addresses, or link-local ones")
+    return text
+
+
 def http_url(text: str) -> str:
     scheme, _, host = text.partition("://")
     if scheme not in ("http", "https") or not host or text.endswith("/") or "@" in text:
@@ -97,6 +105,8 @@ Url = Annotated[str, AfterValidator(http_url)]
 PROVISIONER = r"^[a-z0-9.-]+(/[a-z0-9.-]+)?$"
 NodePort = Annotated[int, Field(ge=30000, le=32767)]
 Cidr = Annotated[str, AfterValidator(cidr)]
+MirrorCidr = Annotated[str, AfterValidator(mirror_cidr)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 SECRET_KEYS = ("keycloak_client_secret", "harbor_password", "s3_secret_key")
@@ -666,6 +676,19 @@ class Verify(Section):
     )
 
 
+class Mirror(Section):
+    """Private addresses that people's code may reach."""
+
+    addresses: tuple[MirrorCidr, ...] = Field(
+        min_length=1,
+        description="a list of the mirror's own address ranges, at most 256 addresses each, such "
+        "as 10.0.7.5/32",
+    )
+    ports: tuple[Port, ...] = Field(
+        default=(443,), min_length=1, description="a list of the ports it listens on, such as 443"
+    )
+
+
 class Network(Section):
     """What is not the same in every cluster's network."""
 
@@ -682,6 +705,16 @@ class Network(Section):
     s3: tuple[Cidr, ...] = Field(
         default=(),
         description="a list of the address ranges of the S3 endpoint, such as 10.0.9.0/24",
+    )
+    mirrors: tuple[Mirror, ...] = Field(
+        default=(),
+        description="a list of package mirrors, Git servers and the like at private addresses, "
+        "for servers and runs (leave it out for none)",
+    )
+    pip_index: Url | None = Field(
+        default=None,
+        description="where pip in servers and runs finds packages, such as "
+        "https://pypi.example.com/simple (leave it out for PyPI)",
     )
 
 

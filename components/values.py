@@ -237,9 +237,10 @@ def hub_ingress(stack: StackFile) -> list[dict[str, Any]]:
 
 def user_egress(stack: StackFile) -> list[dict[str, Any]]:
     """What servers talk to beyond the internet and the hub."""
+    mirrors = [to_addresses(one.addresses, one.ports) for one in stack.network.mirrors]
     if stack.mlflow is None:
-        return []
-    return [to_pods(stack.mlflow.namespace, names.MLFLOW, names.MLFLOW_PORT)]
+        return mirrors
+    return [to_pods(stack.mlflow.namespace, names.MLFLOW, names.MLFLOW_PORT), *mirrors]
 
 
 def user_environment(stack: StackFile) -> dict[str, str]:
@@ -248,6 +249,8 @@ def user_environment(stack: StackFile) -> dict[str, str]:
         "JUPYTERHUB_ACTIVITY_INTERVAL": str(ACTIVITY_SECONDS),
         "MLHUB_URL": stack.hub_url,
     }
+    if stack.network.pip_index is not None:
+        environment["PIP_INDEX_URL"] = stack.network.pip_index
     if fuse := fuse_mounts(stack.storage):
         environment["MLHUB_FUSE"] = " ".join(fuse)
     if stack.mlflow is not None:

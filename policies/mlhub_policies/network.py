@@ -1,12 +1,15 @@
 """Who may talk to whom, and that nobody listens on the way."""
 
+import ipaddress
 from collections.abc import Iterator, Sequence
 
 from mlhub_policies.limits import StackLimits
 from mlhub_policies.rule import RELEASE, Finding, Resource, breach, later
 from mlhub_policies.tree import Node
 
-POLICED = (("hub",), ("proxy", "chp"), ("singleuser",))
+USERS = ("singleuser",)
+POLICED = (("hub",), ("proxy", "chp"), USERS)
+FEW = 256
 NAMESPACE = "kubernetes:core/v1:Namespace"
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 
@@ -26,12 +29,7 @@ def policies_are_on(resource: Resource, _limits: StackLimits) -> Iterator[Findin
             yield later(access)
         elif access.value not in (None, "ignore"):
             yield breach(access, "ignore is required: a label alone would open every namespace")
-        for direction in ("ingress", "egress"):
-            for rule in policy[direction].parts():
-                if rule.unknown:
-                    yield later(rule)
-                elif rule.value == {}:
-                    yield breach(rule, "a rule that names peers or ports is required")
+        yield from _rules(policy, few=place == USERS)
     rules = resource.values.at("singleuser", "networkPolicy", "egressAllowRules")
     for name, why in (
         ("cloudMetadataServer", "the node's credentials are there"),
@@ -40,6 +38,39 @@ def policies_are_on(resource: Resource, _limits: StackLimits) -> Iterator[Findin
         node = rules[name]
         if node.unknown or node.value:
             yield later(node) if node.unknown else breach(node, f"false is required: {why}")
+
+
+def _rules(policy: Node, *, few: bool) -> Iterator[Finding]:
+    for direction in ("ingress", "egress"):
+        for rule in policy[direction].parts():
+            if rule.unknown:
+                yield later(rule)
+            elif rule.value == {}:
+                yield breach(rule, "a rule that names peers or ports is required")
+            elif few and direction == "egress":
+                yield from _few_addresses(rule["to"])
+
+
+def _few_addresses(peers: Node) -> Iterator[Finding]:
+    """A range that holds other people's pods would be `privateIPs` by another name."""
+    if peers.unknown:
+        yield later(peers)
+    elif not any(peers.parts()):
+        yield breach(peers, "pods or addresses are required: without, it means everywhere")
+    for peer in peers.parts():
+        cidr = peer.at("ipBlock", "cidr")
+        if cidr.unknown:
+            yield later(cidr)
+        elif cidr.value is not None and not _is_few(str(cidr.value)):
+            yield breach(cidr, f"at most {FEW} addresses are required, and none of 169.254.0.0/16")
+
+
+def _is_few(cidr: str) -> bool:
+    try:
+        network = ipaddress.ip_network(cidr)
+    except ValueError:
+        return False
+    return network.num_addresses <= FEW and not network.is_link_local
 
 
 def closed_namespaces(

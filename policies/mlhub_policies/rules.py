@@ -74,7 +74,8 @@ RULES = (
     ),
     Rule(
         "network-policies",
-        "Network policies of hub, proxy and users' pods are on and not opened wide.",
+        "Network policies of hub, proxy and users' pods are on and not opened wide: of private "
+        "addresses users' pods reach a few.",
         network.policies_are_on,
     ),
     Rule(

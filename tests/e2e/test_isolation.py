@@ -192,7 +192,7 @@ def ways(kubectl: Kubectl) -> tuple[dict[str, Way], dict[str, Way]]:
         "SeaweedFS's volume server": Way(seaweedfs, 8080, "as the filer"),
         "SeaweedFS's master": Way(seaweedfs, 9333, "as the filer"),
         "a mirror at a private address": Way(
-            WITHIN, 80, "of private addresses only the platform's; no setting opens another"
+            WITHIN, 80, "of private ones only those of the platform and of network.mirrors"
         ),
     }
     opened = {

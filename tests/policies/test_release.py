@@ -336,6 +336,26 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         (V, "singleuser", "networkPolicy", "egress"), [{}], "network-policies",
         "singleuser.networkPolicy.egress[0] is {}; a rule that names peers or ports is required",
     ),
+    "an egress rule to all private addresses": (
+        (V, "singleuser", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
+        "network-policies",
+        "singleuser.networkPolicy.egress[0].to[0].ipBlock.cidr is 10.0.0.0/8; at most 256 "
+        "addresses are required, and none of 169.254.0.0/16",
+    ),
+    "an egress rule to the cloud's metadata": (
+        (V, "singleuser", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}]}],
+        "network-policies",
+        "singleuser.networkPolicy.egress[0].to[0].ipBlock.cidr is 169.254.169.254/32; at most 256 "
+        "addresses are required, and none of 169.254.0.0/16",
+    ),
+    "an egress rule to a port of everybody": (
+        (V, "singleuser", "networkPolicy", "egress"), [{"ports": [{"port": 443}]}],
+        "network-policies",
+        "singleuser.networkPolicy.egress[0].to is not given; pods or addresses are required: "
+        "without, it means everywhere",
+    ),
     "the cloud's metadata": (
         (V, "singleuser", "networkPolicy", "egressAllowRules", "cloudMetadataServer"), True,
         "network-policies",
@@ -480,6 +500,10 @@ EDGES: dict[str, tuple[Place, Any]] = {
     "all the memory in bytes": ((*OVERRIDE, "mem_limit"), 16 * 2**30),
     "no GPU as a number": ((*OVERRIDE, "extra_resource_limits", GPU), 0),
     "a choice at the limit": ((*PROFILE, "profile_options"), CHOICE),
+    "a mirror's addresses": (
+        (V, "singleuser", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": "10.0.7.0/24"}}], "ports": [{"port": 443}]}],
+    ),
     "no escalation, said twice": ((*OVERRIDE, "allow_privilege_escalation"), False),
     "a profile that says the same again": (
         (*OVERRIDE, "container_security_context"), READ_ONLY,
@@ -559,6 +583,9 @@ UNKNOWNS: dict[str, tuple[Place, str]] = {
     ),
     "singleuser.networkPolicy.enabled": (
         (V, "singleuser", "networkPolicy", "enabled"), "network-policies",
+    ),
+    "singleuser.networkPolicy.egress[0].to": (
+        (V, "singleuser", "networkPolicy", "egress", 0, "to"), "network-policies",
     ),
     "hub.extraEnv.DB_PASSWORD": ((V, "hub", "extraEnv", "DB_PASSWORD"), "no-readable-secret"),
     "custom.mlhub.quotas.server.cpu": ((*QUOTAS, "server", "cpu"), "admission-limits"),

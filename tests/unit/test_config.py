@@ -147,6 +147,15 @@ def test_the_local_stack_is_right():
             'network.kubernetes_api[0] is "10.0.0.1/33"; network.kubernetes_api must be a list of '
             "the address ranges of the API server behind its Service, such as 10.0.0.1/32",
         ),
+        *(
+            (
+                {"network__mirrors": [{"addresses": [wide]}]},
+                f'network.mirrors[0].addresses[0] is "{wide}"; network.mirrors[0].addresses must '
+                "be a list of the mirror's own address ranges, at most 256 addresses each, such as "
+                "10.0.7.5/32",
+            )
+            for wide in ("10.0.0.0/8", "169.254.169.254/32")
+        ),
         (
             {"identity__access_groups": [], "identity__admin_groups": ["users"]},
             "identity.access_groups is []; it must be a list of the groups whose members may log "

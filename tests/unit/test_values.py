@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from components import names
-from components.config import Profile, StackFile
+from components.config import Mirror, Profile, StackFile
+from components.platform import Platform
 from components.profiles import override, profile_list
 from mlhub.hub import settings
-from tests.unit.recorder import ROOT, platform, stack_file
+from tests.unit.recorder import ROOT, platform, run, stack_file
 
 Z2JH = Path(__file__).parent / "data" / "z2jh-values.schema.json"
 LITE = ROOT / "charts" / "jupyterhub-lite"
@@ -138,6 +139,22 @@ def test_T11_user_pods_reach_the_internet_and_nothing_private(values):
     assert rules["egressAllowRules"]["nonPrivateIPs"] is True
     for closed in ("privateIPs", "cloudMetadataServer"):
         assert rules["egressAllowRules"][closed] is False
+
+
+def test_T11_user_pods_reach_a_mirror_at_a_private_address_that_the_stack_names(stack):
+    mirror = Mirror(addresses=("10.0.7.5/32",), ports=(80, 443))
+    network = stack.network.model_copy(
+        update={"mirrors": (mirror,), "pip_index": "https://pypi.example.com/simple"}
+    )
+    made = run(lambda: Platform(stack.model_copy(update={"network": network})))
+    release = made.one("kubernetes:helm.sh/v3:Release", "jupyterhub")
+    single = release.plain["values"]["singleuser"]
+    assert single["networkPolicy"]["egress"][-1] == {
+        "to": [{"ipBlock": {"cidr": "10.0.7.5/32"}}],
+        "ports": [{"port": 80, "protocol": "TCP"}, {"port": 443, "protocol": "TCP"}],
+    }
+    assert single["networkPolicy"]["egressAllowRules"]["privateIPs"] is False
+    assert single["extraEnv"]["PIP_INDEX_URL"] == "https://pypi.example.com/simple"
 
 
 def test_T11_the_hub_reaches_keycloak_postgres_and_the_api_server_by_pod_port(values):
