@@ -1,6 +1,5 @@
 """Debian's Prometheus against the running stack, told of it as an operator would tell it."""
 
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import yaml
 
 from components.monitoring import Part, monitor_spec
 from tests.e2e.platform import Kubectl, wait_until
+from tests.ports import free_port
 
 
 def scrape_configs(part: Part, namespace: str, kubectl: Kubectl) -> list[dict[str, Any]]:
@@ -68,12 +68,6 @@ def kubelet_config(node: str, api: str) -> dict[str, Any]:
         "metrics_path": f"/api/v1/nodes/{node}/proxy/metrics",
         "static_configs": [{"targets": [api]}],
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

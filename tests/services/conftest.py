@@ -1,7 +1,6 @@
 """Real JupyterHub, OAuthenticator and KubeSpawner, in process, with doubles of what is around."""
 
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,13 @@ from kubespawner.clients import load_config
 
 from components import mlflow_server
 from mlhub.hub import audit
+from tests.ports import free_port
 from tests.services import mlflow_server as mlflow_doubles
 from tests.services.hub import Hub, chart_values, running
 from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, PEOPLE, Keycloak
 from tests.services.kubernetes import Kubernetes
 
 BUCKET = "artifacts"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

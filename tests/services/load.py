@@ -164,7 +164,7 @@ OAUTH = {
 
 
 def _port() -> int:
-    from tests.services.conftest import free_port
+    from tests.ports import free_port
 
     return free_port()
 

@@ -14,7 +14,7 @@ import pytest
 
 from mlhub.execution.outcome import CREATION_SECONDS
 from mlhub.execution.store import Store
-from tests.services.conftest import free_port
+from tests.ports import free_port
 from tests.services.execution import Jobs, Pod, Room, Tokens, serving, settings, succeeds
 
 RUN = {"username": "alice", "notebook_name": "./work/sum.ipynb", "parameters": {"a": 1}}

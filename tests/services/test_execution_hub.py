@@ -11,7 +11,7 @@ from mlhub.execution.admission import AdmissionRequest, AdmissionSilentError, Hu
 from mlhub.execution.jobs import run_job
 from mlhub.execution.settings import Settings
 from mlhub.execution.store import Run
-from tests.services.conftest import free_port
+from tests.ports import free_port
 from tests.services.execution import Jobs, serving, settings
 from tests.services.hub import SECRETS, Hub, chart_values
 from tests.services.test_execution_api import RUN, problem

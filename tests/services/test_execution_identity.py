@@ -9,7 +9,7 @@ from aiohttp import BasicAuth, web
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mlhub.execution.settings import Keycloak
-from tests.services.conftest import free_port
+from tests.ports import free_port
 from tests.services.execution import Jobs, Room, Tokens, serving, settings
 from tests.services.test_execution_api import RUN, problem
 

@@ -14,7 +14,7 @@ import nbformat
 from aiohttp import web
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tests.services.conftest import free_port
+from tests.ports import free_port
 from tests.services.execution import BASE, Jobs, Pod, settings, succeeds
 from tests.services.test_execution_api import RUN, world  # noqa: F401
 

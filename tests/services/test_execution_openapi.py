@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.config import PositiveDataAcceptanceConfig, SchemathesisConfig
 from schemathesis.generation.modes import GenerationMode
 
+from tests.ports import free_port
 from tests.services import execution
-from tests.services.conftest import free_port
 
 
 @pytest.fixture(scope="module")

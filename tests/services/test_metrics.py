@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from mlhub import metrics
 from mlhub.logs import JsonFormatter
-from tests.services.conftest import free_port
+from tests.ports import free_port
 from tests.services.hub import merged, until
 from tests.services.test_hub_admission import VALUES, reserve, service
 

@@ -20,8 +20,9 @@ from components import mlflow_server
 from mlhub.mlflow.hub import Hub as HubApi
 from mlhub.mlflow.hub import HubSilentError, Person
 from mlhub.slugs import personal_workspace
+from tests.ports import free_port
 from tests.services import mlflow_server as real
-from tests.services.conftest import BUCKET, free_port
+from tests.services.conftest import BUCKET
 from tests.services.hub import SECRETS
 
 SEARCH = "/api/2.0/mlflow/experiments/search"

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from notebooks import MLflowNotebookIntegration
 from notebooks.errors import NotebooksError
-from tests.services.conftest import free_port
+from tests.ports import free_port
 from tests.services.notebook_kernel import Kernel, kernel
 
 SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyzABCDEFGH1234567890"
