@@ -5,8 +5,8 @@ import os
 import socket
 
 FIRST, LAST = 20_000, 29_999
-"""Below those that the system gives to whoever asks for any (ip_local_port_range), which would have
-been taken by another test's connection before the server listens; and below Kubernetes' NodePorts."""
+"""Below those that the system gives to whoever asks for any (ip_local_port_range), of which another
+test's connection would have one before the server listens; and below Kubernetes' NodePorts."""
 
 _next = itertools.count(os.getpid() * 97)
 """Each process begins elsewhere, so that two of them which run beside each other do not meet."""
