@@ -29,6 +29,7 @@ from urllib.parse import urljoin
 
 import httpx
 
+from components.names import home_class
 from mlhub.verify.people import Keycloak
 from mlhub.verify.person import LoginForm
 from mlhub.verify.settings import Settings
@@ -234,9 +235,8 @@ def furnisher(names: list[str]) -> dict[str, Any]:
 
 
 def furnish(kubectl: Kubectl, names: list[str]) -> dict[str, Path]:
-    """Homes with a notebook, of the class that alice's has; their folders on this machine."""
-    wanted = kubectl.json("-n", NAMESPACE, "get", "pvc", "claim-alice")["spec"]["storageClassName"]
-    claims = [home_claim(name, wanted) for name in names]
+    """Homes with a notebook; their folders on this machine."""
+    claims = [home_claim(name, home_class(NAMESPACE)) for name in names]
     listed = {"apiVersion": "v1", "kind": "List", "items": [*claims, furnisher(names)]}
     kubectl("apply", "-f", "-", stdin=json.dumps(listed))
 
