@@ -1,9 +1,10 @@
 """What the pages say is there: links, commands, options, settings.
 
 BY names the test that runs each command of a page, as it is written or by what `make` calls for it;
-those that need no cluster in test_docs_commands.py. Besides, all are held against the real thing: `make` by a dry
-run of the real Makefile, our own command lines by their real parsers, settings by the model's
-schema. Of programs that are others' (FOREIGN) nothing but the name is looked at.
+those that need no cluster run in test_docs_commands.py. Besides, all are held against the real
+thing: `make` by a dry run of the real Makefile, our own command lines by their real parsers,
+settings by the model's schema. Of programs that are others' (FOREIGN) nothing but the name is
+looked at.
 """
 
 import functools
