@@ -88,10 +88,10 @@ $(PROMETHEUS)/usr/bin/prometheus:
 	@mkdir -p $(PROMETHEUS) && cd $(PROMETHEUS) \
 	  && apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg-deb -x prometheus_*.deb .
 
-e2e: .venv/dev.stamp policies/.venv/run.stamp $(PROMETHEUS)/usr/bin/prometheus ## the tests on the running local stack: real browser, real servers
+e2e: .venv/dev.stamp policies/.venv/run.stamp $(PROMETHEUS)/usr/bin/prometheus ## the tests on the running local stack: real browser, real servers; LONG=yes for all
 	@command -v chromium >/dev/null && command -v jq >/dev/null || apt-get install -y -qq --no-install-recommends chromium jq
 	@eval "$$($(PYTHON) -m bootstrap env)" && export PATH="$$PATH:$(PROMETHEUS)/usr/bin" \
-	  && tools/e2e.sh $(RESULTS)
+	  && LONG=$(LONG) tools/e2e.sh $(RESULTS)
 
 rows: .venv/run.stamp ## which promised behaviours held in the last `make test` and `make e2e`
 	@$(PYTHON) -m tools.rows $(RESULTS)/{test,engine,e2e,alone}.xml

@@ -9,6 +9,7 @@ from tests.e2e.crowd import crowd
 from tests.e2e.platform import Kubectl
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_P7_P8_every_run_of_a_crowd_is_accounted_for_through_kills(kubectl: Kubectl):
     account = crowd(kubectl, count=4, runs=20, kills=1, minutes=9)

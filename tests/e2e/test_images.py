@@ -151,6 +151,7 @@ def build(folder: str, base: str, project: str | None = None) -> None:
     assert "import notebooks.start" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_T10_agent_dev_builds_and_passes_its_smoke_test() -> None:
     build("agent-dev", "base")

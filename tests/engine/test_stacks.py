@@ -24,7 +24,11 @@ KILLED = "prod"
 """The stack whose first `up` is killed in the middle."""
 
 
-@pytest.fixture(scope="module", params=STACKS)
+@pytest.fixture(
+    scope="module",
+    # The one that asks most of the program is always applied.
+    params=[pytest.param(n, marks=() if n == KILLED else pytest.mark.long) for n in STACKS],
+)
 def applied(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

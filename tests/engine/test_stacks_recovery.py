@@ -42,7 +42,7 @@ from tools.recovery.archive import make_identity
 from tools.recovery.kube import Kubectl, wait_until
 from tools.recovery.place import Claim, Place, stack_file
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engine, pytest.mark.long, pytest.mark.timeout(900)]
 
 NAME = "staging"
 HUB = "engine-recovery"
