@@ -1,7 +1,11 @@
 """Recovery's parts, with a kubectl that runs a pod's command on this machine."""
 
 import json
+import os
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from mlhub.execution.slugs import slug
 from tests.unit.recorder import platform
 from tools.recovery import rollback
 from tools.recovery.agents import BATCH, agent, batches
-from tools.recovery.contents import PACK, UNPACK
+from tools.recovery.contents import CLEAR, PACK, UNPACK
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Kubectl, Pod
 from tools.recovery.place import Claim, Place, again, stack_file
@@ -100,6 +104,43 @@ def test_T13_files_come_back_as_they_were_and_the_volumes_own_folder_is_left_alo
     assert (other / "-dash").stat().st_mode & 0o777 == 0o600
     # On a new volume it is root's, and who restores is not root.
     assert other.stat().st_mode & 0o777 == 0o711
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A person's, whose parents are open to whoever restores."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        made = Path(folder) / "home"
+        (made / ".cache" / "closed").mkdir(parents=True)
+        (made / ".cache" / "closed" / "file").write_text("1")
+        (made / "workspaces" / "churn").mkdir(parents=True)
+        for path in (made, *(p for p in made.rglob("*") if "workspaces" not in p.parts)):
+            os.chown(path, 1000, 100)
+        (made / ".cache" / "closed").chmod(0o555)
+        yield made
+
+
+def by_a_person(*command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    person = ("setpriv", "--reuid=1000", "--regid=100", "--clear-groups")
+    return subprocess.run([*person, *command], input=stdin, capture_output=True, check=False)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_T13_a_home_in_which_a_workspace_was_mounted_is_emptied_and_filled_again(home):
+    packed = by_a_person("sh", "-c", PACK, str(home))
+    assert packed.returncode == 0, packed.stderr
+    assert by_a_person("sh", "-c", CLEAR, str(home)).returncode == 0
+    left = [str(path.relative_to(home)) for path in sorted(home.rglob("*"))]
+    assert left == ["workspaces", "workspaces/churn"]
+    filled = by_a_person(*UNPACK, f"--directory={home}", stdin=packed.stdout)
+    assert filled.returncode == 0, filled.stderr
+    assert (home / ".cache/closed/file").read_text() == "1"
+    assert (home / ".cache/closed").stat().st_mode & 0o777 == 0o555
+    (home / "workspaces" / "churn" / "of-somebody-else").write_text("kept")
+    refused = by_a_person("sh", "-c", CLEAR, str(home))
+    assert refused.returncode == 1
+    assert b"of-somebody-else" in refused.stderr
 
 
 def test_M3_a_claim_is_made_again_with_the_names_that_the_hub_knows_and_no_former_volume():

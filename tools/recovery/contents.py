@@ -77,7 +77,20 @@ cd "$0" && find . -mindepth 1 -print0 | tar --create --file=- --use-compress-pro
   --verbose --sparse --ignore-failed-read --null --verbatim-files-from --no-recursion --files-from=-
 """
 """All but the volume's own folder, which on another volume belongs to somebody else."""
-UNPACK = ("tar", "--extract", "--file=-", "--gzip", "--verbose", "--preserve-permissions")
+UNPACK = (
+    "tar", "--extract", "--file=-", "--gzip", "--verbose", "--preserve-permissions",
+    "--skip-old-files",
+)  # fmt: skip
+"""A folder that CLEAR has left is root's: whoever is not root can give it no mode, and tar would
+fail over that. Of files there is none that could be skipped."""
+CLEAR = """\
+chmod -R u+rwX "$0"/* "$0"/.[!.]* 2>/dev/null
+find "$0" -mindepth 1 -delete 2>/dev/null
+left=$(find "$0" -mindepth 1 ! -type d)
+[ -z "$left" ] || { echo "not deleted: $left" >&2; exit 1; }
+"""
+"""Where a workspace was mounted in a home, the container runtime has made folders for it, which are
+root's: who restores is not root, and they hold nothing."""
 
 
 def read_volume(place: Place, pod: Pod, claim: Claim, ended: Ended) -> Iterator[bytes]:
@@ -86,8 +99,7 @@ def read_volume(place: Place, pod: Pod, claim: Claim, ended: Ended) -> Iterator[
 
 
 def empty_volume(place: Place, pod: Pod, claim: Claim) -> None:
-    clear = 'chmod -R u+rwX "$0"/* 2>/dev/null; find "$0" -mindepth 1 -delete'
-    place.kubectl.execute(pod, "sh", "-c", clear, f"{ROOT}/{claim.name}")
+    place.kubectl.execute(pod, "sh", "-c", CLEAR, f"{ROOT}/{claim.name}")
 
 
 def write_volume(place: Place, pod: Pod, claim: Claim, chunks: Iterator[bytes]) -> Report:
