@@ -173,6 +173,28 @@ def apply(layout: Layout) -> None:
             "`pulumi up` failed; what it said is above. What was made before stays, and "
             "`make up` goes on from there."
         )
+    _forget_interruptions(layout)
+
+
+def made_since(deployment: Mapping[str, Any]) -> bool:
+    """Whether creating was interrupted, and whatever it was about is in the state by now."""
+    state = deployment.get("deployment", {})
+    known = {resource["urn"] for resource in state.get("resources", [])}
+    begun = [
+        operation["resource"]["urn"]
+        for operation in state.get("pending_operations") or []
+        if operation["type"] == "creating"
+    ]
+    return bool(begun) and known.issuperset(begun)
+
+
+def _forget_interruptions(layout: Layout) -> None:
+    """Otherwise every update to come warns of what a killed one was about, though it is there."""
+    exported = _must(layout, "stack", "export", "--stack", STACK, folder=layout.checkout)
+    if made_since(json.loads(exported)):
+        options = ["--yes", "--skip-preview", "--clear-pending-creates", "--stack", STACK]
+        options += ["--config-file", str(layout.data / "stacks" / f"Pulumi.{STACK}.yaml")]
+        _must(layout, "refresh", *options, folder=layout.checkout)
 
 
 def wait_for_login(seconds: float = 180) -> None:

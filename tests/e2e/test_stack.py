@@ -118,9 +118,12 @@ def test_T1_T13_drift_is_put_right_though_the_up_that_began_it_was_killed(kubect
     assert kept(kubectl).items() >= before.items()
     state = json.loads(must(pulumi("stack", "export")))["deployment"]
     urns = Counter(resource["urn"] for resource in state["resources"])
-    assert not state.get("pending_operations")
+    # Creating may have been interrupted; the engine forgets that when told to (docs/engine.md).
+    assert {o["resource"]["urn"] for o in state.get("pending_operations") or []} <= urns.keys()
     assert [urn for urn, times in urns.items() if times > 1] == []
-    must(pulumi("refresh", "--yes", "--skip-preview", *CONFIG))
+    must(pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", *CONFIG))
+    state = json.loads(must(pulumi("stack", "export")))["deployment"]
+    assert not state.get("pending_operations")
     must(pulumi("up", "--yes", "--skip-preview", "--refresh=false", "--expect-no-changes", *CONFIG))
 
 

@@ -214,6 +214,19 @@ def test_only_helm_releases_that_an_update_was_about_are_cleared():
     assert stack.interrupted({"deployment": {}}) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "there", "forgets"),
+    [("creating", True, True), ("creating", False, False), ("updating", True, False)],
+)
+def test_an_interrupted_making_is_forgotten_once_what_it_made_is_in_the_state(kind, there, forgets):
+    state = {
+        "pending_operations": [{"type": kind, "resource": {"urn": "a"}}],
+        "resources": [{"urn": "b"}, *([{"urn": "a"}] if there else [])],
+    }
+    assert stack.made_since({"deployment": state}) is forgets
+    assert not stack.made_since({"deployment": {"resources": [{"urn": "a"}]}})
+
+
 def test_the_estimate_trusts_the_measured_time_first_and_the_pace_later():
     progress = Progress({"a": 50, "b": 50}, seconds=100)
     assert progress.at(1) == (0.0, 99.0)
