@@ -173,6 +173,7 @@ def test_an_idle_server_takes_less_than_600_MB(kubectl):
     assert int(took) < IDLE_BYTES
 
 
+@pytest.mark.long
 def test_J3_an_mlflow_that_is_down_costs_a_cell_seconds(alice, kubectl, name):
     scale = ("-n", "mlflow", "scale", "deploy/mlflow")
     kubectl(*scale, "--replicas=0")
