@@ -21,6 +21,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -420,7 +421,10 @@ def crowd(kubectl: Kubectl, *, count: int, runs: int, kills: int, minutes: float
     account = Account(runs)
     with people(kubectl, count) as members:
         began = time.monotonic()
-        asyncio.run(crowd_runs(kubectl, members, account, kills, minutes))
+        # In a thread of its own: Playwright leaves a loop running in the tests' thread.
+        with ThreadPoolExecutor(1) as thread:
+            work = crowd_runs(kubectl, members, account, kills, minutes)
+            thread.submit(asyncio.run, work).result()
         account.seconds = time.monotonic() - began
     return account
 
