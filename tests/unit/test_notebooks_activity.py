@@ -64,6 +64,14 @@ class Server:
         return state
 
 
+def answers(url: str) -> bool:
+    try:
+        requests.get(url, timeout=10)
+    except requests.ConnectionError:
+        return False
+    return True
+
+
 @contextmanager
 def serve(
     folder: Path, *options: str, module: str = "jupyter_server", **environment: str
@@ -106,7 +114,12 @@ def serve(
             assert time.monotonic() < deadline, text
             time.sleep(0.1)
         (found,) = runtime.glob("jpserver-*.json")
-        yield Server(json.loads(found.read_text())["url"], folder)
+        url = json.loads(found.read_text())["url"]
+        while not answers(url):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield Server(url, folder)
     finally:
         process.terminate()
         try:
