@@ -133,6 +133,12 @@ def configuration(host: str, context: str, items: int | None = None) -> dict[str
     text = (CHECKOUT / "stacks" / "Pulumi.prod.yaml").read_text(encoding="utf-8")
     config: dict[str, Any] = yaml.safe_load(text)["config"]
     config["mlhub:cluster"] = {"context": context}
+    # Its kinds are the Prometheus operator's, which not every cluster that answers has.
+    del config["mlhub:monitoring"]
+    # A namespace that every cluster has, and in which no stack has volumes.
+    for volume in config["mlhub:storage"]["volumes"]:
+        if "twin" in volume:
+            volume["twin"] = {"namespace": "default"}
     config["mlhub:identity"]["keycloak"]["url"] = f"http://{host}"
     config["mlhub:registry"]["repository"] = f"{host}/mlhub"
     config["mlhub:registry"]["harbor"]["url"] = f"http://{host}"
@@ -144,6 +150,7 @@ def configuration(host: str, context: str, items: int | None = None) -> dict[str
     config["mlhub:hub"] = {"node_port": 30888, "namespace": "benchmark", "chart": {"path": CHART}}
     if items:
         base = config["mlhub:profiles"][0]
+        config["mlhub:verify"] = {}  # of whatever profiles there are
         config["mlhub:profiles"] = [
             {**base, "slug": f"p{n}", "name": f"P{n}", "description": "P", "default": n == 0}
             for n in range((items + 1) // 2)
