@@ -16,7 +16,7 @@ import pytest
 from tests.engine.conftest import Server
 from tests.engine.environment import Environment, environment, kubectl
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 """The first stack builds images, beside the browser's tests."""
 
 STACKS = ["dev", "staging", "prod"]
@@ -24,11 +24,7 @@ KILLED = "prod"
 """The stack whose first `up` is killed in the middle."""
 
 
-@pytest.fixture(
-    scope="module",
-    # The one that asks most of the program is always applied.
-    params=[pytest.param(n, marks=() if n == KILLED else pytest.mark.long) for n in STACKS],
-)
+@pytest.fixture(scope="module", params=STACKS)
 def applied(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
