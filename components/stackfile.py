@@ -211,19 +211,18 @@ def _about_verify(stack: StackFile) -> Iterator[str]:
             )
 
 
-def _about_state(stack: StackFile) -> Iterator[str]:
+def _about_ports_and_state(stack: StackFile) -> Iterator[str]:
     files, own = stack.foundation.seaweedfs, stack.foundation.keycloak
-    if files is None or files.state is None:
-        return
-    others = {"hub.node_port": stack.hub.node_port}
-    others |= {"foundation.keycloak.node_port": own.node_port} if own else {}
-    for key, port in others.items():
-        if port == files.state.node_port:
-            yield (
-                f"foundation.seaweedfs.state.node_port and {key} are both {port}; two different "
-                "ports are required"
-            )
-    if files.state.bucket == names.MLFLOW_BUCKET:
+    state = files.state if files else None
+    ports = {
+        "foundation.seaweedfs.state.node_port": state.node_port if state else None,
+        "hub.node_port": stack.hub.node_port,
+        "foundation.keycloak.node_port": own.node_port if own else None,
+    }
+    for (one, port), (other, same) in itertools.combinations(ports.items(), 2):
+        if port is not None and port == same:
+            yield f"{one} and {other} are both {port}; two different ports are required"
+    if state is not None and state.bucket == names.MLFLOW_BUCKET:
         yield (
             f"foundation.seaweedfs.state.bucket is {names.MLFLOW_BUCKET}, where MLflow's artifacts "
             "are; another is required"
@@ -243,12 +242,7 @@ def _about_places(stack: StackFile) -> Iterator[str]:
             "identity.demo_users makes people up in identity.keycloak, where real ones are; "
             "remove it, or use foundation.keycloak"
         )
-    if own is not None and stack.hub.node_port == own.node_port:
-        yield (
-            f"hub.node_port and foundation.keycloak.node_port are both {own.node_port}; "
-            "two different ports are required"
-        )
-    yield from _about_state(stack)
+    yield from _about_ports_and_state(stack)
     harbor = stack.registry.harbor
     host, _, project = stack.registry.repository.partition("/")
     if harbor is not None and (hostname(host) != hostname(harbor.url) or "/" in project):

@@ -141,6 +141,9 @@ def test_T13_a_home_in_which_a_workspace_was_mounted_is_emptied_and_filled_again
     refused = by_a_person("sh", "-c", CLEAR, str(home))
     assert refused.returncode == 1
     assert b"of-somebody-else" in refused.stderr
+    (home / "workspaces" / "churn").chmod(0o700)
+    refused = by_a_person("sh", "-c", CLEAR, str(home))
+    assert refused.returncode == 1, "what cannot be looked into may hold files"
 
 
 def test_M3_a_claim_is_made_again_with_the_names_that_the_hub_knows_and_no_former_volume():

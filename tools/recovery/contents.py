@@ -86,8 +86,9 @@ fail over that. Of files there is none that could be skipped."""
 CLEAR = """\
 chmod -R u+rwX "$0"/* "$0"/.[!.]* 2>/dev/null
 find "$0" -mindepth 1 -delete 2>/dev/null
-left=$(find "$0" -mindepth 1 ! -type d)
-[ -z "$left" ] || { echo "not deleted: $left" >&2; exit 1; }
+left=$(find "$0" -mindepth 1 ! -type d) && [ -z "$left" ] && exit
+echo "not deleted: $left" >&2
+exit 1
 """
 """Where a workspace was mounted in a home, the container runtime has made folders for it, which are
 root's: who restores is not root, and they hold nothing."""
