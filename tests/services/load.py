@@ -29,6 +29,7 @@ import yaml
 from aiohttp import web
 from yarl import URL
 
+from tests.ports import free_port
 from tests.services.hub import IDENTITY, PROFILES, chart_values
 from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, PEOPLE, REALM, Keycloak
 from tests.services.kubernetes import Kubernetes
@@ -98,7 +99,7 @@ class World:
 
     async def __aenter__(self) -> "World":
         self.kubernetes = Kubernetes(then=lambda pod: RUNNING)
-        self.hub_port = _port()
+        self.hub_port = free_port()
         self.keycloak = Keycloak(f"http://127.0.0.1:{self.hub_port}/hub/oauth_callback")
         self.keycloak.people = {name: ["/mlhub/users"] for name in self.names}
         self.keycloak.address = await self._serve(self.keycloak.application())
@@ -126,7 +127,7 @@ class World:
         runner = web.AppRunner(app, shutdown_timeout=0, access_log=None)
         await runner.setup()
         self._runners.append(runner)
-        port = _port()
+        port = free_port()
         await web.TCPSite(runner, "127.0.0.1", port, backlog=2048).start()
         return f"http://127.0.0.1:{port}"
 
@@ -161,12 +162,6 @@ OAUTH = {
     "OAUTH_CLIENT_ID": CLIENT_ID,
     "OAUTH_CLIENT_SECRET": CLIENT_SECRET,
 }
-
-
-def _port() -> int:
-    from tests.ports import free_port
-
-    return free_port()
 
 
 def _used(hub: HubProcess) -> float:
