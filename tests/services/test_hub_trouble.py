@@ -48,7 +48,17 @@ def test_what_the_kubelet_gave_up_is_said_at_once(waiting, reason):
 
 @pytest.mark.parametrize(
     "waiting",
-    [("ErrImagePull", "connection reset"), ("ContainerCreating", ""), ("PodInitializing", "")],
+    [
+        ("ErrImagePull", "connection reset"),
+        ("ContainerCreating", ""),
+        ("PodInitializing", ""),
+        # The first seconds after the node's restart.
+        (
+            "CreateContainerConfigError",
+            "failed to sync secret cache: timed out waiting for the condition",
+        ),
+        ("CreateContainerError", "context deadline exceeded"),
+    ],
 )
 def test_what_may_still_pass_is_no_trouble(waiting):
     assert trouble.find(pod(waiting), [event("Pulling")], 10_000) is None

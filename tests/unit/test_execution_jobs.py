@@ -182,3 +182,20 @@ def test_P8_a_container_that_a_restart_of_the_node_met_before_its_start_is_not_w
     assert (change.values["status"], change.values["reason"]) == ("failed", "not-started")
     fresh = gone | {"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}
     assert judge(RUN, job, {"status": fresh}, RUN.created + 31, Limits()) is None
+
+
+def test_P8_what_the_kubelet_tries_again_is_waited_for_and_named_when_it_lasts():
+    """A run that started a moment after the node's restart was called failed, and ran."""
+    said = "failed to sync secret cache: timed out waiting for the condition"
+    waiting = {"reason": "CreateContainerConfigError", "message": said}
+    pod = {"status": {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}}
+    job = run_job(SETTINGS, RUN, labels={}, annotations={}, with_token=False)
+    assert judge(RUN, job, pod, RUN.created + 31, Limits()) is None
+    late = judge(RUN, job, pod, RUN.created + Limits().start_seconds, Limits())
+    assert late is not None
+    assert late.values["reason"] == "not-started"
+    assert said in late.values["message"]
+    waiting["message"] = 'secret "x" not found'
+    change = judge(RUN, job, pod, RUN.created + 31, Limits())
+    assert change is not None
+    assert (change.values["status"], change.values["reason"]) == ("failed", "container")

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mlhub import kubelet
 from mlhub.execution.settings import Limits
 from mlhub.execution.store import Run
 
@@ -234,9 +235,9 @@ def _not_started(
     run: Run, pod: Object | None, container: Object, now: float, limits: Limits
 ) -> Change | None:
     waiting = (container.get("state") or {}).get("waiting") or {}
-    reason = waiting.get("reason") or ""
-    if reason in BAD_WAITING:
-        message = f"The run's pod does not start: {reason}: {_short(waiting.get('message') or '')}"
+    reason, said = waiting.get("reason") or "", waiting.get("message") or ""
+    if reason in BAD_WAITING and not kubelet.tries_again(said):
+        message = f"The run's pod does not start: {reason}: {_short(said)}"
         return Change(_end("failed", BAD_WAITING[reason], message, now), delete_job=True)
     conditions = (pod or {}).get("status", {}).get("conditions") or []
     if container.get("containerID") and not reason and _lost_its_sandbox(conditions):
@@ -244,9 +245,9 @@ def _not_started(
         return Change(_end("failed", "not-started", message, now), delete_job=True)
     if run.status == "running" or now - run.created < limits.start_seconds:
         return None
-    said = [c.get("message") for c in conditions if c["status"] == "False" and c.get("message")]
-    why = _short(said[0]) if said else "no pod was made; the namespace's quota may have no room."
-    message = f"The run did not start within {limits.start_seconds} s: {why}"
+    why = [c.get("message") for c in conditions if c["status"] == "False" and c.get("message")]
+    said = said or (why[0] if why else "no pod was made; the namespace's quota may have no room.")
+    message = f"The run did not start within {limits.start_seconds} s: {_short(said)}"
     return Change(_end("failed", "not-started", message, now), delete_job=True)
 
 

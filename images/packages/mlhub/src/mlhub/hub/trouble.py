@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from mlhub import kubelet
+
 GRACE_SECONDS = 15
 """How long a cause that often passes by itself may last: a volume that is being bound or mounted,
 a node that another pod is just leaving."""
@@ -135,7 +137,7 @@ def _waiting(waiting: Mapping[str, Any], image: str) -> Trouble | None:
         if reason == "ErrImagePull" and "not found" not in said:
             return None
         return Trouble("image", f"The image {image} cannot be pulled: {_plain(said)}")
-    if reason in _CONTAINER:
+    if reason in _CONTAINER and not kubelet.tries_again(said):
         return Trouble("container", f"The server's container does not start: {_plain(said)}")
     return None
 
