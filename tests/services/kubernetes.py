@@ -1,11 +1,13 @@
 """As much of a Kubernetes API as KubeSpawner uses, over HTTP, for `make test`.
 
-It keeps what it is given and streams it to watchers. What a kubelet or a scheduler would say about
-a pod, a test says by `then`.
+It keeps what it is given and streams it to watchers: what has changed since the version that they
+name, and until the time that they give. What a kubelet or a scheduler would say about a pod, a test
+says by `then`.
 """
 
 import asyncio
 import contextlib
+import copy
 import itertools
 import json
 from collections.abc import Callable
@@ -51,6 +53,9 @@ class Kubernetes:
     lists: list[str] = field(default_factory=list)
     """The kind of each list that it was asked for."""
     _uids: Any = field(default_factory=itertools.count)
+    _version: int = 1
+    _changes: dict[str, list[tuple[int, Object]]] = field(default_factory=dict)
+    """What a watch is told, by kind, each with its version."""
     _watchers: dict[str, list[tuple[str, asyncio.Queue[Object | None]]]] = field(
         default_factory=dict
     )
@@ -77,7 +82,6 @@ class Kubernetes:
                 "name": name,
                 "namespace": "jupyterhub",
                 "uid": name,
-                "resourceVersion": "1",
             },
             "involvedObject": {"kind": kind, "name": about["metadata"]["name"]},
             "reason": reason,
@@ -92,7 +96,7 @@ class Kubernetes:
         """An object that somebody else made, or changed."""
         name = item["metadata"]["name"]
         change = "MODIFIED" if name in self.kept[kind] else "ADDED"
-        item["metadata"] |= {"uid": f"uid-of-{name}", "resourceVersion": "1"}
+        item["metadata"]["uid"] = f"uid-of-{name}"
         self.kept[kind][name] = item
         self._tell(kind, change, item)
 
@@ -106,9 +110,14 @@ class Kubernetes:
             queue.put_nowait(None)
 
     def _tell(self, kind: str, change: str, item: Object) -> None:
+        self._version += 1
+        item["metadata"]["resourceVersion"] = str(self._version)
+        # As it is at this version: the object itself goes on changing.
+        told = {"type": change, "object": copy.deepcopy(item)}
+        self._changes.setdefault(kind, []).append((self._version, told))
         for selector, queue in self._watchers.get(kind, []):
             if selects(selector, item):
-                queue.put_nowait({"type": change, "object": item})
+                queue.put_nowait(told)
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         kind = request.match_info["kind"]
@@ -118,16 +127,24 @@ class Kubernetes:
         if "watch" not in request.query:
             self.lists.append(kind)
             items = [item for item in self.kept[kind].values() if selects(selector, item)]
-            return web.json_response({"items": items, "metadata": {"resourceVersion": "1"}})
-        stream = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await stream.prepare(request)
+            version = {"resourceVersion": str(self._version)}
+            return web.json_response({"items": items, "metadata": version})
         queue: asyncio.Queue[Object | None] = asyncio.Queue()
+        since = int(request.query.get("resourceVersion") or self._version)
+        for version, change in self._changes.get(kind, []):
+            if version > since and selects(selector, change["object"]):
+                queue.put_nowait(change)
         watcher = (selector, queue)
         self._watchers.setdefault(kind, []).append(watcher)
+        stream = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await stream.prepare(request)
+        seconds = request.query.get("timeoutSeconds")
         try:
-            with contextlib.suppress(ConnectionError):  # a hub that was killed
-                while change := await queue.get():
-                    await stream.write(json.dumps(change).encode() + b"\n")
+            # A hub that was killed, and one that wants to be let go after so many seconds.
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(float(seconds) if seconds else None):
+                    while change := await queue.get():
+                        await stream.write(json.dumps(change).encode() + b"\n")
         finally:
             self._watchers[kind].remove(watcher)
         return stream
@@ -142,7 +159,6 @@ class Kubernetes:
         item["metadata"] |= {
             "namespace": request.match_info["namespace"],
             "uid": f"uid-{next(self._uids)}-of-{name}",
-            "resourceVersion": "1",
             "creationTimestamp": now(),
         }
         if kind == "pods":
