@@ -1,11 +1,5 @@
-"""The images: what the registry of the running stack holds, and what only other stacks build.
+"""The images that the registry of the running stack holds, and what all are locked to."""
 
-BuildKit has the layers of `local` already, so that what stands on them costs its own packages and
-its smoke test. Those for GPUs are left out for their gigabytes; docs/images.md says when they were
-built.
-"""
-
-import os
 import re
 import subprocess
 import sys
@@ -122,41 +116,3 @@ def test_J7_all_that_is_locked_has_a_wheel_for_arm64(lock: Path, tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert "Would install" in done.stderr
-
-
-# What only other stacks use
-
-
-def build(folder: str, base: str, project: str | None = None) -> None:
-    """The whole build with its smoke test; the image is kept nowhere."""
-    digest = ask(base, "manifests/local").headers["Docker-Content-Digest"]
-    command = [
-        "buildctl",
-        "--addr",
-        "unix:///run/mlhub/buildkitd.sock",
-        "build",
-        "--progress=plain",
-    ]
-    command += ["--frontend=dockerfile.v0", "--local=context=images"]
-    command += [f"--local=dockerfile=images/{folder}", "--opt=platform=linux/amd64"]
-    command += [f"--opt=build-arg:BASE_IMAGE={OURS}{base}@{digest}"]
-    if project:
-        command += [f"--local=project=images/{project}", "--opt=context:project=local:project"]
-    if bundle := os.environ.get("SSL_CERT_FILE"):
-        command += [f"--secret=id=ca,src={bundle}"]
-    done = subprocess.run(
-        command, cwd=CHECKOUT, check=False, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "import notebooks.start" in done.stderr
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_T10_agent_dev_builds_and_passes_its_smoke_test() -> None:
-    build("agent-dev", "base")
-
-
-@pytest.mark.timeout(900)
-def test_J2_the_projects_image_builds_and_its_requirements_import() -> None:
-    build("project", "ml-cpu", "financial-predictor")
