@@ -6,10 +6,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.platform import NAMESPACE, WRITER, Kubectl, Person, wait_until
+from tests.e2e.platform import HUB_URL, NAMESPACE, WRITER, Kubectl, Person, wait_until
 from tests.killing import kill_pod
 
 OUTPUT = "sample-output.ipynb"
@@ -120,7 +121,10 @@ def again_or_over(someone: Person, kubectl: Kubectl) -> bool:
     if (pod := kubectl.pod(someone.pod)) is None:
         return not someone.hub("GET", f"users/{someone.name}")["body"]["servers"]
     (status,) = pod["status"]["containerStatuses"]
-    return bool(status["restartCount"] and status["ready"])
+    if not status["restartCount"]:
+        return False
+    # Its container is ready from its start on, before anything in it listens.
+    return httpx.get(f"{HUB_URL}/user/{someone.name}/api", trust_env=False).is_success
 
 
 def test_V3_T13_every_file_outlives_kills_of_hub_and_pod_under_load(alice, kubectl: Kubectl):

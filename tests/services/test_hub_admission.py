@@ -197,7 +197,9 @@ async def test_M9_a_restarted_hub_counts_what_the_cluster_holds(start_hub, kuber
 
 
 async def test_M9_the_pod_carries_what_it_holds(hub, alice, kubernetes):
+    hub.wait_for_refusals(0)  # the pod never runs
     await by_api(alice, "one", profile="standard", size="large")
+    await until(lambda: kubernetes.kept["pods"])
     (made,) = kubernetes.kept["pods"].values()
     assert made["metadata"]["labels"]["mlhub/holder"] == "server"
     notes = made["metadata"]["annotations"]
