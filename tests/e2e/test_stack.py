@@ -17,13 +17,13 @@ CONFIG = ("--config-file", ".mlhub/stacks/Pulumi.local.yaml")
 """The copy that `make up` gives the CLI, so that the tracked stack file stays as it is."""
 
 
-def pulumi(*args: str) -> subprocess.CompletedProcess[str]:
+def pulumi(*args: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["pulumi", *args, "--stack", "local", "--non-interactive"],
         check=False,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=seconds,
     )
 
 
