@@ -19,8 +19,6 @@ from bootstrap.paths import NODE_ADDRESS, here
 from tests.e2e.beyond import connects, server_beyond
 from tests.e2e.platform import WRITER, Kubectl, wait_until
 
-pytestmark = pytest.mark.alone
-
 SPACE = "e2e-cluster"
 IMAGE = "localhost:5000/mlhub/debian:bookworm"
 BEYOND = "198.51.100.1"
@@ -200,6 +198,7 @@ def test_T11_a_program_that_connects_at_once_is_not_ahead_of_its_policies(place:
         assert place.kubectl("-n", SPACE, "logs", name) == REFUSED
 
 
+@pytest.mark.alone
 def test_T11_while_the_agent_does_not_answer_no_new_connection_passes(place: Place):
     url = f"http://{place.address('open')}:8000"
     agents = [
@@ -273,6 +272,7 @@ def test_V3_a_volume_and_its_files_outlive_the_claim(place: Place):
     assert place.exec("open", "ls", "/data") == ""
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("part", ["containerd", "kubelet", "apiserver", "etcd"])
 def test_V1_T13_a_killed_part_is_healed_by_up_with_everything_there(place: Place, part: str):
     load = 'rm -rf /data/load; python3 -u -c "$0" /data/load > /data/kept 2>/dev/null &'
