@@ -60,7 +60,11 @@ def options(profile: Profile) -> dict[str, Any]:
         "memory": _choices(
             "Memory",
             (
-                (size, f"{size[:-1]} {size[-1]}iB", {"mem_limit": size, "mem_guarantee": guaranteed(size)})
+                (
+                    size,
+                    f"{size[:-1]} {size[-1]}iB",
+                    {"mem_limit": size, "mem_guarantee": guaranteed(size)},
+                )
                 for size in given.memory
             ),
         ),

@@ -256,6 +256,7 @@ def user_environment(stack: StackFile) -> dict[str, str]:
     if stack.mlflow is not None:
         environment |= {
             "MLFLOW_TRACKING_URI": tracking_uri(stack.mlflow.namespace),
+            "MLHUB_MLFLOW_URL": f"{stack.hub_url}{names.MLFLOW_PATH}",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
             "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
             # By signed addresses of S3, to which servers have no way.

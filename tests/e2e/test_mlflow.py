@@ -163,6 +163,16 @@ def test_J3_J10_T11_a_run_and_a_model_round_trip_as_oneself_and_nobody_else_read
     expect(bob.page.get_by_text(name)).to_have_count(0)
 
 
+def test_J3_a_run_that_names_no_experiment_is_found_by_the_link_that_it_prints(alice, name):
+    plain = "import mlflow\nwith mlflow.start_run(run_name={!r}): mlflow.log_metric('a', 1)"
+    printed = alice.run(plain.format(f"plain-{name}"))
+    link = re.search(r"View run \S+ at: (\S+)", printed)
+    assert link, printed
+    assert link[1].startswith(f"{HUB_URL}{PAGE}"), printed
+    alice.page.goto(link[1])
+    shown(alice.page.get_by_role("heading", name=f"plain-{name}"))
+
+
 def test_T12_the_discovery_names_that_address(kubectl):
     found = kubectl.json("-n", NAMESPACE, "get", "configmap", "-l", "thinkube.io/managed")
     assert ADDRESS in json.dumps(found["items"])

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +21,23 @@ STRANGE = (
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
+def entry_points() -> str:
+    """Of the package, as the image that installs it has them."""
+    project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())["project"]
+    return "".join(
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in given.items())
+        for group, given in project["entry-points"].items()
+    )
+
+
 def clean_environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
     """Of a person's server: their home, the image's IPython settings, nothing of the tests'.
 
     Python may keep what it compiles, as an image has it compiled: Ray waits 15 s for its agents.
     """
+    plugins = home / ".plugins"
+    (plugins / "notebooks-0.dist-info").mkdir(parents=True, exist_ok=True)
+    (plugins / "notebooks-0.dist-info/entry_points.txt").write_text(entry_points())
     profile = home / ".ipython/profile_default"
     profile.mkdir(parents=True, exist_ok=True)
     settings = (ROOT / "images/jupyter/ipython_config.py").read_text()
@@ -34,7 +47,7 @@ def clean_environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
         **kept,
         "HOME": str(home),
         "IPYTHONDIR": str(home / ".ipython"),
-        "PYTHONPATH": str(SOURCE),
+        "PYTHONPATH": f"{SOURCE}:{plugins}",
         **extra,
     }
 

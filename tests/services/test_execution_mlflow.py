@@ -80,7 +80,10 @@ async def test_J3_a_runs_token_is_in_a_secret_of_its_job_and_ends_with_it(world,
     assert "mlflow-token-of-alice" not in str(job)
     assert job["spec"]["suspend"] is False
     container = job["spec"]["template"]["spec"]["containers"][0]
-    assert container["env"][-1]["valueFrom"]["secretKeyRef"]["name"] == f"run-{run_id}"
+    environment = {entry["name"]: entry for entry in container["env"]}
+    token = environment["MLFLOW_TRACKING_TOKEN"]["valueFrom"]["secretKeyRef"]
+    assert token["name"] == f"run-{run_id}"
+    assert environment["MLHUB_MLFLOW_WORKSPACE"]["value"] == "alice--home"
     assert world.room.tokens
     go.set()
     assert (await until(api, run_id, "succeeded"))["mlflow_run_id"] == "told"

@@ -64,7 +64,7 @@ async def alice(hub: Hub, keycloak: Any) -> Any:
 def given(pod: dict[str, Any]) -> dict[str, str]:
     """MLflow's variables in a server's pod."""
     variables = pod["spec"]["containers"][0]["env"]
-    return {v["name"]: v["value"] for v in variables if v["name"].startswith("MLFLOW_")}
+    return {v["name"]: v["value"] for v in variables if "MLFLOW_" in v["name"]}
 
 
 async def started(hub: Hub, alice: Any, kubernetes: Any, **options: str) -> dict[str, str]:
@@ -100,7 +100,9 @@ def stop_spawn(hub: Hub, alice: Any) -> Any:
 
 
 async def test_J3_a_server_has_a_token_that_tells_a_name_and_nothing_else(hub, alice, kubernetes):
-    token = (await started(hub, alice, kubernetes))["MLFLOW_TRACKING_TOKEN"]
+    environment = await started(hub, alice, kubernetes)
+    assert environment["MLHUB_MLFLOW_WORKSPACE"] == "alice--home"
+    token = environment["MLFLOW_TRACKING_TOKEN"]
     assert await person(hub, token) == (200, {"name": "alice", "admin": False, "workspaces": {}})
     for method, path in [
         ("POST", "/hub/api/users/alice/tokens"),

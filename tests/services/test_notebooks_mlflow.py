@@ -57,6 +57,31 @@ def run_id(text: str) -> str:
     return re.findall("[0-9a-f]{32}", text)[-1]
 
 
+def test_J3_plain_mlflow_goes_to_the_notebooks_experiment_and_prints_links_for_a_browser(
+    home, client, alices_mlflow
+):
+    """MLflow's own default lies in a workspace that is closed, and its address in the cluster."""
+    public = "https://hub.example.com/services/mlflow"
+    file = write(home / "plain.ipynb", "1")
+    ours = {"MLHUB_MLFLOW_URL": public, "MLHUB_MLFLOW_WORKSPACE": "alice--home"}
+    with kernel(file, home, alices_mlflow | ours) as started:
+        plain = "import mlflow\nwith mlflow.start_run() as run: mlflow.log_metric('a', 1)"
+        said = [started.run(plain) for _ in range(2)]
+        assert [each.error for each in said] == ["", ""]
+        (experiment,) = [e for e in client.search_experiments() if e.name == "plain"]
+        link = f"at: {public}/#/experiments/{experiment.experiment_id}/runs/\\w+"
+        link += r"\?workspace=alice--home"
+        assert all(re.search(link, each.text) for each in said), said
+        assert alices_mlflow["MLFLOW_TRACKING_URI"] not in said[0].text
+        # Another server, or what somebody calls one, is theirs to name.
+        other = started.run(
+            "mlflow.set_tracking_uri(mlflow.get_tracking_uri() + '/')\n"
+            "mlflow.set_experiment('other')\nwith mlflow.start_run(): pass"
+        )
+        assert f"at: {alices_mlflow['MLFLOW_TRACKING_URI']}/#/" in other.text, other
+        assert "workspace" not in other.text
+
+
 def test_M6_the_four_magics_leave_a_run_with_its_notebook(lab, client, notebook, tmp_path):
     started = lab.run("%mlflow_start_run first --experiment 'customer churn'")
     assert started.error == ""

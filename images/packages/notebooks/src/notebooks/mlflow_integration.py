@@ -19,14 +19,12 @@ import mlflow
 from mlflow import ActiveRun, MlflowClient
 from mlflow.entities import Run, ViewType
 
+from notebooks.mlflow_plugin import EXPERIMENT
 from notebooks.models import NotebookMetadata, NotebookSnapshot
 from notebooks.redaction import Finding
 from notebooks.snapshots import NOTEBOOK_TAG, Snapshots, runs_tagged
 from notebooks.this_notebook import known_notebook, name_of, notebook_file
 from notebooks.tracked import TrackingError, saying_why, tracking_client
-
-EXPERIMENT = "notebooks"
-"""Where runs go that name no experiment and have no notebook to be named after."""
 
 
 class MLflowNotebookIntegration:

@@ -11,6 +11,7 @@ from typing import Any
 from mlhub.execution.settings import Pod, Profile, Settings
 from mlhub.execution.slugs import slug
 from mlhub.execution.store import Run
+from mlhub.slugs import personal_workspace
 from mlhub.workspaces import mounts
 
 KIND = "mlhub.io/kind"
@@ -99,9 +100,11 @@ def run_job(
     if with_token:
         job["spec"]["suspend"] = True
         reference = {"name": job_name(run.id), "key": MLFLOW_TOKEN}
-        container["env"].append(
-            {"name": "MLFLOW_TRACKING_TOKEN", "valueFrom": {"secretKeyRef": reference}}
-        )
+        container["env"] += [
+            {"name": "MLFLOW_TRACKING_TOKEN", "valueFrom": {"secretKeyRef": reference}},
+            # For links, as a server has it.
+            {"name": "MLHUB_MLFLOW_WORKSPACE", "value": personal_workspace(run.user)},
+        ]
     return job
 
 

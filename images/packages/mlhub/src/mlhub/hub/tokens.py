@@ -26,6 +26,7 @@ from mlhub.hub import audit
 from mlhub.hub.api import SCOPE
 from mlhub.hub.groups import workspace_roles
 from mlhub.hub.refusal import Refusal
+from mlhub.slugs import personal_workspace
 
 CLIENT = "service-mlflow"
 """MLflow's OAuth client; the hub has it where the stack has an MLflow."""
@@ -85,6 +86,8 @@ class Tokens:
             ),
             # Otherwise the page would say of every run that the container's user made it.
             "MLFLOW_RUN_CONTEXT": json.dumps({"mlflow.user": spawner.user.name}),
+            # For links (notebooks.mlflow_plugin): without it MLflow's page shows workspaces alone.
+            "MLHUB_MLFLOW_WORKSPACE": personal_workspace(spawner.user.name),
         }
         if name := experiment(spawner.user_options):
             given["MLFLOW_EXPERIMENT_NAME"] = name
