@@ -3,18 +3,27 @@
 # ruff: noqa: S101, S108, S310
 
 import importlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 for module in ("boto3", "psycopg2", "sqlalchemy.dialects.postgresql.psycopg2", "mlhub.mlflow.hub"):
     importlib.import_module(module)
 subprocess.run(["uv", "pip", "check", "--system", "--quiet", "--no-cache"], check=True)
 left_over = [tool for tool in ("gcc", "cc", "make", "node", "sudo") if shutil.which(tool)]
 assert not left_over, f"{left_over} in the mlflow image"
+
+(package,) = importlib.util.find_spec("mlflow").submodule_search_locations
+page = Path(package, "server/js/build")
+opened = "mlflow.assistant.fab.autoOpenedOnFirstLoad"
+assert f'"{opened}_v1"' in (page / "index.html").read_text(), "the assistant opens by itself"
+scripts = [script.read_text() for script in (page / "static/js").glob("*.js")]
+assert any(f'"{opened}"' in script for script in scripts), "the assistant is another in this MLflow"
 
 DATABASE, ADDRESS = "sqlite:////tmp/mlflow.db", "http://127.0.0.1:15000"
 with open("/tmp/basic_auth.ini", "w", encoding="utf-8") as config:

@@ -147,6 +147,7 @@ def test_J3_J10_T11_a_run_and_a_model_round_trip_as_oneself_and_nobody_else_read
     page.get_by_role("button", name="Services").click()
     page.get_by_role("link", name="mlflow").click()
     shown(page.get_by_role("link", name="alice--home"))
+    expect(page.get_by_text("Welcome to MLflow Assistant")).to_have_count(0)
     page.goto(f"{PAGE}#/experiments?workspace=alice--home")
     shown(page.get_by_role("link", name=name))
     page.goto(f"{PAGE}#/experiments/{made['experiment']}/runs/{made['run']}?workspace=alice--home")

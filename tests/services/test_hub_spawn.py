@@ -1,7 +1,9 @@
 """A server's start as the person sees it: refused at once, failed in seconds, and why."""
 
 import asyncio
+import html
 import json
+import re
 import time
 from typing import Any
 
@@ -122,6 +124,22 @@ async def test_a_server_that_runs_is_reached_through_the_proxy(
         status, _ = await outcome(browser)
         assert status == 302, "the waiting page sends on to the server"
     assert hub.app.proxy.routes["/user/alice/"]["target"] == f"http://127.0.0.1:{port}"
+
+
+async def test_who_waits_while_a_restarted_hub_looks_at_their_server_gets_the_page_again(
+    hub, alice, kubernetes
+):
+    """It follows no start and says so with 400, after which a browser never asks again."""
+    hub.wait_for_refusals(0)
+    await start(alice)
+    hub.user("alice").spawner._spawn_pending = False
+    hub.user("alice").spawner._check_pending = True
+    async with alice.get("/hub/spawn-pending/alice") as page:
+        text = await page.text()
+    assert "EventSource.CLOSED) setTimeout(() => location.reload()" in text
+    (told,) = re.findall(r'new EventSource\("([^"]+)"\)', text)
+    async with alice.get(html.unescape(told)) as progress:
+        assert progress.status == 400
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ Either chart enters it by one line of `hub.extraConfig`, which both execute last
 What the charts' vocabulary has a key for stays in the values; here is the rest.
 """
 
+from pathlib import Path
 from typing import Any
 
 from traitlets.config import Config
@@ -20,6 +21,9 @@ from mlhub.hub.settings import SettingsError
 from mlhub.hub.spawner import MlhubSpawner
 
 __all__ = ["KeycloakAuthenticator", "MlhubSpawner", "SettingsError", "configure"]
+
+PAGES = str(Path(__file__).with_name("pages"))
+"""The folder of pages that differ from JupyterHub's."""
 
 SERVER_SCOPES = ["users:activity!user", "access:servers!server"]
 """The built-in role's (JupyterHub, `get_default_roles`)."""
@@ -44,6 +48,8 @@ def _hub(c: Config) -> dict[str, Any]:
     return {
         # A line of JSON for each record; JupyterHub's own line has no level that a program reads.
         "logging_config": {"formatters": {"console": {"class": "mlhub.logs.JsonFormatter"}}},
+        # A site's own pages come before ours.
+        "template_paths": [*c.JupyterHub.get("template_paths", []), PAGES],
         "authenticator_class": KeycloakAuthenticator,
         "spawner_class": MlhubSpawner,
         "allow_named_servers": True,
