@@ -89,7 +89,7 @@ def alice(person: Callable[[str], Person], kubectl: Kubectl) -> Person:
     alice = person("alice").log_in()
     if pod := kubectl.pod(alice.pod):
         given = {v["name"] for v in pod["spec"]["containers"][0]["env"]}
-        if "MLFLOW_TRACKING_TOKEN" not in given:
+        if "MLHUB_MLFLOW_WORKSPACE" not in given:
             alice.stop_server()
     return alice.start_server()
 
