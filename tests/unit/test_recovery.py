@@ -53,6 +53,31 @@ def test_what_a_pod_sends_arrives_whole_and_with_its_checksum():
     assert reports[0].bytes == 3_000_000
 
 
+class Listing(Kubectl):
+    """Tells of these claims in the hub's namespace."""
+
+    def __init__(self, *claims: dict[str, Any]):
+        self._claims = list(claims)
+
+    def items(self, kind: str, namespace: str, *_: str) -> list[dict[str, Any]]:
+        return self._claims if namespace == "jupyterhub" else []
+
+
+def test_T13_a_claim_that_is_being_deleted_is_named_and_waits_for_nobody():
+    """No pod gets it any more: the backup waited for one that had it, and failed for everybody."""
+
+    def claim(name: str, **more: str) -> dict[str, Any]:
+        metadata = {"name": name, "namespace": "jupyterhub", **more}
+        spec = {"storageClassName": "jupyterhub-homes"}
+        kind = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
+        return {**kind, "metadata": metadata, "spec": spec, "status": {"phase": "Bound"}}
+
+    gone = claim("claim-bob", deletionTimestamp="2026-11-30T07:09:00Z")
+    place = Place(stack_file("local"), Listing(claim("claim-alice"), gone))
+    assert [one["metadata"]["name"] for one in place.claims()] == ["claim-alice"]
+    assert place.leaving() == ["jupyterhub/claim-bob"]
+
+
 def test_what_a_pod_is_given_arrives_whole(tmp_path):
     target = tmp_path / "target"
     report = kubectl(HERE).give(POD, [b"a" * 100_000, b"b"], "tee", str(target))

@@ -58,6 +58,8 @@ class Manifest:
     claims: list[dict[str, Any]]
     """The claims whose files are here, as they are made again."""
     parts: list[Part]
+    left_out: list[str] = field(default_factory=list)
+    """Claims that were being deleted."""
     format: int = FORMAT
 
 

@@ -67,7 +67,7 @@ def backup(
     began, start = now(), time.monotonic()
     stamp = datetime.datetime.now(datetime.UTC).strftime(STAMP)
     path = folder / f"mlhub-{stack.name}-{stamp}.age"
-    listed = place.claims()
+    listed, left_out = place.claims(), place.leaving()
     parts: list[Part] = []
     with Writer(path, recipients) as writer:
 
@@ -97,8 +97,11 @@ def backup(
                 images=place.images(),
                 claims=listed,
                 parts=parts,
+                left_out=left_out,
             )
         )
+    for claim in left_out:
+        say(f"            {claim} is being deleted and is left out; its volume stays")
     for part in parts:
         for remark in part.remarks:
             say(f"            {part.name}: {remark}")

@@ -1,6 +1,7 @@
 """What a stack has that is worth keeping, and what writes to it, as the cluster itself tells it."""
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,13 +87,23 @@ class Place:
 
     def claims(self) -> list[dict[str, Any]]:
         """Bound claims with people's files, each as it would be made again."""
-        found = []
+        return [again(claim) for claim in self._bound() if not being_deleted(claim)]
+
+    def leaving(self) -> list[str]:
+        """Bound claims that somebody has deleted and that a pod, ended ones too, holds still: no
+        other pod gets them, so nothing can read their files."""
+        return [
+            f"{claim['metadata']['namespace']}/{claim['metadata']['name']}"
+            for claim in self._bound()
+            if being_deleted(claim)
+        ]
+
+    def _bound(self) -> Iterator[dict[str, Any]]:
         for namespace in self.namespaces:
             for claim in self.kubectl.items("persistentvolumeclaims", namespace):
                 bound = claim.get("status", {}).get("phase") == "Bound"
                 if bound and claim["metadata"]["name"] not in HELD_ELSEWHERE:
-                    found.append(again(claim))
-        return found
+                    yield claim
 
     def buckets(self) -> list[str]:
         """Of the stack's own SeaweedFS."""
@@ -226,6 +237,10 @@ class Place:
         ]
         for step in steps if suspended else reversed(steps):
             self.kubectl(*step)
+
+
+def being_deleted(item: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" in item["metadata"]
 
 
 def again(claim: dict[str, Any]) -> dict[str, Any]:
