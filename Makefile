@@ -93,6 +93,10 @@ e2e: .venv/dev.stamp policies/.venv/run.stamp $(PROMETHEUS)/usr/bin/prometheus #
 	@eval "$$($(PYTHON) -m bootstrap env)" && export PATH="$$PATH:$(PROMETHEUS)/usr/bin" \
 	  && LONG=$(LONG) tools/e2e.sh $(RESULTS)
 
+drill: .venv/dev.stamp ## a test: what alice of the local stack has is lost, restored in place, and found by a browser
+	@eval "$$($(PYTHON) -m bootstrap env)" \
+	  && $(PYTHON) -m pytest --timeout=600 tests/e2e/test_recovery.py -k after_a_restore
+
 rows: .venv/run.stamp ## which promised behaviours held in the last `make test` and `make e2e`
 	@$(PYTHON) -m tools.rows $(RESULTS)/{test,engine,e2e,alone}.xml
 
@@ -116,4 +120,4 @@ policies/.venv/run.stamp: policies/requirements.txt tools/venv.sh | .venv/run.st
 	@tools/venv.sh policies/requirements.txt policies/.venv && touch $@
 
 .PHONY: help up down status doctor password preview rotate verify backup-key backup backup-verify \
-  restore rollback rebind rename-home destroy new-stack test e2e rows check secrets lock
+  restore rollback rebind rename-home destroy new-stack test e2e drill rows check secrets lock

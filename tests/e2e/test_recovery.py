@@ -257,6 +257,7 @@ def recovery(verb: str, *options: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_T13_after_a_restore_people_log_in_and_find_notebooks_runs_and_limits(
     person: Callable[[str], Person], place: Place, kubectl: Kubectl, tmp_path: Path
