@@ -20,6 +20,8 @@ import requests
 from tests.e2e.platform import Kubectl, wait_until
 from tests.killing import kill_pod
 
+pytestmark = pytest.mark.alone
+
 SPACE = "e2e-full-disk"
 DISK = 1536 << 20
 """Bytes; SeaweedFS keeps the last GiB free (images/seaweedfs)."""
