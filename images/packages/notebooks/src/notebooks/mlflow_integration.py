@@ -19,7 +19,7 @@ import mlflow
 from mlflow import ActiveRun, MlflowClient
 from mlflow.entities import Run, ViewType
 
-from notebooks.mlflow_plugin import EXPERIMENT
+from notebooks.mlflow_plugin import EXPERIMENT, experiment_name
 from notebooks.models import NotebookMetadata, NotebookSnapshot
 from notebooks.redaction import Finding
 from notebooks.snapshots import NOTEBOOK_TAG, Snapshots, runs_tagged
@@ -61,7 +61,7 @@ class MLflowNotebookIntegration:
             else:
                 named = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
                 if named or not os.environ.get("MLFLOW_EXPERIMENT_ID"):
-                    mlflow.set_experiment(named or (self._file.stem if self._file else EXPERIMENT))
+                    mlflow.set_experiment(named or experiment_name(self._file))
                 run = mlflow.start_run(run_name=name, tags=tags)
         _end_with_the_kernel()
         return run

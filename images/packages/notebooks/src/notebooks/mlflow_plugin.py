@@ -1,4 +1,4 @@
-"""What plain `mlflow` calls lack in a person's server: an experiment, and links that lead there.
+"""What plain `mlflow` calls lack in a person's server: an experiment, and links for a browser.
 
 MLflow loads it by the entry point `mlflow.default_experiment_provider`. Runs that name no
 experiment would go to number 0, which lies in a workspace that is closed here. The links which
@@ -6,6 +6,7 @@ MLflow prints have the address that it asks itself, one of the cluster's, where 
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 from mlflow.tracking._tracking_service import client as printer
@@ -26,9 +27,8 @@ EXPERIMENT = "notebooks"
 """Where runs go that name no experiment and have no notebook to be named after."""
 
 
-def experiment_name() -> str:
-    """The notebook's own name, in a kernel that has one."""
-    notebook = known_notebook()
+def experiment_name(notebook: Path | None) -> str:
+    """The notebook's own, where there is one."""
     return notebook.stem if notebook else EXPERIMENT
 
 
@@ -41,7 +41,7 @@ class NotebooksExperiment(DefaultExperimentProvider):
     def get_experiment_id(self) -> str:
         from mlflow import MlflowClient  # noqa: PLC0415 (mlflow imports this)
 
-        client, name = MlflowClient(), experiment_name()
+        client, name = MlflowClient(), experiment_name(known_notebook())
         known = client.get_experiment_by_name(name)
         return str(known.experiment_id if known else client.create_experiment(name))
 
