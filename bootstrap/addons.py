@@ -54,7 +54,7 @@ def push_images(layout: Layout) -> dict[str, str]:
     images = {}
     for binary, *beside in (*((addon.binary, *addon.beside) for addon in ADDONS), ("pause",)):
         files = {name: layout.bin / name for name in (binary, *beside)}
-        repository = Repository(f"mlhub/{binary}")
+        repository = Repository(f"mlhub/{binary}", layout.registry_authority)
         tag = PAUSE_IMAGE.rpartition(":")[2]
         digest = repository.push(tag, layer_of(files), entrypoint=[f"/{binary}"])
         images[binary.replace("-", "_")] = f"{REGISTRY}/mlhub/{binary}@{digest}"

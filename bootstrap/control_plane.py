@@ -53,6 +53,8 @@ def etcd(layout: Layout) -> Service:
             "--log-level=warn",
         ),
         url=f"{ETCD}/health",
+        authority="etcd-ca",
+        client="apiserver-etcd-client",
         env={"GOGC": "50"},
     )
 

@@ -13,6 +13,7 @@ from bootstrap.paths import (
     NODE_NETWORK,
     POD_NETWORK,
     REGISTRY,
+    REGISTRY_ADDRESS,
     RUNTIME,
     Layout,
 )
@@ -73,7 +74,9 @@ disabled_plugins = [
     bin_dir = "/usr/lib/cni"
     conf_dir = "{layout.config / "cni"}"
   [{cri}.registry.mirrors."{REGISTRY}"]
-    endpoint = ["http://127.0.0.1:5000"]
+    endpoint = ["https://{REGISTRY_ADDRESS}"]
+  [{cri}.registry.configs."{REGISTRY_ADDRESS}".tls]
+    ca_file = "{layout.registry_authority}"
 """
 
 

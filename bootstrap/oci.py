@@ -78,13 +78,14 @@ def digest_of(content: bytes | Path) -> str:
 
 
 class Repository:
-    """One repository of the registry, e.g. `mlhub/debian`."""
+    """One repository of the registry, e.g. `mlhub/debian`. authority: who signed for it, as PEM."""
 
-    def __init__(self, name: str):
-        self.base = f"http://{REGISTRY}/v2/{name}"
+    def __init__(self, name: str, authority: Path):
+        self.base = f"https://{REGISTRY}/v2/{name}"
         self.name = name
         self.http = requests.Session()
         self.http.trust_env = False
+        self.http.verify = str(authority)
 
     def _ask(self, method: str, url: str, timeout: float = 10, **given: Any) -> requests.Response:
         try:

@@ -21,6 +21,7 @@ API_SERVICE_ADDRESS = "10.96.0.1"
 DNS_ADDRESS = "10.96.0.10"
 API_PORT = 6443
 REGISTRY = "localhost:5000"
+REGISTRY_ADDRESS = "127.0.0.1:5000"
 LOGIN_URL = "http://localhost:30888"
 KUBE_CONTEXT = "mlhub-local"
 BUILDER = "mlhub"
@@ -47,6 +48,15 @@ class Layout:
     @property
     def pki(self) -> Path:
         return self.cluster / "pki"
+
+    @property
+    def registry_authority(self) -> Path:
+        return self.pki / "registry-ca.crt"
+
+    @property
+    def trust(self) -> Path:
+        """A bundle of whom to trust: the machine's authorities and the registry's (pki.py)."""
+        return self.pki / "trust.pem"
 
     @property
     def config(self) -> Path:
@@ -131,4 +141,6 @@ def environment(layout: Layout, own_context: str | None = None) -> dict[str, str
     }
     if own_context is None:
         variables["KUBECONFIG"] = str(layout.kubeconfig)
+        if layout.trust.exists():
+            variables["SSL_CERT_FILE"] = str(layout.trust)
     return variables

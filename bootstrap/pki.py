@@ -1,23 +1,26 @@
 """The cluster's own certificate authorities, certificates and kubeconfigs.
 
 Every server and every client of the node has a certificate of its own, so that RBAC tells them
-apart; nothing is shared with the machine's trust store, and private keys never leave `.mlhub`.
+apart; nothing is added to the machine's trust store, and private keys never leave `.mlhub`.
 """
 
 import base64
 import ipaddress
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import certifi
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from bootstrap.files import write_private
+from bootstrap.errors import BootstrapError
+from bootstrap.files import write_if_changed, write_private
 from bootstrap.paths import (
     API_PORT,
     API_SERVICE_ADDRESS,
@@ -29,6 +32,8 @@ from bootstrap.paths import (
 
 LIFETIME = timedelta(days=3650)
 RENEW_BEFORE = timedelta(days=30)
+SYSTEM_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+TRUST_MARK = "\n# The registry of mlhub\n"
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Leaf:
     """One certificate: who it names, and where it may be used.
 
     authority: `ca` for the cluster, `etcd-ca` for its store, `front-proxy-ca` for what stands
-        before another API server.
+        before another API server, `registry-ca` for the image registry.
     organizations: Kubernetes reads them as groups.
     """
 
@@ -55,7 +60,7 @@ API_DNS = (
     "kubernetes.default.svc.cluster.local",
     "localhost",
 )
-AUTHORITIES = ("ca", "etcd-ca", "front-proxy-ca")
+AUTHORITIES = ("ca", "etcd-ca", "front-proxy-ca", "registry-ca")
 LEAVES = (
     Leaf(
         "apiserver",
@@ -68,6 +73,13 @@ LEAVES = (
     Leaf("etcd", "etcd", authority="etcd-ca", dns=("localhost",), addresses=("127.0.0.1",)),
     Leaf("apiserver-etcd-client", "kube-apiserver", authority="etcd-ca"),
     Leaf("front-proxy-client", "front-proxy-client", authority="front-proxy-ca"),
+    Leaf(
+        "registry",
+        "registry",
+        authority="registry-ca",
+        dns=("localhost",),
+        addresses=("127.0.0.1",),
+    ),
     Leaf("admin", "mlhub-admin", organizations=("system:masters",)),
     Leaf("controller-manager", "system:kube-controller-manager"),
     Leaf("scheduler", "system:kube-scheduler"),
@@ -206,6 +218,26 @@ def _make_service_account_key(folder: Path) -> None:
     write_private(folder / "sa.pub", public)
 
 
+def trust_bundle(layout: Layout) -> str:
+    """What the engine and its plug-ins trust: the machine's authorities, and the registry's.
+
+    Raises `BootstrapError` where SSL_CERT_FILE names no bundle.
+    """
+    named = Path(os.environ.get("SSL_CERT_FILE") or SYSTEM_BUNDLE)
+    if named == SYSTEM_BUNDLE and not named.exists():
+        named = Path(certifi.where())
+    try:
+        machines = named.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BootstrapError(
+            f"SSL_CERT_FILE names {named}, which cannot be read ({error}). Give it a bundle of "
+            "certificates as PEM, or unset it."
+        ) from error
+    # Called in an environment of ours, the bundle is the one that is written here.
+    machines = machines.partition(TRUST_MARK)[0]
+    return f"{machines}{TRUST_MARK}{layout.registry_authority.read_text()}"
+
+
 def ensure(layout: Layout, leaves: Sequence[Leaf] = LEAVES) -> None:
     """Everything that is missing or about to expire is made; what is valid is left alone."""
     now = datetime.now(UTC)
@@ -214,6 +246,7 @@ def ensure(layout: Layout, leaves: Sequence[Leaf] = LEAVES) -> None:
         if renewed[leaf.authority] or not _valid(layout.pki / f"{leaf.name}.crt", now):
             make_leaf(layout.pki, leaf, now)
     _make_service_account_key(layout.pki)
+    write_if_changed(layout.trust, trust_bundle(layout))
     for name, certificate in KUBECONFIGS.items():
         write_private(layout.config / f"{name}.kubeconfig", kubeconfig(layout.pki, certificate))
     write_private(layout.kubeconfig, kubeconfig(layout.pki, "admin"))

@@ -21,6 +21,9 @@ storage:
 http:
   addr: 127.0.0.1:5000
   secret: {secret}
+  tls:
+    certificate: {layout.pki / "registry.crt"}
+    key: {layout.pki / "registry.key"}
 """
 
 
@@ -37,7 +40,8 @@ def registry(layout: Layout) -> Service:
     return Service(
         name="registry",
         argv=("/usr/bin/docker-registry", "serve", str(config)),
-        url="http://127.0.0.1:5000/v2/",
+        url="https://127.0.0.1:5000/v2/",
+        authority=layout.registry_authority.stem,
         files={config: registry_config(layout, _secret(layout))},
     )
 
@@ -59,7 +63,8 @@ root = "{layout.buildkit}"
 [worker.containerd]
   enabled = false
 [registry."{REGISTRY}"]
-  http = true
+  http = false
+  ca = ["{layout.registry_authority}"]
 """
 
 

@@ -117,7 +117,7 @@ def ensure(layout: Layout, task: Task) -> str:
 def push(layout: Layout) -> str:
     """Pushes it as mlhub/debian:bookworm; returns its digest."""
     label = hashlib.sha256(tar(layout).with_suffix(".packages").read_bytes()).hexdigest()
-    return Repository(NAME).push(
+    return Repository(NAME, layout.registry_authority).push(
         SUITE,
         tar(layout),
         env=["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
@@ -125,9 +125,9 @@ def push(layout: Layout) -> str:
     )
 
 
-def image() -> str:
+def image(layout: Layout) -> str:
     """The image that is in the registry now, by digest."""
-    digest = Repository(NAME).digest(SUITE)
+    digest = Repository(NAME, layout.registry_authority).digest(SUITE)
     if digest is None:
         raise BootstrapError(f"{REGISTRY}/{NAME}:{SUITE} is not in the registry.")
     return f"{REGISTRY}/{NAME}@{digest}"

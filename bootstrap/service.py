@@ -24,6 +24,7 @@ class Service:
     argv: the command; nothing secret may be in it.
     files: configuration that it reads, by path; they are written before it starts.
     url: answers 200 once it serves; `http+unix` is not needed, so sockets are given by `socket`.
+    authority, client: who signed its certificate, and which one to show it (bootstrap/pki.py).
     """
 
     name: str
@@ -33,6 +34,8 @@ class Service:
     files: Mapping[Path, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 60.0
+    authority: str = "ca"
+    client: str = "admin"
 
     def log(self, layout: Layout) -> Path:
         return layout.log / f"{self.name}.log"
@@ -46,10 +49,9 @@ def answers(service: Service, layout: Layout, timeout: float = 2.0) -> bool:
         return True
     context = None
     if service.url.startswith("https"):
-        authority = "etcd-ca" if service.name == "etcd" else "ca"
-        client = "apiserver-etcd-client" if service.name == "etcd" else "admin"
-        context = ssl.create_default_context(cafile=layout.pki / f"{authority}.crt")
-        context.load_cert_chain(layout.pki / f"{client}.crt", layout.pki / f"{client}.key")
+        context = ssl.create_default_context(cafile=layout.pki / f"{service.authority}.crt")
+        client = layout.pki / f"{service.client}.crt"
+        context.load_cert_chain(client, client.with_suffix(".key"))
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )

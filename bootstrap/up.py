@@ -89,7 +89,7 @@ def _programs(layout: Layout) -> str:
 
 
 def _apply_addons(layout: Layout, task: Task) -> str:
-    addons.apply(layout, addons.push_images(layout), rootfs.image())
+    addons.apply(layout, addons.push_images(layout), rootfs.image(layout))
     addons.wait_ready(layout, task.say)
     return "ready"
 
@@ -132,10 +132,10 @@ def node_steps(layout: Layout, hosts: Hosts, order: sources.Sources) -> list[Ste
         Step("packages", lambda task: apt.ensure(layout, task)),
         Step("certificates", once(lambda: pki.ensure(layout), "valid")),
         Step("network", once(network_and_groups, "172.31.250.1 on mlhub0"), ("packages",)),
-        Step("registry", _servers(layout, registry.registry(layout)), ("packages",)),
+        Step("registry", _servers(layout, registry.registry(layout)), ("packages", "certificates")),
         Step("debian", lambda task: rootfs.ensure(layout, task), ("packages",)),
         Step("debian image", lambda _: rootfs.push(layout), ("debian", "registry")),
-        Step("containerd", _servers(layout, node.containerd(layout)), ("network",)),
+        Step("containerd", _servers(layout, node.containerd(layout)), ("network", "certificates")),
         Step("control plane", _servers(layout, *planes), (KUBE.name, "certificates", "network")),
         Step(
             "node",

@@ -9,11 +9,12 @@ run somewhere first, the tag is the one that the stack there gives them when the
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pulumi
 import pulumi_docker_build as docker_build
 
@@ -27,18 +28,46 @@ CONTEXT = "images"
 BASE = "base"
 PROJECT = "project"
 
-LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1)(:[0-9]+)?")
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+DISTRIBUTED = Path("/usr/share/ca-certificates")
+"""Where Debian's package puts its authorities; those of an administrator lie elsewhere."""
 WRAPPED = re.compile(r".*(returned an error|getRegistryImage failed): ", re.DOTALL)
 """What engine and SDK put before a plug-in's own words."""
 
 
 def machine_trust() -> str | None:
-    """The PEM bundle of SSL_CERT_FILE, for a machine behind a gateway with an authority of its own.
+    """The authorities that SSL_CERT_FILE has beyond the public ones, as PEM, for a machine behind a
+    gateway with an authority of its own.
 
-    Only where that is set: the bundle is in the state, encrypted, once for each image and property.
+    Public ones come with the images (base/trust.sh). The rest is in the state, encrypted, twice for
+    each image, and Pulumi writes the state down after each resource: a whole bundle would be most
+    of it. Raises `pulumi.RunError` where the file cannot be read.
     """
-    bundle = os.environ.get("SSL_CERT_FILE")
-    return Path(bundle).read_text(encoding="utf-8") if bundle else None
+    named = os.environ.get("SSL_CERT_FILE")
+    if not named:
+        return None
+    try:
+        bundle = Path(named).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise pulumi.RunError(
+            f"SSL_CERT_FILE names {named}, which cannot be read ({error}); give it a bundle of "
+            "certificates as PEM, or unset it"
+        ) from None
+    public = {certificate for file in public_bundles() for certificate in pem(file)}
+    own = [block for block in CERTIFICATE.findall(bundle) if "".join(block.split()) not in public]
+    return "\n".join([*own, ""]) if own else None
+
+
+def public_bundles() -> Iterator[str]:
+    """Mozilla's authorities, as certifi has them, and those of the machine's distribution."""
+    yield Path(certifi.where()).read_text(encoding="utf-8")
+    for file in DISTRIBUTED.rglob("*.crt"):
+        yield file.read_text(encoding="utf-8", errors="replace")
+
+
+def pem(bundle: str) -> Iterator[str]:
+    """Each certificate without its line breaks, which differ from file to file."""
+    return ("".join(block.split()) for block in CERTIFICATE.findall(bundle))
 
 
 def registry_login(repository: str, login: Login) -> docker_build.RegistryArgsDict:
@@ -271,12 +300,10 @@ def references(built: Mapping[str, BuiltImage]) -> dict[str, pulumi.Output[str]]
 
 
 def docker_provider(repository: str, login: Login | None) -> pulumi.ProviderResource:
-    """For look-ups at the registry of `repository`. Needs no Docker daemon."""
+    """For look-ups at the registry of `repository`, over HTTPS. Needs no Docker daemon."""
     import pulumi_docker as docker  # noqa: PLC0415
 
-    host = repository.partition("/")[0]
-    scheme = "http" if LOOPBACK.fullmatch(host) else "https"
-    entry: dict[str, Any] = {"address": f"{scheme}://{host}"}
+    entry: dict[str, Any] = {"address": f"https://{repository.partition('/')[0]}"}
     if login is None:
         entry["auth_disabled"] = True
     else:

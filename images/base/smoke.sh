@@ -15,3 +15,7 @@ uv --version
 for named in pkg:pypi/uv@ pkg:deb/debian/tini@; do
     grep --quiet "\"purl\": \"$named" /usr/local/share/sbom/mlhub.cdx.json
 done
+# What a build step trusted and was given is gone with it (trust.sh).
+for left in /run/trust /run/secrets; do
+    if [ -e "$left" ]; then echo "$left does not belong in an image" >&2; exit 1; fi
+done

@@ -15,10 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import requests
+
+from tests.doubles.tls import Certificate
 
 API = "/api/v2.0"
 HOP_BY_HOP = {"Host", "Connection", "Transfer-Encoding", "Content-Length", "Content-Encoding"}
@@ -47,6 +50,8 @@ class HarborDouble:
         """Seconds between having done something and saying so, by `VERB /path`."""
         self.registry = ""
         """Address of the registry that stands behind `/v2/`, where there is one."""
+        self.authority: Path | None = None
+        """Who signed for that registry."""
         self.url = ""
         self._lock = threading.Lock()
         self._next = 0
@@ -278,6 +283,7 @@ def handler(double: HarborDouble) -> type[BaseHTTPRequestHandler]:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             answer = requests.request(
                 self.command, f"{registry}{self.path}", data=sent, timeout=30,
+                verify=str(double.authority) if double.authority else True,
                 headers={k: v for k, v in self.headers.items() if k not in HOP_BY_HOP},
                 allow_redirects=False,
             )  # fmt: skip
@@ -312,12 +318,17 @@ def handler(double: HarborDouble) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def serving(username: str, password: str, port: int = 0) -> Iterator[HarborDouble]:
+def serving(
+    username: str, password: str, port: int = 0, tls: Certificate | None = None
+) -> Iterator[HarborDouble]:
     """A double on a free loopback port, its address in `url`."""
     double = HarborDouble(username, password)
     server = ThreadingHTTPServer(("127.0.0.1", port), handler(double))
     server.daemon_threads = True
     double.url = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.context().wrap_socket(server.socket, server_side=True)
+        double.url = f"https://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -261,12 +261,15 @@ def adapted(name: str, hub: str, harbor: str, keycloak: str, charts: str) -> dic
 
 def give_tag(repository: str, tag: str, another: str, **changed: Any) -> str:
     """What `repository` has by `tag` gets `another`, changed or as it is; the digest of that."""
-    address = f"http://{REGISTRY}/v2/{repository}/manifests"
-    found = requests.get(f"{address}/{tag}", headers={"Accept": MANIFESTS}, timeout=30)
+    address = f"https://{REGISTRY}/v2/{repository}/manifests"
+    trusted = os.environ["SSL_CERT_FILE"]
+    accept = {"Accept": MANIFESTS}
+    found = requests.get(f"{address}/{tag}", headers=accept, verify=trusted, timeout=30)
     found.raise_for_status()
     body = json.dumps(found.json() | changed).encode() if changed else found.content
     headers = {"Content-Type": found.headers["Content-Type"]}
-    pushed = requests.put(f"{address}/{another}", data=body, headers=headers, timeout=30)
+    url = f"{address}/{another}"
+    pushed = requests.put(url, data=body, headers=headers, verify=trusted, timeout=30)
     pushed.raise_for_status()
     return pushed.headers["Docker-Content-Digest"]
 

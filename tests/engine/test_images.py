@@ -5,6 +5,7 @@ those of the platform are built by `make up` itself.
 """
 
 import json
+import os
 import subprocess
 import time
 import uuid
@@ -88,8 +89,9 @@ def builds() -> set[str]:
 
 def test_J7_both_architectures_are_in_the_one_digest_that_is_deployed(built: Built) -> None:
     for image, digest in built.state()[0].items():
-        url = f"http://{REGISTRY}/v2/{built.repository}/{image}/manifests/{digest}"
-        index = requests.get(url, headers={"Accept": INDEX}, timeout=30).json()
+        url = f"https://{REGISTRY}/v2/{built.repository}/{image}/manifests/{digest}"
+        trusted = os.environ["SSL_CERT_FILE"]
+        index = requests.get(url, headers={"Accept": INDEX}, verify=trusted, timeout=30).json()
         found = {entry["platform"]["architecture"] for entry in index["manifests"]}
         assert {"amd64", "arm64"} <= found, json.dumps(index)
 

@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from tests.doubles.harbor import serving
+from tests.doubles.tls import Certificate, certificate
 from tests.engine.stack import Stack
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -48,7 +49,8 @@ PROGRAM = f"""
 class Registry:
     """A registry of the test's own, on a loopback port, that asks for a password."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, tls: Certificate):
+        self.tls = tls
         with closing(create_server(("127.0.0.1", 0))) as free:
             self.host = f"127.0.0.1:{free.getsockname()[1]}"
         hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
@@ -57,13 +59,19 @@ class Registry:
             "version": 0.1,
             "log": {"level": "error", "accesslog": {"disabled": True}},
             "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-            "http": {"addr": self.host, "secret": "of no worth"},
+            "http": {
+                "addr": self.host,
+                "secret": "of no worth",
+                "tls": {"certificate": str(tls.certificate), "key": str(tls.key)},
+            },
             "auth": {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}},
         }
         (folder / "config.yml").write_text(json.dumps(config))
         self._command = ["docker-registry", "serve", str(folder / "config.yml")]
         self.http = requests.Session()
         self.http.auth = (USERNAME, PASSWORD)
+        self.http.trust_env = False
+        self.http.verify = str(tls.authority)
         self.start()
 
     def start(self) -> None:
@@ -72,7 +80,7 @@ class Registry:
         deadline = time.monotonic() + 30
         while True:
             try:
-                self.http.get(f"http://{self.host}/v2/", timeout=5).raise_for_status()
+                self.http.get(f"https://{self.host}/v2/", timeout=5).raise_for_status()
                 return
             except requests.ConnectionError:
                 assert time.monotonic() < deadline, "the registry does not start"
@@ -84,7 +92,7 @@ class Registry:
 
     def blob(self, repository: str, content: bytes) -> dict[str, object]:
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        opened = self.http.post(f"http://{self.host}/v2/{repository}/blobs/uploads/")
+        opened = self.http.post(f"https://{self.host}/v2/{repository}/blobs/uploads/")
         location = opened.headers["Location"]
         put = self.http.put(location, params={"digest": digest}, data=content)
         assert put.status_code == 201, put.text
@@ -93,7 +101,7 @@ class Registry:
     def manifest(self, repository: str, reference: str, media: str, document: object) -> str:
         content = json.dumps({"schemaVersion": 2, "mediaType": media, **dict(document)}).encode()  # type: ignore[call-overload]
         reference = reference or f"sha256:{hashlib.sha256(content).hexdigest()}"
-        url = f"http://{self.host}/v2/{repository}/manifests/{reference}"
+        url = f"https://{self.host}/v2/{repository}/manifests/{reference}"
         put = self.http.put(url, data=content, headers={"Content-Type": media})
         assert put.status_code == 201, put.text
         return put.headers["Docker-Content-Digest"]
@@ -108,7 +116,7 @@ class Registry:
             body = {"config": {"mediaType": about, **self.blob(repository, config.encode())},
                     "layers": []}  # fmt: skip
             digest = self.manifest(repository, "", MANIFEST, body)
-            url = f"http://{self.host}/v2/{repository}/manifests/{digest}"
+            url = f"https://{self.host}/v2/{repository}/manifests/{digest}"
             size = int(self.http.head(url, headers={"Accept": MANIFEST}).headers["Content-Length"])
             platform = {"architecture": architecture, "os": "linux"}
             manifests.append(
@@ -120,7 +128,7 @@ class Registry:
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
     (tmp_path / "registry").mkdir()
-    running = Registry(tmp_path / "registry")
+    running = Registry(tmp_path / "registry", certificate(tmp_path / "tls"))
     yield running
     running.stop()
 
@@ -128,6 +136,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 @pytest.fixture
 def platform(stack: Callable[[str], Stack], registry: Registry) -> Stack:
     made = stack(PROGRAM)
+    made.env["SSL_CERT_FILE"] = str(registry.tls.authority)
     made.configure(repository=f"{registry.host}/mlhub", password=PASSWORD)
     return made
 
@@ -170,8 +179,8 @@ def test_every_missing_image_is_one_sentence(platform: Stack, registry: Registry
     for image in ("hub", "proxy"):
         name = f"{registry.host}/mlhub/{image}:2026.11.0"
         assert (
-            f"{name} cannot be promoted: {name} is not in the registry http://{registry.host}; see "
-            "that the registry answers and that the stack which builds has been applied, or "
+            f"{name} cannot be promoted: {name} is not in the registry https://{registry.host}; "
+            "see that the registry answers and that the stack which builds has been applied, or "
             "correct images.promote" in refusal
         )
     assert "Traceback" not in refusal
@@ -180,7 +189,7 @@ def test_every_missing_image_is_one_sentence(platform: Stack, registry: Registry
 def test_a_registry_that_is_away_is_named(platform: Stack, registry: Registry) -> None:
     registry.stop()
     refusal = platform.fails("preview")
-    assert f"the registry http://{registry.host} does not answer (Connection refused)" in refusal
+    assert f"the registry https://{registry.host} does not answer (Connection refused)" in refusal
     assert "Traceback" not in refusal
 
 
@@ -196,9 +205,10 @@ def test_images_and_api_of_one_harbor_have_one_address(platform: Stack, registry
     digest = registry.push("hub", "2026.11.0", "first")
     for image in ("base", "proxy"):
         registry.push(image, "2026.11.0", "first")
-    with serving("admin", PASSWORD) as harbor:
-        harbor.registry = f"http://{registry.host}"
-        host = harbor.url.removeprefix("http://")
+    with serving("admin", PASSWORD, tls=registry.tls) as harbor:
+        harbor.authority = registry.tls.authority
+        harbor.registry = f"https://{registry.host}"
+        host = harbor.url.removeprefix("https://")
         platform.configure(repository=f"{host}/mlhub")
         platform.up()
         assert platform("stack", "output", "hub").strip() == f"{host}/mlhub/hub:2026.11.0@{digest}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bootstrap import addons, down, leftovers, network, node, preflight, rootfs, stack, status
+from bootstrap import addons, down, leftovers, network, node, pki, preflight, rootfs, stack, status
 from bootstrap.console import pending, span, table
 from bootstrap.control_plane import api_server, controller_manager, etcd, scheduler
 from bootstrap.errors import BootstrapError
@@ -186,6 +186,30 @@ def test_a_context_in_the_stack_file_means_a_cluster_of_ones_own(tmp_path, text,
 def test_ones_own_kubeconfig_stays_with_ones_own_cluster():
     assert "KUBECONFIG" in environment(LAYOUT)
     assert "KUBECONFIG" not in environment(LAYOUT, "team")
+
+
+def test_the_engine_trusts_the_registry_beside_whom_the_machine_trusts(monkeypatch, tmp_path):
+    """Called again from an environment of ours, the bundle names ours itself, and does not grow."""
+    machines = tmp_path / "machines.pem"
+    machines.write_text("# whom the machine trusts\n")
+    monkeypatch.setenv("SSL_CERT_FILE", str(machines))
+    layout = Layout(tmp_path)
+    assert "SSL_CERT_FILE" not in environment(layout)
+    pki.ensure(layout)
+    ours = environment(layout)["SSL_CERT_FILE"]
+    written = Path(ours).read_text()
+    assert written.startswith(machines.read_text())
+    assert written.endswith(layout.registry_authority.read_text())
+    monkeypatch.setenv("SSL_CERT_FILE", ours)
+    pki.ensure(layout)
+    assert Path(ours).read_text() == written
+    assert "SSL_CERT_FILE" not in environment(layout, "team")
+
+
+def test_a_bundle_that_is_not_there_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(BootstrapError, match=r"SSL_CERT_FILE names .*none.pem, which cannot be"):
+        pki.ensure(Layout(tmp_path))
 
 
 def test_a_stack_file_that_is_none_is_told(tmp_path):

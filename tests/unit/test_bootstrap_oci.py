@@ -10,6 +10,7 @@ import pytest
 from bootstrap import cli, oci
 from bootstrap.errors import BootstrapError
 from bootstrap.oci import Repository
+from tests.doubles.tls import certificate
 
 
 class Registry(http.server.BaseHTTPRequestHandler):
@@ -37,7 +38,7 @@ class Registry(http.server.BaseHTTPRequestHandler):
         return self.answer(200, Docker_Content_Digest=digest(self.tags[name]))
 
     def do_POST(self):
-        here = f"http://{self.headers['Host']}/v2/mlhub/x/blobs/uploads/1?state=s"
+        here = f"https://{self.headers['Host']}/v2/mlhub/x/blobs/uploads/1?state=s"
         self.answer(202, Location=here)
 
     def do_PUT(self):
@@ -61,16 +62,27 @@ def digest(content):
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory):
+    return certificate(tmp_path_factory.mktemp("tls"))
+
+
 @pytest.fixture
-def registry(monkeypatch):
+def registry(monkeypatch, signed):
     handler = types.new_class(
         "Handler", (Registry,), exec_body=lambda space: space.update(blobs={}, tags={}, puts=[])
     )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = signed.context().wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(oci, "REGISTRY", f"127.0.0.1:{server.server_port}")
         yield handler
         server.shutdown()
+
+
+@pytest.fixture
+def repository(signed):
+    return Repository("mlhub/x", signed.authority)
 
 
 @pytest.fixture
@@ -80,9 +92,9 @@ def program(tmp_path):
     return path
 
 
-def test_a_pushed_image_names_what_was_pushed(registry, program):
+def test_a_pushed_image_names_what_was_pushed(registry, repository, program):
     layer = oci.layer_of({"program": program})
-    pushed = Repository("mlhub/x").push("1", layer, entrypoint=["/program"], labels={"a": "b"})
+    pushed = repository.push("1", layer, entrypoint=["/program"], labels={"a": "b"})
     assert pushed == digest(registry.tags["1"])
     manifest = json.loads(registry.tags["1"])
     config = json.loads(registry.blobs[manifest["config"]["digest"]])
@@ -91,23 +103,23 @@ def test_a_pushed_image_names_what_was_pushed(registry, program):
     assert manifest["layers"][0]["size"] == len(layer)
 
 
-def test_a_large_layer_is_pushed_from_its_file(registry, program):
-    Repository("mlhub/x").push("1", program)
+def test_a_large_layer_is_pushed_from_its_file(registry, repository, program):
+    repository.push("1", program)
     assert digest(b"\x7fELF") in registry.blobs
 
 
-def test_the_same_image_is_pushed_once(registry, program):
+def test_the_same_image_is_pushed_once(registry, repository, program):
     layer = oci.layer_of({"program": program})
-    first = Repository("mlhub/x").push("1", layer)
+    first = repository.push("1", layer)
     count = len(registry.puts)
-    assert Repository("mlhub/x").push("1", layer) == first
+    assert repository.push("1", layer) == first
     assert len(registry.puts) == count
 
 
-def test_a_push_that_was_cut_short_is_finished_by_the_next(registry, program):
+def test_a_push_that_was_cut_short_is_finished_by_the_next(registry, repository, program):
     layer = oci.layer_of({"program": program})
-    Repository("mlhub/x").push_blob(layer, digest(layer))
-    assert Repository("mlhub/x").push("1", layer) == digest(registry.tags["1"])
+    repository.push_blob(layer, digest(layer))
+    assert repository.push("1", layer) == digest(registry.tags["1"])
 
 
 def test_the_same_files_make_the_same_layer(program):
@@ -116,10 +128,17 @@ def test_the_same_files_make_the_same_layer(program):
     assert oci.layer_of({"program": program}) == first
 
 
-def test_a_registry_that_does_not_answer_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(oci, "REGISTRY", "127.0.0.1:1")
+def test_a_registry_that_does_not_answer_is_one_sentence(repository):
+    repository.base = "https://127.0.0.1:1/v2/mlhub/x"
     with pytest.raises(BootstrapError, match="does not answer"):
-        Repository("mlhub/x").digest("1")
+        repository.digest("1")
+
+
+def test_a_registry_of_another_authority_gets_nothing(registry, program, tmp_path):
+    stranger = Repository("mlhub/x", certificate(tmp_path).authority)
+    with pytest.raises(BootstrapError, match=r"does not answer \(SSLError\)"):
+        stranger.push("1", program)
+    assert registry.blobs == {}
 
 
 @pytest.mark.parametrize(

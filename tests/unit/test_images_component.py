@@ -218,13 +218,11 @@ def test_J7_what_has_not_run_where_it_must_is_refused_with_who_has_to_be_applied
 @pytest.mark.parametrize(
     ("repository", "address"),
     [
-        ("localhost:5000/mlhub", "http://localhost:5000"),
-        ("127.0.0.1:5000/mlhub", "http://127.0.0.1:5000"),
+        ("localhost:5000/mlhub", "https://localhost:5000"),
         ("harbor.example.com/mlhub", "https://harbor.example.com"),
-        ("localhost.example.com/mlhub", "https://localhost.example.com"),
     ],
 )
-def test_only_the_loopback_is_asked_without_tls(repository: str, address: str) -> None:
+def test_every_registry_is_asked_over_tls(repository: str, address: str) -> None:
     monitor = recorder.run(lambda: docker_provider(repository, None))
     (provider,) = monitor.of_type("pulumi:providers:docker")
     assert f'"{address}"' in str(provider.plain["registryAuth"])
