@@ -87,11 +87,16 @@ def builds() -> set[str]:
     return {line.split()[1] for line in lines[1:]}
 
 
+def asked(built: Built, method: str, image: str, reference: str) -> requests.Response:
+    """What the registry answers of that image's index."""
+    url = f"https://{REGISTRY}/v2/{built.repository}/{image}/manifests/{reference}"
+    trusted = os.environ["SSL_CERT_FILE"]
+    return requests.request(method, url, headers={"Accept": INDEX}, verify=trusted, timeout=30)
+
+
 def test_J7_both_architectures_are_in_the_one_digest_that_is_deployed(built: Built) -> None:
     for image, digest in built.state()[0].items():
-        url = f"https://{REGISTRY}/v2/{built.repository}/{image}/manifests/{digest}"
-        trusted = os.environ["SSL_CERT_FILE"]
-        index = requests.get(url, headers={"Accept": INDEX}, verify=trusted, timeout=30).json()
+        index = asked(built, "GET", image, digest).json()
         found = {entry["platform"]["architecture"] for entry in index["manifests"]}
         assert {"amd64", "arm64"} <= found, json.dumps(index)
 
@@ -131,3 +136,12 @@ def test_T10_a_failed_build_leaves_what_runs_as_it_was(built: Built) -> None:
     dockerfile.write_text(whole)
     built.stack.up("--expect-no-changes")
     assert built.state() == before
+
+
+def test_T10_an_image_that_the_registry_lost_is_built_again(built: Built) -> None:
+    """Nothing else would tell before a pod starts on a node that has not got it."""
+    digest = built.state()[0]["proxy"]
+    assert asked(built, "DELETE", "proxy", digest).status_code == 202
+    assert asked(built, "GET", "proxy", digest).status_code == 404
+    built.stack.up("--refresh")
+    assert asked(built, "GET", "proxy", built.state()[0]["proxy"]).status_code == 200
