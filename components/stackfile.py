@@ -237,6 +237,12 @@ def _about_places(stack: StackFile) -> Iterator[str]:
             f"identity.keycloak and foundation.keycloak are {both}; exactly one is required, the "
             "first for a Keycloak that is there, the second to have one made"
         )
+    theirs = stack.identity.keycloak
+    if theirs is not None and not stack.network.keycloak:
+        yield (
+            f"network.keycloak is empty and identity.keycloak.url is {theirs.url}; a list of its "
+            "address ranges is required, or hub and services could reach every address"
+        )
     if stack.identity.demo_users and stack.identity.keycloak is not None:
         yield (
             "identity.demo_users makes people up in identity.keycloak, where real ones are; "

@@ -43,7 +43,8 @@ def stack_file(stack: str) -> StackFile:
         raise NotReadError(f"{file.relative_to(CHECKOUT)} is not there; name a stack that is")
     config: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))["config"]
     raw = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
-    return load(stack, raw, [])
+    secret = {k for k, v in config.items() if isinstance(v, dict) and "secure" in v}
+    return load(stack, raw, secret)
 
 
 def account(stack: str, found: StackFile) -> dict[str, Any]:

@@ -10,11 +10,15 @@ from mlhub_policies.tree import Node
 USERS = ("singleuser",)
 POLICED = (("hub",), ("proxy", "chp"), USERS)
 FEW = 256
+DNS = 53
 NAMESPACE = "kubernetes:core/v1:Namespace"
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 
 
 def policies_are_on(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:
+    if resource.type == POLICY:
+        for rule in resource.inputs.at("spec", "egress").parts():
+            yield from [later(rule)] if rule.unknown else _somewhere(rule)
     if resource.type != RELEASE:
         return
     for place in POLICED:
@@ -47,16 +51,25 @@ def _rules(policy: Node, *, few: bool) -> Iterator[Finding]:
                 yield later(rule)
             elif rule.value == {}:
                 yield breach(rule, "a rule that names peers or ports is required")
-            elif few and direction == "egress":
-                yield from _few_addresses(rule["to"])
+            elif direction == "egress":
+                yield from _somewhere(rule)
+                if few:
+                    yield from _few_addresses(rule["to"])
 
 
-def _few_addresses(peers: Node) -> Iterator[Finding]:
-    """A range that holds other people's pods would be `privateIPs` by another name."""
+def _somewhere(rule: Node) -> Iterator[Finding]:
+    """A rule that names no one means everywhere, which names alone (DNS) may be asked."""
+    peers, ports = rule["to"], [part["port"].value for part in rule["ports"].parts()]
+    if ports and set(ports) == {DNS}:
+        return
     if peers.unknown:
         yield later(peers)
     elif not any(peers.parts()):
         yield breach(peers, "pods or addresses are required: without, it means everywhere")
+
+
+def _few_addresses(peers: Node) -> Iterator[Finding]:
+    """A range that holds other people's pods would be `privateIPs` by another name."""
     for peer in peers.parts():
         cidr = peer.at("ipBlock", "cidr")
         if cidr.unknown:

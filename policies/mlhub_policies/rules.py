@@ -75,7 +75,7 @@ RULES = (
     Rule(
         "network-policies",
         "Network policies of hub, proxy and users' pods are on and not opened wide: of private "
-        "addresses users' pods reach a few.",
+        "addresses users' pods reach a few. No way out of any pod, but to DNS, leads everywhere.",
         network.policies_are_on,
     ),
     Rule(

@@ -356,6 +356,12 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         "singleuser.networkPolicy.egress[0].to is not given; pods or addresses are required: "
         "without, it means everywhere",
     ),
+    "an egress rule of the hub without an address": (
+        (V, "hub", "networkPolicy", "egress"), [{"to": [], "ports": [{"port": 443}]}],
+        "network-policies",
+        "hub.networkPolicy.egress[0].to is []; pods or addresses are required: "
+        "without, it means everywhere",
+    ),
     "the cloud's metadata": (
         (V, "singleuser", "networkPolicy", "egressAllowRules", "cloudMetadataServer"), True,
         "network-policies",

@@ -28,6 +28,7 @@ RANGE = ("kubernetes:core/v1:LimitRange", "quotas-container-defaults")
 SECRET = ("kubernetes:core/v1:Secret", "keycloak-admin")
 REALM = ("keycloak:index/realm:Realm", "realm")
 GROUP = ("keycloak:index/group:Group", "group-mlhub")
+WAY = ("kubernetes:networking.k8s.io/v1:NetworkPolicy", "keycloak")
 CLOSING = ("kubernetes:networking.k8s.io/v1:NetworkPolicy", "jupyterhub-nothing")
 PROVIDER = ("pulumi:providers:keycloak", "keycloak")
 POD = ("spec", "template", "spec")
@@ -54,6 +55,11 @@ BREACHES: dict[str, tuple[tuple[str, str], Place, Any, str, str]] = {
     "a folder of the node": (
         STATEFUL, (*POD, "volumes", 0), {"name": "n", "hostPath": {"path": "/"}}, "no-privilege",
         "StatefulSet postgres: spec.template.spec.volumes[0].hostPath is {'path': '/'}",
+    ),
+    "a way to everywhere": (
+        WAY, ("spec", "egress", 0, "to"), [], "network-policies",
+        "NetworkPolicy keycloak: spec.egress[0].to is []; pods or addresses are required: "
+        "without, it means everywhere",
     ),
     "a container that writes to its image": (
         DEPLOYMENT, (*CONTAINER, "securityContext", "readOnlyRootFilesystem"), GONE,

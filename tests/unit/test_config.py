@@ -258,6 +258,11 @@ def test_the_local_stack_is_right():
             "remove it, or use foundation.keycloak",
         ),
         (
+            {"identity__keycloak": {"url": "https://key.example.com", "client_id": "pulumi"}},
+            "network.keycloak is empty and identity.keycloak.url is https://key.example.com; a "
+            "list of its address ranges is required, or hub and services could reach every address",
+        ),
+        (
             {"registry__harbor": harbor(url="https://harbor.example.com")},
             "registry.repository is localhost:5000/mlhub and registry.harbor.url is "
             "https://harbor.example.com; the same host and one project are required",
