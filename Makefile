@@ -80,7 +80,7 @@ new-stack: .venv/run.stamp ## write a stack file to begin with: make new-stack N
 	@$(PYTHON) -m tools.new_stack "$(NAME)"
 
 test: .venv/dev.stamp ## the tests that need no cluster
-	@$(PYTHON) -m pytest -n 2 --dist loadfile -m "not alone" --junitxml=$(RESULTS)/test.xml
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" --junitxml=$(RESULTS)/test.xml
 
 # Unpacked and not installed: the package would start a Prometheus of its own.
 PROMETHEUS := $(CURDIR)/.mlhub/prometheus
@@ -96,6 +96,11 @@ e2e: .venv/dev.stamp policies/.venv/run.stamp $(PROMETHEUS)/usr/bin/prometheus #
 drill: .venv/dev.stamp ## a test: what alice of the local stack has is lost, restored in place, and found by a browser
 	@eval "$$($(PYTHON) -m bootstrap env)" \
 	  && $(PYTHON) -m pytest --timeout=600 tests/e2e/test_recovery.py -k after_a_restore
+
+templates: .venv/dev.stamp ## the templates that take long: Ray's, and PyTorch's by the build of ml-gpu (gigabytes)
+	@eval "$$($(PYTHON) -m bootstrap env)" && $(PYTHON) -m pytest --timeout=900 \
+	  --junitxml=$(RESULTS)/templates.xml tests/services/test_notebooks_ray.py \
+	  "tests/e2e/test_image_builds.py::test_T10_M5_ml_gpu_builds_and_pytorchs_template_learns_in_it"
 
 rows: .venv/run.stamp ## which promised behaviours held in the last `make test` and `make e2e`
 	@$(PYTHON) -m tools.rows $(RESULTS)/{test,engine,e2e,alone}.xml
@@ -120,4 +125,4 @@ policies/.venv/run.stamp: policies/requirements.txt tools/venv.sh | .venv/run.st
 	@tools/venv.sh policies/requirements.txt policies/.venv && touch $@
 
 .PHONY: help up down status doctor password preview rotate verify backup-key backup backup-verify \
-  restore rollback rebind rename-home destroy new-stack test e2e drill rows check secrets lock
+  restore rollback rebind rename-home destroy new-stack test e2e drill templates rows check secrets lock
