@@ -1,5 +1,6 @@
 """The images that the registry of the running stack holds, and what all are locked to."""
 
+import os
 import re
 import subprocess
 import sys
@@ -34,8 +35,9 @@ LOCAL = (
 
 
 def ask(image: str, what: str, **options: Any) -> requests.Response:
-    url = f"http://{REGISTRY}/v2/mlhub/{image}/{what}"
-    answer = requests.get(url, headers={"Accept": MANIFEST}, timeout=60, **options)
+    url, trusted = f"https://{REGISTRY}/v2/mlhub/{image}/{what}", os.environ["SSL_CERT_FILE"]
+    accept = {"Accept": MANIFEST}
+    answer = requests.get(url, headers=accept, verify=trusted, timeout=60, **options)
     answer.raise_for_status()
     return answer
 
