@@ -139,7 +139,9 @@ def test_J3_J10_T11_a_run_and_a_model_round_trip_as_oneself_and_nobody_else_read
         ("runs/log-metric", {"run_id": made["run"], "key": "x", "value": 1, "timestamp": 1}),
     ]:
         answer = as_bob(bob, path, **body)
-        assert answer.status_code == 403 or answer.json() == {}, (path, answer.text)
+        # Where many were looked through for none, there is a token of the next page, an empty one.
+        nothing = answer.ok and not any(answer.json().values())
+        assert answer.status_code == 403 or nothing, (path, answer.text)
 
     # Alice, by the hub's menu and without another question.
     page = alice.page
