@@ -286,6 +286,13 @@ def test_T13_the_revision_before_is_the_last_other_one_whose_update_succeeded():
         rollback.before([])
 
 
+def test_T13_after_an_up_that_failed_the_revision_before_is_the_one_that_worked():
+    failed = applied("c", result="failed")
+    assert rollback.before([failed, applied("b"), applied("a")]) == "b"
+    assert rollback.before([failed, applied("b")]) == "b"
+    assert rollback.before([failed, applied("c"), applied("b")]) == "b"
+
+
 class Volumes(Kubectl):
     """A cluster of which only volumes and claims are known."""
 
@@ -344,9 +351,13 @@ class Known:
 
     name = "local"
 
-    def __init__(self, state: dict):
+    def __init__(self, state: dict, *history: dict):
         self.state = state
+        self.history = list(history)
         self.changes: list[tuple[str, ...]] = []
+
+    def updates(self) -> list[dict]:
+        return self.history
 
     def export(self) -> dict:
         return json.loads(json.dumps(self.state))

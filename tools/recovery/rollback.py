@@ -28,12 +28,18 @@ LINKED = {".venv": "requirements.txt", "policies/.venv": "policies/requirements.
 """Environments that serve another revision as well, if it locks the same packages."""
 
 
+def current(updates: Sequence[dict[str, Any]]) -> str:
+    """The revision of the newest `up`, whatever became of it; empty where none is known."""
+    heads = (u.get("environment", {}).get(HEAD, "") for u in updates if u["kind"] == "update")
+    return str(next(heads, ""))
+
+
 def before(updates: Sequence[dict[str, Any]]) -> str:
-    """The revision that was applied before the one that is: `updates` has the newest first."""
+    """The revision that was applied before the current one: `updates` has the newest first."""
     applied = [u for u in updates if u["kind"] == "update" and u.get("result") == "succeeded"]
-    heads = [u.get("environment", {}).get(HEAD, "") for u in applied]
-    for update, head in zip(applied, heads, strict=True):
-        if head and head != heads[0]:
+    for update in applied:
+        head = update.get("environment", {}).get(HEAD, "")
+        if head and head != current(updates):
             if update["environment"].get(DIRTY) == "true":
                 raise RecoveryError(
                     f"before this revision {head[:12]} was applied, with changes that were not "
@@ -49,7 +55,8 @@ def roll_back(
     place: Place, stack: Stack, wanted: str, *, drop: bool, confirm: str, say: Say
 ) -> None:
     """Applies `wanted`, or the revision before this one, from a clone of its own."""
-    revision = git("rev-parse", "--verify", f"{wanted or before(stack.updates())}^{{commit}}")
+    updates = stack.updates()
+    revision = git("rev-parse", "--verify", f"{wanted or before(updates)}^{{commit}}")
     say(f"            {git('log', '-1', '--format=%h %s', revision)}")
     if drop:
         _drop(place, stack, confirm, say)
@@ -63,7 +70,9 @@ def roll_back(
         Stack(stack.name, stack.config_file, folder).change("up")
     if drop:
         timed(say, "services run", place.start)
-    say(f"            {stack.name} is at {revision[:12]}; `make rollback` again goes forth again")
+    left = current(updates)
+    forth = f"; TO={left[:12]} goes forth again" if left else ""
+    say(f"            {stack.name} is at {revision[:12]}{forth}")
 
 
 def clone(revision: str, folder: Path) -> None:
