@@ -23,7 +23,6 @@ from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Kubectl, Pod
 from tools.recovery.place import Claim, Place, again, stack_file
 from tools.recovery.rename import OWNER, rename_home
-from tools.recovery.restore import _made_anew
 from tools.recovery.state import lineage, outliving, resources, with_keycloak_of
 
 POD = Pod("jupyterhub", "agent")
@@ -75,7 +74,7 @@ def test_T13_a_claim_that_is_being_deleted_is_named_and_waits_for_nobody():
     gone = claim("claim-bob", deletionTimestamp="2026-11-30T07:09:00Z")
     place = Place(stack_file("local"), Listing(claim("claim-alice"), gone))
     assert [one["metadata"]["name"] for one in place.claims()] == ["claim-alice"]
-    assert place.leaving() == ["jupyterhub/claim-bob"]
+    assert place.leaving() == [Claim("jupyterhub", "claim-bob")]
 
 
 def test_what_a_pod_is_given_arrives_whole(tmp_path):
@@ -296,10 +295,16 @@ def test_T13_after_an_up_that_failed_the_revision_before_is_the_one_that_worked(
 class Volumes(Kubectl):
     """A cluster of which only volumes and claims are known."""
 
-    def __init__(self, *volumes: tuple[str, str, str], claims: dict[str, str] | None = None):
+    def __init__(
+        self,
+        *volumes: tuple[str, str, str],
+        claims: dict[str, str] | None = None,
+        leaving: str = "",
+    ):
         super().__init__(None)
         self.patched: list[str] = []
         self._claims = claims or {}
+        self._leaving = leaving
         self._volumes = [
             {
                 "metadata": {"name": name},
@@ -316,9 +321,21 @@ class Volumes(Kubectl):
             return ""
         if arguments[:2] == ("get", "persistentvolumes"):
             return json.dumps({"items": self._volumes})
+        if not any(a.startswith("--field") for a in arguments):
+            return json.dumps({"items": self._held(*arguments[1:4:2])})
         name = next(a for a in arguments if a.startswith("--field")).rpartition("=")[2]
         found = [{"spec": {"volumeName": self._claims[name]}}] if name in self._claims else []
         return json.dumps({"items": found})
+
+    def _held(self, kind: str, namespace: str) -> list[dict[str, Any]]:
+        """The claim that is being deleted, or the pod that holds it."""
+        if not self._leaving or namespace != "jupyterhub":
+            return []
+        if kind == "pods":
+            volumes = [{"persistentVolumeClaim": {"claimName": self._leaving}}]
+            return [{"metadata": {"name": "jupyter-alice"}, "spec": {"volumes": volumes}}]
+        meta = {"name": self._leaving, "namespace": namespace, "deletionTimestamp": "2026-11-30"}
+        return [{"metadata": meta, "status": {"phase": "Bound"}}]
 
 
 def rebound(cluster: Volumes) -> tuple[list[str], str]:
@@ -346,10 +363,18 @@ def test_T13_of_two_former_volumes_none_is_chosen_by_chance():
     assert "v1, v2" in said
 
 
+def test_T13_where_no_volume_is_released_it_is_said_who_holds_the_claim():
+    assert rebound(Volumes())[1].split() == ["no", "volume", "is", "Released"]
+    _, said = rebound(Volumes(("v1", "claim-alice", "Bound"), leaving="claim-alice"))
+    assert "no volume is Released" in said
+    assert "Terminating: jupyterhub/claim-alice, held by jupyter-alice" in said
+
+
 class Known:
     """A stack of which only the state is known, and what is done to it."""
 
     name = "local"
+    config_file = None
 
     def __init__(self, state: dict, *history: dict):
         self.state = state
@@ -388,38 +413,6 @@ def test_T13_destroy_is_refused_unconfirmed_and_where_the_cluster_would_lose_som
     with pytest.raises(RecoveryError, match="space are protected"):
         rollback.destroy(stack, "local", lambda text: None)
     assert not stack.changes
-
-
-class Cluster(Place):
-    """A cluster of which only is known whether the stack is on it."""
-
-    own_keycloak = True
-
-    def __init__(self, there: bool):
-        self._there = there
-
-    def there(self) -> bool:
-        return self._there
-
-
-def test_T13_a_stack_that_is_gone_is_made_anew_with_the_archives_secrets():
-    stack = Known({"version": 3, "deployment": {}})
-    assert _made_anew(Cluster(False), stack, STATE, lambda text: None)
-    assert names_in(stack.state) == ["stack", "random", "postgres"]
-    assert stack.changes == [("up",)]
-
-
-def test_T13_a_stack_that_runs_is_left_as_it_is_and_asked_for_its_data():
-    stack = Known(STATE)
-    assert not _made_anew(Cluster(True), stack, STATE, lambda text: None)
-    assert stack.state == STATE
-    assert not stack.changes
-
-
-def test_T13_a_stack_with_secrets_of_its_own_takes_no_archive_of_another():
-    other = json.loads(json.dumps(STATE).replace('"one"', '"two"'))
-    with pytest.raises(RecoveryError, match="secrets of its own"):
-        _made_anew(Cluster(True), Known(other), STATE, lambda text: None)
 
 
 def test_T13_data_are_dropped_only_when_the_stack_is_named():
@@ -481,7 +474,6 @@ class Dropped(Place):
 @pytest.mark.parametrize("drop", [True, False])
 def test_T13_only_the_older_services_meet_the_empty_databases(drop, tmp_path, monkeypatch):
     place, stack = Dropped(), Known(STATE)
-    stack.config_file = None
     note = place.log.append
     monkeypatch.setattr(rollback, "git", lambda *_: "1a2b3c4")
     monkeypatch.setattr(rollback, "rebind", lambda *_: None)

@@ -5,7 +5,8 @@ uid 1000, no privilege, no network, no service account's token. A reader mounts 
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from components.pods import GID, UID
 from tools.recovery.errors import RecoveryError
@@ -86,6 +87,25 @@ def batches(claims: Sequence[Claim]) -> list[list[Claim]]:
     ]
 
 
+class NotMountedError(RecoveryError):
+    """One of the claims, and nothing else, keeps the agent from starting."""
+
+
+def of_volumes(event: Mapping[str, Any]) -> bool:
+    """Whether an event tells of volumes; the scheduler tells of them among much else."""
+    if event["reason"] == "FailedScheduling":
+        return "volume" in event["message"].lower()
+    return event["reason"] in ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
+
+
+def _warnings(kubectl: Kubectl, pod: Pod) -> list[dict[str, Any]]:
+    """Of this pod alone: those of others that had its name are kept for an hour."""
+    uid = kubectl.json("get", "pod", pod.name, "--namespace", pod.namespace)["metadata"]["uid"]
+    return kubectl.items(
+        "events", pod.namespace, f"--field-selector=involvedObject.uid={uid},type=Warning"
+    )
+
+
 @contextlib.contextmanager
 def mounted(
     kubectl: Kubectl,
@@ -107,14 +127,11 @@ def mounted(
                 "--for=condition=Ready", "--timeout=180s",
             )  # fmt: skip
         except RecoveryError as error:
-            told = kubectl(
-                "get", "events", "--namespace", pod.namespace, "--output=jsonpath={..message}",
-                f"--field-selector=involvedObject.name={name},type=Warning",
-            )  # fmt: skip
+            warnings = _warnings(kubectl, pod)
+            told = "; ".join(one["message"] for one in warnings) or error
             names = ", ".join(claim.name for claim in claims)
-            raise RecoveryError(
-                f"the volumes {names} could not be mounted: {told or error}"
-            ) from None
+            kind = NotMountedError if any(map(of_volumes, warnings)) else RecoveryError
+            raise kind(f"{names} could not be mounted: {told}") from None
         yield pod
     finally:
         kubectl("delete", *gone)

@@ -59,7 +59,7 @@ class Manifest:
     """The claims whose files are here, as they are made again."""
     parts: list[Part]
     left_out: list[str] = field(default_factory=list)
-    """Claims that were being deleted."""
+    """Claims that were being deleted or could not be mounted, and why."""
     format: int = FORMAT
 
 

@@ -16,7 +16,7 @@ from tools.recovery.archive import Manifest, Part, Writer
 from tools.recovery.contents import claims_of, sources
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Report
-from tools.recovery.place import Place
+from tools.recovery.place import HELD_ELSEWHERE, Claim, Place, claim_of
 from tools.recovery.state import Stack
 
 STAMP = "%Y%m%dT%H%M%SZ"
@@ -57,7 +57,10 @@ def backup(
 ) -> Path:
     """Writes `mlhub-<stack>-<time>.age` to the folder and returns its path."""
     if not place.there():
-        raise RecoveryError(f"the stack {stack.name} is not on this cluster; `make up` first")
+        raise RecoveryError(
+            f"the stack {stack.name} is not on this cluster; first `make up` for local, `pulumi up "
+            f"--stack {stack.name} --policy-pack policies` elsewhere"
+        )
     if archive := restoring(place):
         raise RecoveryError(
             f"a restore of {archive} has begun and not ended; run it again first, for what is "
@@ -67,7 +70,10 @@ def backup(
     began, start = now(), time.monotonic()
     stamp = datetime.datetime.now(datetime.UTC).strftime(STAMP)
     path = folder / f"mlhub-{stack.name}-{stamp}.age"
-    listed, left_out = place.claims(), place.leaving()
+    listed = place.claims()
+    leaving = [claim for claim in place.leaving() if claim.name not in HELD_ELSEWHERE]
+    left_out = [f"{claim} is being deleted; its volume stays" for claim in leaving]
+    missed: dict[Claim, str] = {}
     parts: list[Part] = []
     with Writer(path, recipients) as writer:
 
@@ -79,7 +85,7 @@ def backup(
         small("state.json", json.dumps(stack.export()).encode())
         small("stack.yaml", Path(path_of(stack.name)).read_bytes())
         small("secrets.json", json.dumps(place.secrets()).encode())
-        for name, read in sources(place, claims_of(listed)):
+        for name, read in sources(place, claims_of(listed), missed.__setitem__):
             at, reports = time.monotonic(), list[Report]()
             part = writer.add(name, read(reports.append))
             (report,) = reports
@@ -88,6 +94,7 @@ def backup(
             remarks = [line for line in report.said if not line.endswith("socket ignored")]
             parts.append(replace(part, files=report.files, remarks=remarks))
             say(told(parts[-1], time.monotonic() - at))
+        left_out += [f"{claim.namespace}: {why}" for claim, why in missed.items()]
         writer.finish(
             Manifest(
                 stack=stack.name,
@@ -95,19 +102,24 @@ def backup(
                 ended=now(),
                 revision=state.revision(),
                 images=place.images(),
-                claims=listed,
+                claims=[claim for claim in listed if claim_of(claim) not in missed],
                 parts=parts,
                 left_out=left_out,
             )
         )
-    for claim in left_out:
-        say(f"            {claim} is being deleted and is left out; its volume stays")
+    for line in left_out:
+        say(f"            left out: {line}")
     for part in parts:
         for remark in part.remarks:
             say(f"            {part.name}: {remark}")
     size = path.stat().st_size
-    record(place, path, began, size)
     say(f"{time.monotonic() - start:>8.1f} s  {path}: {size / 2**20:.1f} MiB")
+    if missed:
+        raise RecoveryError(
+            f"{path} is whole but for {', '.join(map(str, missed))}, which could not be mounted; "
+            "mend or delete those claims and run this again. Older archives stay"
+        )
+    record(place, path, began, size)
     return path
 
 

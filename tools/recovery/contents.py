@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tools.recovery.agents import ROOT, batches, mounted
+from tools.recovery.agents import ROOT, NotMountedError, batches, mounted
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Pod, Report
-from tools.recovery.place import Claim, Place
+from tools.recovery.place import Claim, Place, claim_of
 
 FILER = (Path(__file__).parent / "filer.py").read_text(encoding="utf-8")
 CHANGED = 1
@@ -24,7 +24,7 @@ Source = tuple[str, Callable[[Ended], Iterator[bytes]]]
 
 
 def claims_of(listed: Sequence[dict[str, Any]]) -> list[Claim]:
-    return [Claim(one["metadata"]["namespace"], one["metadata"]["name"]) for one in listed]
+    return [claim_of(one) for one in listed]
 
 
 def read_database(place: Place, database: str, ended: Ended) -> Iterator[bytes]:
@@ -134,8 +134,13 @@ class Writers:
         return self._pod
 
 
-def sources(place: Place, claims: Sequence[Claim]) -> Iterator[Source]:
-    """Every part that is read from the cluster; databases before the files that they speak of."""
+def sources(
+    place: Place, claims: Sequence[Claim], missed: Callable[[Claim, str], None]
+) -> Iterator[Source]:
+    """Every part that is read from the cluster; databases before the files that they speak of.
+
+    `missed` gets the claims that do not mount, and why.
+    """
 
     def database(name: str) -> Source:
         return f"databases/{name}", lambda ended: read_database(place, name, ended)
@@ -143,12 +148,29 @@ def sources(place: Place, claims: Sequence[Claim]) -> Iterator[Source]:
     def bucket(name: str) -> Source:
         return f"buckets/{name}", lambda ended: read_bucket(place, name, ended)
 
-    def volume(pod: Pod, claim: Claim) -> Source:
-        return claim.part, lambda ended: read_volume(place, pod, claim, ended)
-
     yield from map(database, place.databases())
     yield from map(bucket, place.buckets())
     for batch in batches(claims):
-        with mounted(place.kubectl, batch, place.image()) as pod:
-            for claim in batch:
-                yield volume(pod, claim)
+        yield from _volumes(place, batch, missed)
+
+
+def _volumes(
+    place: Place, batch: Sequence[Claim], missed: Callable[[Claim, str], None]
+) -> Iterator[Source]:
+    """The claims of one agent; where they do not mount together, each by itself."""
+
+    def volume(pod: Pod, claim: Claim) -> Source:
+        return claim.part, lambda ended: read_volume(place, pod, claim, ended)
+
+    with ExitStack() as stack:
+        try:
+            pod = stack.enter_context(mounted(place.kubectl, batch, place.image()))
+        except NotMountedError as error:
+            if len(batch) == 1:
+                missed(batch[0], str(error))
+                return
+        else:
+            yield from (volume(pod, claim) for claim in batch)
+            return
+    for claim in batch:
+        yield from _volumes(place, [claim], missed)

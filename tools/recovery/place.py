@@ -24,6 +24,7 @@ SUSPENDED = "mlhub.io/suspended-by-recovery"
 KEPT_RUNNING = ("proxy", "user-scheduler")
 """Deployments that write nothing of a stack's data."""
 LABELS = names.labels("recovery")
+MANAGED_BY = "app.kubernetes.io/managed-by"
 
 
 def stack_file(stack: str) -> StackFile:
@@ -51,7 +52,10 @@ class Claim:
 
     @property
     def part(self) -> str:
-        return f"volumes/{self.namespace}/{self.name}"
+        return f"volumes/{self}"
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
 
 
 class Place:
@@ -87,23 +91,42 @@ class Place:
 
     def claims(self) -> list[dict[str, Any]]:
         """Bound claims with people's files, each as it would be made again."""
-        return [again(claim) for claim in self._bound() if not being_deleted(claim)]
+        return [again(claim) for claim in self.bound() if readable(claim)]
 
-    def leaving(self) -> list[str]:
+    def leaving(self) -> list[Claim]:
         """Bound claims that somebody has deleted and that a pod, ended ones too, holds still: no
         other pod gets them, so nothing can read their files."""
-        return [
-            f"{claim['metadata']['namespace']}/{claim['metadata']['name']}"
-            for claim in self._bound()
-            if being_deleted(claim)
-        ]
+        return [claim_of(claim) for claim in self.bound() if being_deleted(claim)]
 
-    def _bound(self) -> Iterator[dict[str, Any]]:
+    def bound(self) -> Iterator[dict[str, Any]]:
+        """Every claim that has a volume, those of Postgres and SeaweedFS among them."""
         for namespace in self.namespaces:
             for claim in self.kubectl.items("persistentvolumeclaims", namespace):
-                bound = claim.get("status", {}).get("phase") == "Bound"
-                if bound and claim["metadata"]["name"] not in HELD_ELSEWHERE:
+                if claim.get("status", {}).get("phase") == "Bound":
                     yield claim
+
+    def of_people(self) -> list[Claim]:
+        """Claims that an `up` does not make, but the hub or the workspaces' API for somebody."""
+        return [
+            claim_of(claim)
+            for claim in self.bound()
+            if claim["metadata"].get("labels", {}).get(MANAGED_BY) != LABELS[MANAGED_BY]
+        ]
+
+    def mounting(self, claim: Claim) -> list[str]:
+        """The pods, ended ones too, that name the claim."""
+        return [
+            pod["metadata"]["name"]
+            for pod in self.kubectl.items("pods", claim.namespace)
+            for volume in pod["spec"].get("volumes", [])
+            if volume.get("persistentVolumeClaim", {}).get("claimName") == claim.name
+        ]
+
+    def lacks_seaweedfs(self) -> bool:
+        """Whether its volume is there and itself is not, as after an `up` that was killed."""
+        name = f"--field-selector=metadata.name={names.SEAWEEDFS}"
+        has_volume = names.SEAWEEDFS_CLAIM in [one["metadata"]["name"] for one in self.bound()]
+        return has_volume and not self.kubectl.items("statefulsets", self.foundation, name)
 
     def buckets(self) -> list[str]:
         """Of the stack's own SeaweedFS."""
@@ -208,6 +231,16 @@ class Place:
             if (namespace, owner["name"].rpartition("-")[0]) in stopped
         ]
 
+    def stopped(self) -> list[str]:
+        """What `stop` has stopped, and nobody has started."""
+        return [
+            f"{namespace}/{one['metadata']['name']}"
+            for namespace in self.namespaces
+            for kind, mark in (("deployments", REPLICAS), ("cronjobs", SUSPENDED))
+            for one in self.kubectl.items(kind, namespace)
+            if mark in one["metadata"].get("annotations", {})
+        ]
+
     def start(self, *only: str) -> None:
         """Starts what was stopped, `only` those where any is named, and waits until it is ready."""
         started = []
@@ -241,6 +274,15 @@ class Place:
 
 def being_deleted(item: Mapping[str, Any]) -> bool:
     return "deletionTimestamp" in item["metadata"]
+
+
+def readable(claim: Mapping[str, Any]) -> bool:
+    """Whether its files are people's and a pod of ours gets them."""
+    return claim["metadata"]["name"] not in HELD_ELSEWHERE and not being_deleted(claim)
+
+
+def claim_of(item: Mapping[str, Any]) -> Claim:
+    return Claim(item["metadata"]["namespace"], item["metadata"]["name"])
 
 
 def again(claim: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from mlhub.execution.slugs import slug
 from tools.recovery.backup import Say
 from tools.recovery.errors import RecoveryError
-from tools.recovery.place import Place
+from tools.recovery.place import Claim, Place
 
 OWNER = "hub.jupyter.org/username"
 """KubeSpawner's label and annotation of a home: the slug and the name itself."""
@@ -67,13 +67,7 @@ def _volumes(place: Place, claim: str) -> list[dict[str, Any]]:
 
 def _free(place: Place, claim: str) -> None:
     """Deletes the claim, which leaves the volume, unless somebody works in it."""
-    pods = [
-        pod["metadata"]["name"]
-        for pod in place.kubectl.items("pods", place.hub)
-        for volume in pod["spec"].get("volumes", [])
-        if volume.get("persistentVolumeClaim", {}).get("claimName") == claim
-    ]
-    if pods:
+    if pods := place.mounting(Claim(place.hub, claim)):
         raise RecoveryError(
             f"{', '.join(pods)} still has {claim} mounted; stop the server or run, then run this "
             "again"

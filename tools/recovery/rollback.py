@@ -141,6 +141,11 @@ def rebind(place: Place, say: Say) -> None:
         if volume["status"]["phase"] == "Released" and claim.get("namespace") in place.namespaces:
             key = (claim["namespace"], claim["name"])
             released.setdefault(key, []).append(volume["metadata"]["name"])
+    if not released:
+        say("            no volume is Released")
+    for claim in place.leaving():
+        pods = ", ".join(place.mounting(claim)) or "no pod"
+        say(f"            Terminating: {claim}, held by {pods}; its volume is not Released yet")
     for (namespace, name), volumes in sorted(released.items()):
         field = f"--field-selector=metadata.name={name}"
         present = place.kubectl.items("persistentvolumeclaims", namespace, field)
