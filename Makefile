@@ -57,7 +57,10 @@ backup-verify: .venv/run.stamp ## read a whole archive: make backup-verify FROM=
 restore: $(ENGINE) ## the stack as an archive has it: make restore STACK=local FROM=archive IDENTITY=key
 	@$(RECOVERY) prepare $(OF_STACK) $(ARCHIVE)
 	@$(if $(filter local,$(STACK)),$(PYTHON) -m bootstrap up --no-stack)
-	@$(RECOVERY) restore $(OF_STACK) $(ARCHIVE) $(if $(REPLACE),--replace $(REPLACE))
+	@$(RECOVERY) restore $(OF_STACK) $(ARCHIVE) $(if $(REPLACE),--replace $(REPLACE)) $(if $(ONLY),--only $(ONLY))
+
+resume: $(ENGINE) ## give a restore up that did not end: what it stopped runs again
+	@$(RECOVERY) resume $(OF_STACK)
 
 rollback: $(ENGINE) ## the revision applied before: make rollback STACK=local [TO=commit] [DATA=drop]
 	@$(RECOVERY) rollback $(OF_STACK) $(if $(TO),--to $(TO)) $(if $(DATA),--data $(DATA)) \
@@ -125,4 +128,5 @@ policies/.venv/run.stamp: policies/requirements.txt tools/venv.sh | .venv/run.st
 	@tools/venv.sh policies/requirements.txt policies/.venv && touch $@
 
 .PHONY: help up down status doctor password preview rotate verify backup-key backup backup-verify \
-  restore rollback rebind rename-home destroy new-stack test e2e drill templates rows check secrets lock
+  restore resume rollback rebind rename-home destroy new-stack test e2e drill templates rows check \
+  secrets lock

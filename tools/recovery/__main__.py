@@ -8,10 +8,11 @@ from pathlib import Path
 from tools.recovery import rollback
 from tools.recovery.archive import Reader, identities, make_identity, recipient
 from tools.recovery.backup import backup, keep
+from tools.recovery.beside import restore_beside
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Kubectl
 from tools.recovery.place import Place, stack_file
-from tools.recovery.restore import inspect, prepare, restore
+from tools.recovery.restore import inspect, prepare, restore, resume
 from tools.recovery.state import Stack
 
 
@@ -45,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--identity", required=True, help="the file of the private key")
         if name == "restore":
             one.add_argument("--replace", default="", help="yes: what is there may go")
+            one.add_argument("--only", default="", help="one claim, its files beside what is there")
+    verb("resume", "give a restore up: what it stopped runs again")
     one = verb("rollback", "apply the revision that was applied before")
     one.add_argument("--to", default="", help="another revision")
     one.add_argument("--data", choices=("keep", "drop"), default="keep")
@@ -56,6 +59,13 @@ def parser() -> argparse.ArgumentParser:
     one = verb("destroy", "remove all but data and secrets, for an `up` that finds them again")
     one.add_argument("--confirm", default="", help="the stack's name")
     return main
+
+
+def restored(place: Place, stack: Stack, reader: Reader, given: argparse.Namespace) -> None:
+    if given.only:
+        restore_beside(place, stack, reader, given.only, say)
+    else:
+        restore(place, stack, reader, replace=given.replace == "yes", say=say)
 
 
 def act(given: argparse.Namespace) -> None:
@@ -79,7 +89,9 @@ def act(given: argparse.Namespace) -> None:
             if given.keep is not None:
                 keep(folder, given.stack, given.keep, say)
         case "restore":
-            restore(place, stack, reader, replace=given.replace == "yes", say=say)
+            restored(place, stack, reader, given)
+        case "resume":
+            resume(place, stack, say)
         case "rollback":
             drop = given.data == "drop"
             rollback.roll_back(place, stack, given.to, drop=drop, confirm=given.confirm, say=say)

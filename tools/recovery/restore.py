@@ -17,6 +17,7 @@ from tools.recovery.backup import RESTORING, Say, backup, restoring
 from tools.recovery.contents import Writers, claims_of, write_bucket, write_database, write_volume
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Report
+from tools.recovery.note import Note
 from tools.recovery.place import Place
 from tools.recovery.state import Deployment, Stack, lineage, outliving, with_keycloak_of
 
@@ -39,23 +40,21 @@ def restore(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: S
     """The whole of it; `replace` says that what is there may go."""
     start = time.monotonic()
     say(f"            verify {reader.path}")
-    manifest = reader.verify()
-    if manifest.stack != stack.name:
-        raise RecoveryError(
-            f"{reader.path} is of the stack {manifest.stack} and STACK is {stack.name}; the same "
-            "is required, since names of volumes and secrets are the stack's"
-        )
+    manifest = verified(reader, stack)
     small = _small(reader)
     archived: Deployment = json.loads(small["state.json"])
     say(told(manifest, time.monotonic() - start))
+    for line in manifest.left_out:
+        say(f"            not in it: {line}")
     if (here := state.revision()) != manifest.revision:
         say(
             f"            this checkout is {here}, the archive was written by {manifest.revision}; "
             "should the stack not come up, check that one out and run this again"
         )
-    if not _made_anew(place, stack, archived, say):
+    if not _made_anew(place, stack, reader.path.name, archived, say):
         _admit(place, stack, reader, replace=replace, say=say)
     _mark(place, f"{RESTORING}={reader.path.name}")
+    Note(stack).remove()
     timed(say, "services, servers and runs stopped", place.stop)
     fill(place, reader, manifest, say)
     if place.own_keycloak:
@@ -66,6 +65,17 @@ def restore(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: S
     _mark(place, f"{RESTORING}-")
     _compare(place, json.loads(small["secrets.json"]), say)
     say(f"{time.monotonic() - start:>8.1f} s  restored as of {manifest.began}")
+
+
+def verified(reader: Reader, stack: Stack) -> Manifest:
+    """The manifest of an archive that is whole and of this stack."""
+    manifest = reader.verify()
+    if manifest.stack != stack.name:
+        raise RecoveryError(
+            f"{reader.path} is of the stack {manifest.stack} and STACK is {stack.name}; the same "
+            "is required, since names of volumes and secrets are the stack's"
+        )
+    return manifest
 
 
 def told(manifest: Manifest, seconds: float) -> str:
@@ -91,8 +101,11 @@ def _small(reader: Reader) -> dict[str, bytes]:
     return found
 
 
-def _made_anew(place: Place, stack: Stack, archived: Deployment, say: Say) -> bool:
-    """Whether the stack had to be made, with the archive's secrets, and so has no data."""
+def _made_anew(place: Place, stack: Stack, archive: str, archived: Deployment, say: Say) -> bool:
+    """Whether all that is there was made here, with the archive's secrets, and so has no data.
+
+    Volumes of a stack that was destroyed are there before its `up`.
+    """
     present = stack.export()
     if not state.resources(present):
         say("            the stack is made anew, with the archive's secrets")
@@ -104,10 +117,15 @@ def _made_anew(place: Place, stack: Stack, archived: Deployment, say: Say) -> bo
             "data do not know; remove that stack with its data (docs/recovery.md), then run this "
             "again"
         )
-    if place.there():
+    note = Note(stack)
+    goes_on = note.holds(archive, place)
+    if place.there() and not place.lacks_seaweedfs() and not goes_on:
         return False
+    anew = goes_on or not [*place.bound()]
+    if anew and not goes_on:
+        note.leave(archive)
     stack.change("up")
-    return True
+    return anew
 
 
 def _admit(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: Say) -> None:
@@ -115,8 +133,8 @@ def _admit(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: Sa
     under_way = restoring(place)
     if under_way is not None and under_way != reader.path.name:
         raise RecoveryError(
-            f"a restore of {under_way} has begun and not ended; run that one again, or remove the "
-            f"mark: kubectl annotate namespace {place.hub} {RESTORING}-"
+            f"a restore of {under_way} has begun and not ended; run that one again, or give it up: "
+            f"make resume STACK={stack.name}"
         )
     if under_way or not (data := place.has_data()):
         return
@@ -127,6 +145,29 @@ def _admit(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: Sa
         )
     say("            what is there, kept first:")
     backup(place, stack, reader.path.parent, [key.to_public() for key in reader.keys], say)
+
+
+def resume(place: Place, stack: Stack, say: Say) -> None:
+    """Gives a restore up: what it stopped runs again, on what is there by now.
+
+    The mark goes first, since a part may not start on half of its data, and what brings the rest
+    is another restore.
+    """
+    note = Note(stack)
+    archive, stopped = restoring(place) or note.archive(), place.stopped()
+    if archive is None and not stopped:
+        raise RecoveryError(
+            f"no restore of {stack.name} has begun and not ended, and nothing is stopped; there is "
+            "nothing to resume"
+        )
+    if restoring(place):
+        _mark(place, f"{RESTORING}-")
+    note.remove()
+    if archive:
+        say(f"            the restore of {archive} is given up; what it has written stays")
+    for one in stopped:
+        say(f"            {one} starts again")
+    timed(say, "services run", place.start)
 
 
 def _mark(place: Place, mark: str) -> None:
@@ -186,4 +227,6 @@ def inspect(path: Path, reader: Reader, say: Say) -> None:
         say(f"            {part.name}: {part.bytes / 2**20:.1f} MiB{files}")
         for remark in part.remarks:
             say(f"            {part.name}: {remark}")
+    for line in manifest.left_out:
+        say(f"            left out: {line}")
     say(told(manifest, time.monotonic() - start))

@@ -1,0 +1,313 @@
+"""A restore's way in and out: what it may replace, how it goes on, how one gives it up."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pyrage
+import pytest
+
+from tests.unit.test_recovery import HERE, STATE, Known, names_in
+from tools.recovery import beside, restore, state
+from tools.recovery.agents import ROOT
+from tools.recovery.archive import Manifest, Reader, Writer
+from tools.recovery.backup import RESTORING
+from tools.recovery.beside import restore_beside
+from tools.recovery.contents import PACK
+from tools.recovery.errors import RecoveryError
+from tools.recovery.kube import Kubectl, Pod
+from tools.recovery.note import Note
+from tools.recovery.place import REPLICAS, SUSPENDED, Place, stack_file
+
+EMPTY: dict[str, Any] = {"version": 3, "deployment": {}}
+OF_UP = ("foundation/postgres-data", "jupyterhub/datasets")
+"""Claims that an `up` makes."""
+DESTROYED = ("foundation/postgres-data", "foundation/seaweedfs-data", "jupyterhub/claim-alice")
+
+
+class Cluster(Kubectl):
+    """Knows claims, StatefulSets, what was stopped, and the mark on the hub's namespace."""
+
+    def __init__(self, *claims: str, runs: bool = False):
+        super().__init__(None)
+        self.claims = list(claims)
+        self.parts = ["postgres", "seaweedfs"] if runs else []
+        self.mark = ""
+        self.marked: dict[str, str] = {}
+        self.log: list[str] = []
+
+    def items(self, kind: str, namespace: str, *options: str) -> list[dict[str, Any]]:
+        found: dict[str, list[dict[str, Any]]] = {
+            "persistentvolumeclaims": [self._claim(*c.split("/")) for c in self.claims],
+            "statefulsets": [self._named("foundation", name) for name in self.parts],
+            "namespaces": [self._named(namespace, namespace, self.mark and {RESTORING: self.mark})],
+            "deployments": [
+                self._named("jupyterhub", name, {mark: "1"})
+                for name, mark in self.marked.items()
+                if mark == REPLICAS
+            ],
+            "cronjobs": [
+                self._named("jupyterhub", name, {mark: "true"})
+                for name, mark in self.marked.items()
+                if mark == SUSPENDED
+            ],
+        }
+        name = next((o.rpartition("=")[2] for o in options if o.startswith("--field")), "")
+        return [
+            one
+            for one in found.get(kind, [])
+            if one["metadata"]["namespace"] == namespace
+            if name in ("", one["metadata"]["name"])
+        ]
+
+    @staticmethod
+    def _named(namespace: str, name: str, marks: Any = None) -> dict[str, Any]:
+        return {"metadata": {"name": name, "namespace": namespace, "annotations": marks or {}}}
+
+    @staticmethod
+    def _claim(namespace: str, name: str) -> dict[str, Any]:
+        by = "kubespawner" if name.startswith("claim-") else "pulumi"
+        labels = {"app.kubernetes.io/managed-by": by}
+        metadata = {"name": name, "namespace": namespace, "labels": labels}
+        return {"metadata": metadata, "spec": {}, "status": {"phase": "Bound"}}
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        self.log.append(" ".join(arguments[:3]))
+        match arguments:
+            case ("annotate", "namespace", _, "--overwrite", mark):
+                self.mark = mark.partition("=")[2]
+            case ("annotate", _, name, *_, mark) if mark.endswith("-"):
+                self.marked.pop(name)
+        return "{}"
+
+
+class Applied(Known):
+    """An `up` of it makes claims and parts, unless it is killed first."""
+
+    def __init__(self, kept: dict, cluster: Cluster, *history: dict):
+        super().__init__(kept, *history)
+        self.cluster = cluster
+        self.killed = False
+
+    def change(self, *command: str) -> None:
+        super().change(*command)
+        self.cluster.claims += [one for one in OF_UP if one not in self.cluster.claims]
+        self.cluster.parts.append("postgres")
+        if self.killed:
+            raise KeyboardInterrupt
+        self.cluster.parts.append("seaweedfs")
+
+
+@pytest.fixture
+def key() -> pyrage.x25519.Identity:
+    return pyrage.x25519.Identity.generate()
+
+
+@pytest.fixture
+def reader(tmp_path: Path, key: pyrage.x25519.Identity) -> Reader:
+    """An archive of a stack that had people."""
+    path = tmp_path / "mlhub-local-20261130T021500Z.age"
+    small = {"state.json": STATE, "stack.yaml": {}, "secrets.json": []}
+    with Writer(path, [key.to_public()]) as writer:
+        parts = [writer.add(name, [json.dumps(what).encode()]) for name, what in small.items()]
+        writer.finish(Manifest("local", "began", "ended", "revision", {}, [], parts))
+    return Reader(path, [key])
+
+
+@pytest.fixture
+def restored(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., list[str]]:
+    """Restores on a cluster, and returns what was done to the data."""
+    config = stack_file("local")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(state, "revision", lambda: "revision")
+
+    def run(stack: Applied, *, replace: bool = False) -> list[str]:
+        place, log = Place(config, stack.cluster), list[str]()
+        monkeypatch.setattr(place, "databases", list)
+        monkeypatch.setattr(place, "stop", lambda: log.append("stop"))
+        monkeypatch.setattr(place, "start", lambda *_: log.append("start"))
+        monkeypatch.setattr(restore, "backup", lambda *_: log.append("backup"))
+        monkeypatch.setattr(restore, "fill", lambda *_: log.append("fill"))
+        restore.restore(place, stack, reader, replace=replace, say=lambda _: None)
+        return log
+
+    return run
+
+
+FILLED = ["stop", "fill", "start", "start"]
+
+
+def test_T13_a_stack_that_is_gone_is_made_anew_with_the_archives_secrets(restored, tmp_path):
+    stack = Applied(EMPTY, Cluster())
+    assert restored(stack) == FILLED
+    assert names_in(stack.state) == ["stack", "random", "postgres"]
+    assert stack.changes == [("up",), ("up",)]
+    assert not list((tmp_path / ".mlhub").iterdir())
+    assert not stack.cluster.mark
+
+
+def test_T13_a_stack_that_runs_is_left_as_it_is_and_asked_for_its_data(restored):
+    stack = Applied(STATE, Cluster(*DESTROYED, runs=True))
+    with pytest.raises(RecoveryError, match="REPLACE=yes"):
+        restored(stack)
+    assert not stack.changes
+    assert restored(stack, replace=True) == ["backup", *FILLED]
+
+
+def test_T13_a_stack_with_secrets_of_its_own_takes_no_archive_of_another(restored):
+    other = json.loads(json.dumps(STATE).replace('"one"', '"two"'))
+    with pytest.raises(RecoveryError, match="secrets of its own"):
+        restored(Applied(other, Cluster(*DESTROYED, runs=True)))
+
+
+def test_T13_what_a_destroyed_stack_has_left_is_replaced_only_when_asked_and_kept_first(restored):
+    stack = Applied(STATE, Cluster(*DESTROYED))
+    with pytest.raises(RecoveryError, match="REPLACE=yes"):
+        restored(stack)
+    assert not stack.cluster.mark
+    again = Applied(STATE, Cluster(*DESTROYED))
+    assert restored(again, replace=True) == ["backup", *FILLED]
+
+
+def test_T13_of_a_destroyed_stack_all_is_back_before_it_is_kept(restored):
+    """Without SeaweedFS, the archive of what was there would have no bucket."""
+    stack = Applied(STATE, Cluster(*DESTROYED))
+    stack.killed = True
+    with pytest.raises(KeyboardInterrupt):
+        restored(stack, replace=True)
+    assert stack.cluster.parts == ["postgres"]
+    stack.killed = False
+    assert restored(stack, replace=True) == ["backup", *FILLED]
+    assert stack.changes == [("up",), ("up",), ("up",)]
+
+
+def killed_in_its_first_up(restored: Callable[..., list[str]]) -> Applied:
+    stack = Applied(EMPTY, Cluster())
+    stack.killed = True
+    with pytest.raises(KeyboardInterrupt):
+        restored(stack)
+    stack.killed = False
+    return stack
+
+
+def test_T13_a_restore_onto_an_empty_machine_that_was_killed_in_its_up_goes_on(restored):
+    stack = killed_in_its_first_up(restored)
+    assert "jupyterhub/datasets" in stack.cluster.claims
+    assert restored(stack) == FILLED
+    assert stack.changes == [("up",), ("up",), ("up",)], "what was killed is ended first"
+
+
+def test_T13_what_came_after_a_killed_restore_is_not_taken_for_its_own(restored):
+    stack = killed_in_its_first_up(restored)
+    stack.cluster.claims.append("jupyterhub/claim-alice")
+    with pytest.raises(RecoveryError, match="REPLACE=yes"):
+        restored(stack)
+    stack = killed_in_its_first_up(restored)
+    ended = {"kind": "update", "result": "succeeded", "endTime": "2999-01-01T00:00:00.000Z"}
+    stack.history = [ended]
+    with pytest.raises(RecoveryError, match="REPLACE=yes"):
+        restored(stack)
+
+
+def test_T13_a_restore_that_is_given_up_lets_its_stack_run_again(tmp_path, monkeypatch):
+    cluster = Cluster(*DESTROYED, runs=True)
+    place, stack, said = Place(stack_file("local"), cluster), Known(STATE), list[str]()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecoveryError, match="nothing to resume"):
+        restore.resume(place, stack, said.append)
+    cluster.mark = "mlhub-local-a.age"
+    cluster.marked = {"hub": REPLICAS, "verify": SUSPENDED}
+    Note(stack).leave("mlhub-local-a.age")
+    restore.resume(place, stack, said.append)
+    assert (cluster.mark, cluster.marked, Note(stack).archive()) == ("", {}, None)
+    assert "scale deployment hub" in cluster.log
+    told = "\n".join(said)
+    assert "the restore of mlhub-local-a.age is given up" in told
+    assert "jupyterhub/hub starts again" in told
+    with pytest.raises(RecoveryError, match="nothing to resume"):
+        restore.resume(place, stack, said.append)
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """Alice's, with what she has written since."""
+    made = tmp_path / "volumes" / "claim-alice"
+    made.mkdir(parents=True)
+    (made / "work.ipynb").write_text("newer")
+    return made
+
+
+class Inside(Kubectl):
+    """Runs a pod's command here, where the volumes lie in another folder."""
+
+    def __init__(self, volumes: Path):
+        script = f"import sys\nsys.argv = [a.replace({ROOT!r}, {str(volumes)!r}) for a in sys.argv]"
+        super().__init__(None, (sys.executable, "-c", script + HERE))
+
+    def items(self, kind: str, namespace: str, *_: str) -> list[dict[str, Any]]:
+        claims = kind == "persistentvolumeclaims" and namespace == "jupyterhub"
+        return [Cluster._claim("jupyterhub", "claim-alice")] if claims else []
+
+
+@pytest.fixture
+def with_home(tmp_path: Path, key: pyrage.x25519.Identity, monkeypatch: Any) -> Reader:
+    """An archive with alice's files as they were."""
+    then = tmp_path / "then"
+    then.mkdir()
+    (then / "work.ipynb").write_text("older")
+    packed = b"".join(
+        Kubectl(None, (sys.executable, "-c", HERE)).take(
+            Pod("jupyterhub", "agent"), "sh", "-c", PACK, str(then), ended=lambda _: None
+        )
+    )
+    monkeypatch.setattr(beside, "mounted", lambda *_, **__: nullcontext(Pod("jupyterhub", "a")))
+    monkeypatch.setattr(Place, "image", lambda _: ("image", []))
+    path = tmp_path / "home.age"
+    claim = Cluster._claim("jupyterhub", "claim-alice")
+    with Writer(path, [key.to_public()]) as writer:
+        parts = [
+            writer.add("databases/jupyterhub", [b"rows"]),
+            writer.add("volumes/jupyterhub/claim-alice", [packed]),
+            writer.add("volumes/jupyterhub/claim-bob", [b"not read"]),
+        ]
+        writer.finish(Manifest("local", "began", "ended", "revision", {}, [claim], parts))
+    return Reader(path, [key])
+
+
+def test_T13_one_home_comes_back_beside_what_is_there(with_home: Reader, volume: Path):
+    place = Place(stack_file("local"), Inside(volume.parent))
+    for only in ("claim-alice", "jupyterhub/claim-alice"):
+        said = list[str]()
+        restore_beside(place, Known(STATE), with_home, only, said.append)
+        (folder,) = volume.glob("restored-*")
+        assert folder.name in said[0]
+        assert (folder / "work.ipynb").read_text() == "older"
+        assert (volume / "work.ipynb").read_text() == "newer"
+        shutil.rmtree(folder)
+
+
+def test_T13_a_folder_that_is_there_is_never_written_into(with_home, volume, monkeypatch):
+    monkeypatch.setattr(beside, "STAMP", "once")
+    (volume / "restored-once").mkdir()
+    place = Place(stack_file("local"), Inside(volume.parent))
+    with pytest.raises(RecoveryError, match="File exists"):
+        restore_beside(place, Known(STATE), with_home, "claim-alice", lambda _: None)
+    assert not list((volume / "restored-once").iterdir())
+
+
+def test_T13_a_volume_that_is_not_in_the_archive_or_not_there_is_told(with_home, volume):
+    here = Place(stack_file("local"), Inside(volume.parent))
+    nowhere = Place(stack_file("local"), Cluster())
+    for place, only, why in (
+        (here, "claim-carol", "one volume of .* is required: jupyterhub/claim-alice"),
+        (nowhere, "claim-alice", "is not on the cluster"),
+    ):
+        with pytest.raises(RecoveryError, match=why):
+            restore_beside(place, Known(STATE), with_home, only, lambda _: None)
+    assert [path.name for path in volume.iterdir()] == ["work.ipynb"]
