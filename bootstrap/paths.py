@@ -25,6 +25,7 @@ REGISTRY_ADDRESS = "127.0.0.1:5000"
 LOGIN_URL = "http://localhost:30888"
 KUBE_CONTEXT = "mlhub-local"
 BUILDER = "mlhub"
+BUILDKIT_SOCKET = RUNTIME / "buildkitd.sock"
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def environment(layout: Layout, own_context: str | None = None) -> dict[str, str
     }
     if own_context is None:
         variables["KUBECONFIG"] = str(layout.kubeconfig)
+        variables["BUILDKIT_HOST"] = f"unix://{BUILDKIT_SOCKET}"
         if layout.trust.exists():
             variables["SSL_CERT_FILE"] = str(layout.trust)
     return variables

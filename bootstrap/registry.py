@@ -5,10 +5,8 @@ import secrets
 
 from bootstrap.files import write_private
 from bootstrap.node import CGROUP
-from bootstrap.paths import BUILDER, REGISTRY, RUNTIME, Layout
+from bootstrap.paths import BUILDER, BUILDKIT_SOCKET, REGISTRY, Layout
 from bootstrap.service import Service
-
-BUILDKIT_SOCKET = RUNTIME / "buildkitd.sock"
 
 
 def registry_config(layout: Layout, secret: str) -> str:

@@ -71,7 +71,10 @@ def ensure(layout: Layout, task: Task) -> str:
         if any((layout.data / "state").rglob(f"{STACK}.json")):
             raise BootstrapError(
                 f"{layout.passphrase} is gone, and the stack's secrets cannot be read without it. "
-                "Put it back, or begin anew: `make down ARGS='--purge-data --yes'`."
+                "Put it back: each archive of the stack has it (docs/recovery.md), "
+                '`eval "$(.venv/bin/python -m bootstrap env)" && python -m tools.recovery prepare '
+                "--from ARCHIVE --identity KEY`. Without an archive begin anew, which removes all "
+                "data: `make down ARGS='--purge-data --yes'`."
             )
         write_private(layout.passphrase, secrets.token_urlsafe(32))
     project = layout.data / "stacks"

@@ -160,6 +160,11 @@ def run(layout: Layout, *, as_json: bool) -> None:
         marked = processes.marked()
         rows += [_server(layout, one, marked) for one in services(layout)]
     rows += pods(layout, context)
+    if not rows:
+        raise BootstrapError(
+            f"The cluster of the context {context} tells of no pods. See `kubectl --context "
+            f"{context} get nodes`."
+        )
     healthy = all(row.healthy for row in rows)
     backup = last_backup(layout, context)
     if as_json:

@@ -12,7 +12,7 @@ from bootstrap.control_plane import api_server, controller_manager, etcd, schedu
 from bootstrap.errors import BootstrapError
 from bootstrap.gobuild import Progress, version_of, weights
 from bootstrap.node import kubelet_config, proxy_config
-from bootstrap.paths import Layout, environment
+from bootstrap.paths import BUILDKIT_SOCKET, Layout, environment
 from bootstrap.preflight import Finding
 from bootstrap.schedule import Done, Task
 
@@ -186,6 +186,28 @@ def test_a_context_in_the_stack_file_means_a_cluster_of_ones_own(tmp_path, text,
 def test_ones_own_kubeconfig_stays_with_ones_own_cluster():
     assert "KUBECONFIG" in environment(LAYOUT)
     assert "KUBECONFIG" not in environment(LAYOUT, "team")
+
+
+def test_buildctl_finds_the_machines_own_builder_and_no_other():
+    assert environment(LAYOUT)["BUILDKIT_HOST"] == f"unix://{BUILDKIT_SOCKET}"
+    assert "BUILDKIT_HOST" not in environment(LAYOUT, "team")
+
+
+def test_a_cluster_of_ones_own_that_is_silent_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr(stack, "own_context", lambda _: "team")
+    monkeypatch.setattr(status, "pods", lambda *_: [])
+    with pytest.raises(BootstrapError, match=r"context team tells of no pods.*--context team"):
+        status.run(Layout(tmp_path), as_json=False)
+
+
+def test_T13_a_lost_passphrase_is_in_every_archive_and_the_way_to_it_is_told(tmp_path):
+    layout = Layout(tmp_path)
+    state = layout.data / "state" / ".pulumi" / "stacks"
+    state.mkdir(parents=True)
+    (state / "local.json").touch()
+    with pytest.raises(BootstrapError, match=r"tools\.recovery prepare --from"):
+        stack.ensure(layout, Task("stack", threading.Event()))
+    assert not layout.passphrase.exists()
 
 
 def test_the_engine_trusts_the_registry_beside_whom_the_machine_trusts(monkeypatch, tmp_path):
