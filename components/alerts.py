@@ -38,10 +38,16 @@ def metrics_service(part: str) -> str:
 
 
 def alerts(
-    namespace: str, *, execution: bool, workspaces: bool, verify: Verify | None
+    namespace: str,
+    *,
+    foundation: str,
+    execution: bool,
+    workspaces: bool,
+    verify: Verify | None,
 ) -> list[Alert]:
-    """The alerts of one stack; `namespace` is its hub's."""
+    """The alerts of one stack; `namespace` is its hub's, `foundation` that of its databases."""
     here = f'namespace="{namespace}"'
+    volumes = f'namespace=~"{namespace}|{foundation}"'
     services = [
         *([("Execution", names.EXECUTION)] if execution else []),
         *([("Workspaces", names.WORKSPACES)] if workspaces else []),
@@ -86,8 +92,9 @@ def alerts(
         ),
         Alert(
             "MlhubVolumeFull",
-            f"max by (persistentvolumeclaim) (kubelet_volume_stats_used_bytes{{{here}}} "
-            f"/ kubelet_volume_stats_capacity_bytes{{{here}}})",
+            "max by (namespace, persistentvolumeclaim) ("
+            f"kubelet_volume_stats_used_bytes{{{volumes}}} "
+            f"/ kubelet_volume_stats_capacity_bytes{{{volumes}}})",
             "> 0.9",
             "15m",
             "warning",

@@ -73,6 +73,7 @@ def stack_panels(stack: StackFile) -> dict[str, Any]:
 def stack_rules(stack: StackFile, docs: str) -> list[dict[str, Any]]:
     found = alerts(
         stack.hub.namespace,
+        foundation=stack.foundation.namespace,
         execution=stack.execution is not None,
         workspaces=stack.workspace_service is not None,
         verify=stack.verify,

@@ -112,7 +112,13 @@ def test_every_alert_looks_at_something_and_none_fires_on_a_stack_that_works(
     watching: Prometheus,
 ) -> None:
     (group,) = watching.get("rules", type="alert")["groups"]
-    stated = alerts(NAMESPACE, execution=True, workspaces=True, verify=STACK.verify)
+    stated = alerts(
+        NAMESPACE,
+        foundation=STACK.foundation.namespace,
+        execution=True,
+        workspaces=True,
+        verify=STACK.verify,
+    )
     assert [rule["name"] for rule in group["rules"]] == [alert.name for alert in stated]
     for alert in stated:
         assert watching.query(alert.value.removesuffix(HIDDEN_ZERO)), alert

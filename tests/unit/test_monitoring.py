@@ -1,6 +1,7 @@
 """What Prometheus and Grafana are told: it fits their own definitions, and opens one port to one
 namespace."""
 
+import functools
 import json
 import re
 from datetime import UTC, datetime
@@ -35,7 +36,10 @@ def monitor(request: pytest.FixtureRequest) -> Monitor:
 
 
 def every_alert() -> list[Alert]:
-    return alerts("jupyterhub", execution=True, workspaces=True, verify=Verify())
+    return of_stack(execution=True, workspaces=True, verify=Verify())
+
+
+of_stack = functools.partial(alerts, "jupyterhub", foundation="foundation")
 
 
 def expressions() -> list[str]:
@@ -155,7 +159,14 @@ def test_every_series_that_is_asked_for_is_one_that_somebody_shows():
 def test_every_expression_is_of_one_stack_alone():
     for expression in expressions():
         for series in re.findall(r"\b[a-z_]+\{[^}]*\}", expression):
-            assert 'namespace="jupyterhub"' in series, expression
+            assert re.search(r'namespace(="jupyterhub"|=~"jupyterhub\|foundation")', series), series
+
+
+def test_a_full_database_is_seen_as_a_full_home_is():
+    (full,) = [alert for alert in every_alert() if alert.name == "MlhubVolumeFull"]
+    spaces = re.findall(r'namespace=~"([^"]*)"', full.value)
+    assert spaces == ["jupyterhub|foundation"] * 2
+    assert "by (namespace, persistentvolumeclaim)" in full.value
 
 
 @pytest.mark.parametrize("alert", every_alert(), ids=lambda alert: alert.name)
@@ -226,7 +237,7 @@ def test_T12_the_hub_looks_for_the_pods_that_the_program_makes():
 
 def test_T12_a_suspended_schedule_is_not_missed():
     def named(verify: Verify | None) -> set[str]:
-        found = alerts("jupyterhub", execution=False, workspaces=False, verify=verify)
+        found = of_stack(execution=False, workspaces=False, verify=verify)
         return {alert.name for alert in found if "Verify" in alert.name}
 
     assert named(None) == set()
