@@ -159,11 +159,14 @@ BY = {
     "test_T13_destroy_with_its_switch_keeps_data_and_the_next_up_has_them_again": ("make destroy",),
     "tests/unit/test_recovery.py::"
     "test_T13_who_is_renamed_keeps_their_home_and_the_former_name_has_none": ("make rename-home",),
+    "tests/unit/test_recovery_restore.py::"
+    "test_T13_the_passphrase_of_a_machine_that_lost_it_is_the_archives": (
+        "python -m tools.recovery prepare",
+    ),
     "tests/unit/test_rotate.py::test_one_secret_is_replaced_and_no_other": ("make rotate",),
     "": (
         # Needs a stack that is applied elsewhere, which these tests have not.
         "make preview STACK=prod", "make preview STACK=team-a",
-        "pulumi up --replace 'urn:pulumi:prod",
         # Needs a chart repository, or a cluster before the stack is on it.
         "helm pull", "kubectl create namespace", "kubectl -n jupyterhub create secret tls",
         # Measures for minutes, on a machine that does nothing else.

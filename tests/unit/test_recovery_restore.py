@@ -311,3 +311,17 @@ def test_T13_a_volume_that_is_not_in_the_archive_or_not_there_is_told(with_home,
         with pytest.raises(RecoveryError, match=why):
             restore_beside(place, Known(STATE), with_home, only, lambda _: None)
     assert [path.name for path in volume.iterdir()] == ["work.ipynb"]
+
+
+def test_T13_the_passphrase_of_a_machine_that_lost_it_is_the_archives(tmp_path, key, monkeypatch):
+    path, told = tmp_path / "a.age", tmp_path / ".mlhub" / "passphrase"
+    with Writer(path, [key.to_public()]) as writer:
+        parts = [writer.add("passphrase", [b"the word"])]
+        writer.finish(Manifest("local", "began", "ended", "revision", {}, [], parts))
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", str(told))
+    restore.prepare(Reader(path, [key]), "local", lambda _: None)
+    assert told.read_bytes() == b"the word"
+    assert told.stat().st_mode & 0o077 == 0
+    told.write_bytes(b"another")
+    restore.prepare(Reader(path, [key]), "local", lambda _: None)
+    assert told.read_bytes() == b"another"
