@@ -123,7 +123,7 @@ def pods(layout: Layout, context: str | None) -> list[Row]:
 def last_backup(layout: Layout, context: str | None) -> dict[str, str] | None:
     """What `make backup` has left in the cluster: when it began, the archive and its bytes."""
     done = subprocess.run(
-        ["kubectl", "-n", "foundation", "get", "configmap", "mlhub-backup", "-o", "json"],
+        ["kubectl", "-n", "jupyterhub", "get", "configmap", "mlhub-backup", "-o", "json"],
         capture_output=True,
         text=True,
         check=False,

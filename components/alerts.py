@@ -101,6 +101,17 @@ def alerts(
             "The volume {{ $labels.persistentvolumeclaim }} is nearly full.",
         ),
     ]
+    found.append(
+        Alert(
+            "MlhubBackupMissing",
+            # Not a number where none was ever made.
+            f"time() - max(mlhub_backup_timestamp_seconds{{{here}}})",
+            f"> {2 * 24 * 3600}",
+            "1h",
+            "warning",
+            "For two days no backup has succeeded.",
+        )
+    )
     if services:
         found.append(
             Alert(

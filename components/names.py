@@ -87,6 +87,9 @@ VERIFY_SECRET = "mlhub-verify"  # noqa: S105
 VERIFY_CLIENT = "mlhub-verify"
 """Its client in Keycloak, which makes the person."""
 
+BACKUP_RECORD = "mlhub-backup"
+"""The ConfigMap in the hub's namespace that says when a backup last succeeded, and the Role."""
+
 METRICS_PORT = 9400
 """Of the hub and the services beside it; no proxy leads there (`mlhub.metrics`)."""
 

@@ -10,6 +10,7 @@ import pulumi_kubernetes as k8s
 import pulumi_random as random
 
 from components import execution_server, names, workspace_server
+from components.backups import Backups, BackupsArgs
 from components.config import Foundation as FoundationConfig
 from components.config import Harbor, StackFile
 from components.config import Mlflow as MlflowConfig
@@ -565,6 +566,11 @@ class Platform:
             if stack.with_gpus
             else None
         )
+        backups = Backups(
+            "backups",
+            BackupsArgs(namespace=hub_space, labels=names.labels("backups")),
+            pulumi.ResourceOptions(providers=[kubernetes]),
+        )
         foundation = Foundation(
             "foundation",
             FoundationArgs(
@@ -656,6 +662,7 @@ class Platform:
                     foundation,
                     identity,
                     *([nodes] if nodes else []),
+                    backups,
                     *([monitoring] if monitoring else []),
                     *rooms,
                 ],

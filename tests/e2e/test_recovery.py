@@ -214,7 +214,7 @@ def test_T13_the_drill_brings_log_in_notebooks_runs_and_quotas_back_from_one_arc
     values = [value for secret in kept_secrets for value in secret["data"].values()]
     assert len(values) > 10
     assert not [1 for value in values if value in done.stdout + done.stderr]
-    last = kubectl.json("-n", place.foundation, "get", "configmap", "mlhub-backup")["data"]
+    last = kubectl.json("-n", NAMESPACE, "get", "configmap", "mlhub-backup")["data"]
     assert last["archive"] == archive.name
 
     began = time.monotonic()

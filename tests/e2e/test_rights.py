@@ -60,7 +60,7 @@ def promised() -> dict[tuple[str, str], Rights]:
     found: dict[tuple[str, str], Rights] = {}
     table = PAGE.read_text(encoding="utf-8").split("## In Kubernetes")[1].split("\n## ")[0]
     for account, space, rights in ROW.findall(table):
-        parts = re.findall(r"`([\w./-]+)`: ([\w, ]+)", rights)
+        parts = re.findall(r"`([\w./ -]+)`: ([\w, ]+)", rights)
         assert parts or rights.strip() == "nothing", rights
         found[space, account] = {resource: set(verbs.split(", ")) for resource, verbs in parts}
     return found

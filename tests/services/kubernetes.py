@@ -46,6 +46,7 @@ class Kubernetes:
             "persistentvolumeclaims": {},
             "events": {},
             "nodes": {},
+            "configmaps": {},
         }
     )
     silent: set[str] = field(default_factory=set)

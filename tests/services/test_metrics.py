@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from typing import Any
 
 import aiohttp
@@ -44,10 +45,17 @@ async def test_the_hub_shows_decisions_and_quotas_and_nobodys_name(
     labels = {"app.kubernetes.io/name": "verify", "app.kubernetes.io/part-of": "mlhub"}
     about = {"name": "verify-now", "labels": labels, "creationTimestamp": "2026-11-29T04:17:00Z"}
     kubernetes.put("pods", {"metadata": about, "status": {"phase": "Failed"}})
+    record = {"metadata": {"name": "mlhub-backup"}, "data": {"began": "2026-11-30T02:15:00+00:00"}}
+    kubernetes.put("configmaps", record)
     hub.app.authenticator.office.keeper.look_now()
     used = {"group": "/mlhub/users", "dimension": "cpu"}
     await until(lambda: REGISTRY.get_sample_value("mlhub_quota_used", used) == 3)
     await until(lambda: REGISTRY.get_sample_value("mlhub_verify_failed") == 1)
+    backup = "mlhub_backup_timestamp_seconds"
+    await until(lambda: REGISTRY.get_sample_value(backup) == 1796004900)
+    kubernetes.drop("configmaps", "mlhub-backup")
+    hub.app.authenticator.office.keeper.look_now()
+    await until(lambda: math.isnan(REGISTRY.get_sample_value(backup) or 0))
     async with (
         aiohttp.ClientSession() as prometheus,
         prometheus.get(f"http://127.0.0.1:{port}/metrics") as answer,

@@ -3,6 +3,7 @@ namespace."""
 
 import functools
 import json
+import math
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -233,6 +234,26 @@ def test_T12_the_newest_verification_that_has_ended_is_told_by_its_pod():
 def test_T12_the_hub_looks_for_the_pods_that_the_program_makes():
     selector = ",".join(f"{key}={value}" for key, value in names.selector(names.VERIFY).items())
     assert selector == mlhub.hub.metrics.VERIFY_PODS
+
+
+def test_T13_the_age_of_the_last_backup_is_told_where_one_was_made():
+    def told() -> float:
+        return REGISTRY.get_sample_value("mlhub_backup_timestamp_seconds") or 0.0
+
+    mlhub.hub.metrics.tell_backup({"began": "2026-11-30T02:15:00+00:00", "archive": "a.age"})
+    assert datetime.fromtimestamp(told(), UTC).isoformat() == "2026-11-30T02:15:00+00:00"
+    mlhub.hub.metrics.tell_backup(None)
+    assert math.isnan(told()), "which is above nothing, so that no alert is raised"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_T13_the_hub_may_read_the_record_of_a_backup_and_no_other_configmap(stack: str):
+    role = platform(stack).one("kubernetes:rbac.authorization.k8s.io/v1:Role", "mlhub-backup").plain
+    assert role["metadata"]["namespace"] == "jupyterhub"
+    (rule,) = role["rules"]
+    assert rule["resources"] == ["configmaps"]
+    assert rule["resourceNames"] == [mlhub.hub.metrics.BACKUP_RECORD] == [names.BACKUP_RECORD]
+    assert rule["verbs"] == ["get"]
 
 
 def test_T12_a_suspended_schedule_is_not_missed():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyrage
 
+from components import names
 from components.stackfile import path_of
 from tools.recovery import state
 from tools.recovery.archive import Manifest, Part, Writer
@@ -22,8 +23,6 @@ from tools.recovery.state import Stack
 STAMP = "%Y%m%dT%H%M%SZ"
 RESTORING = "mlhub.io/restoring"
 """On the hub's namespace while a restore is under way: the archive's name."""
-RECORD = "mlhub-backup"
-"""The ConfigMap, in the foundation's namespace, that says when a backup last succeeded."""
 
 Say = Callable[[str], None]
 
@@ -124,12 +123,13 @@ def backup(
 
 
 def record(place: Place, path: Path, began: str, size: int) -> None:
-    """Says in the cluster when a backup last succeeded; `make status` shows it."""
+    """Says in the cluster when a backup last succeeded; the hub tells Prometheus, and `make status`
+    shows it."""
     place.kubectl.apply(
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": RECORD, "namespace": place.foundation},
+            "metadata": {"name": names.BACKUP_RECORD, "namespace": place.hub},
             "data": {"began": began, "archive": path.name, "bytes": str(size)},
         }
     )

@@ -130,7 +130,8 @@ class Desk:
         self._hours = self._book.used(now)
 
     async def measure(self) -> None:
-        """Tell Prometheus what is held, what people's volumes ask for, how verifications ended."""
+        """Tell Prometheus what is held, what people's volumes ask for, how verifications ended and
+        when the last backup was made."""
         metrics.SEEN.set(self.pods.loaded.is_set())
         if not self.pods.loaded.is_set():
             return
@@ -139,6 +140,7 @@ class Desk:
         metrics.tell_volumes(await _items(api.list_namespaced_persistent_volume_claim))
         verifications = await _items(api.list_namespaced_pod, label_selector=metrics.VERIFY_PODS)
         metrics.tell_verified(verifications)
+        metrics.tell_backup(await _data(api.read_namespaced_config_map, metrics.BACKUP_RECORD))
 
     def _read(self, pod: Mapping[str, Any]) -> Holding | None:
         # The pod is there, or was: it counts itself from here on.
@@ -158,6 +160,19 @@ class Desk:
             self.log.warning("A refusal is given without a fresh list of pods: %s", error)
         else:
             self._listed = time.monotonic()
+
+
+async def _data(call: Callable[..., Any], name: str) -> dict[str, str] | None:
+    """Of a ConfigMap; None where there is none."""
+    try:
+        found: dict[str, str] = (
+            await call(name, os.environ["POD_NAMESPACE"], _request_timeout=10)
+        ).data
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        raise
+    return found
 
 
 async def _items(call: Callable[..., Any], **selectors: str) -> list[dict[str, Any]]:

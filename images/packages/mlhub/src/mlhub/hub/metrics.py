@@ -4,6 +4,7 @@ by reason and how long they take (`jupyterhub_server_spawn_duration_seconds`).
 A label's values are words of this package or groups of the stack file, never people.
 """
 
+import math
 import time
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
@@ -47,11 +48,18 @@ VERIFIED = Gauge(
     "mlhub_verified_timestamp_seconds",
     "When the newest successful verification began; before one is known, when the hub began.",
 )
+BACKED_UP = Gauge(
+    "mlhub_backup_timestamp_seconds",
+    "When the newest successful backup began; not a number while none is known.",
+)
+BACKUP_RECORD = "mlhub-backup"
+"""The ConfigMap in which a backup says so."""
 VERIFY_PODS = "app.kubernetes.io/name=verify,app.kubernetes.io/part-of=mlhub"
 """The pods of verifications. They stay for days, and so does what is told of them: nobody asks the
 Jobs, for which the hub would need a right."""
 
 VERIFIED.set(time.time())
+BACKED_UP.set(math.nan)
 
 begin(ADMISSIONS, kind=KINDS, outcome=["admitted"], reason=[""])
 begin(
@@ -103,6 +111,12 @@ def tell_verified(pods: Iterable[Mapping[str, Any]]) -> None:
     VERIFY_FAILED.set(max(ended)[1] == "Failed")
     if succeeded := [began for began, phase in ended if phase == "Succeeded"]:
         VERIFIED.set(max(succeeded))
+
+
+def tell_backup(record: Mapping[str, str] | None) -> None:
+    """When the last backup began, by its record; None where there is none."""
+    began = datetime.fromisoformat(record["began"]).timestamp() if record else math.nan
+    BACKED_UP.set(began)
 
 
 def kind_of(claim: str) -> str:
