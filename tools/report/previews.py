@@ -20,6 +20,10 @@ UNKNOWN = "(known after the update)"
 
 URN = re.compile(r"[\"']?urn:pulumi:[^:\s]+::[^:\s]+::(\S+?)::([^\s\"']+)[\"']?")
 
+ASIDE = "info#err"
+"""The severity of what a program or a policy pack wrote to standard error: the reason where one
+ends before it could give another."""
+
 SHOWN = {"create", "update", "replace", "delete", "import", "read"}
 ROOT = "pulumi:pulumi:Stack"
 
@@ -147,11 +151,14 @@ def from_digest(document: Mapping[str, Any]) -> Preview:
 
 
 def from_events(events: Iterable[Mapping[str, Any]]) -> Preview:
+    """From the stream; one that has no summary at its end was broken off, and has failed."""
     steps: dict[str, Step] = {}
     same: set[str] = set()
     errors: list[str] = []
+    aside: list[str] = []
     violations: dict[Violation, None] = {}
-    failed = False
+    succeeded = False
+    status = 0
     for event in events:
         if found := event.get("resourcePreEvent"):
             meta = found["metadata"]
@@ -166,6 +173,8 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Preview:
         elif found := event.get("diagnosticEvent"):
             if found.get("severity") == "error":
                 errors.append(located(found.get("urn"), found["message"]))
+            elif found.get("severity") == ASIDE:
+                aside.append(found["message"])
         elif found := event.get("policyEvent"):
             violation = Violation(
                 policy=found["policyName"],
@@ -175,16 +184,28 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Preview:
             )
             violations[violation] = None
         elif found := event.get("summaryEvent"):
-            failed = found.get("result") == "failed"
+            succeeded = found.get("result") != "failed"
+        elif found := event.get("exitEvent"):
+            status = found["status"]
+            aside.append(found["said"])
+    failed = not succeeded or status != 0 or bool(errors)
+    said = sentences(errors)
+    if failed and not said and not any(each.mandatory for each in violations):
+        said = sentences(aside)
     changed = {urn for urn, each in steps.items() if each.op != "same"}
     same = {urn for urn in same - changed if not type_of(urn).startswith("pulumi:")}
     return Preview(
         steps=in_order(steps.values()),
         unchanged=len(same),
-        errors=sentences(errors),
+        errors=said,
         violations=tuple(violations),
-        failed=failed or bool(errors),
+        failed=failed,
     )
+
+
+def exit_event(status: int, said: str) -> str:
+    """A line of the stream that the engine does not write: how the CLI itself ended."""
+    return json.dumps({"sequence": 0, "exitEvent": {"status": status, "said": said}}) + "\n"
 
 
 def loses_protection(meta: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ import yaml
 
 from tools.report import redact
 from tools.report.compare import compared
-from tools.report.previews import SHOWN, Preview, loses_protection, read
+from tools.report.previews import ASIDE, SHOWN, Preview, exit_event, loses_protection, read
 
 PLACE_HOLDER = "a-secret-of-this-stack"
 """What a secret of the stack file is while a program is compared with another: nobody reads it."""
@@ -160,7 +160,10 @@ def previewed(
             )
         said = redact.text(done.stderr.strip()) or f"it ended with {done.returncode}"
         raise PreviewError(f"`pulumi preview` of {stack} said nothing but: {said}")
-    return read(done.stdout), done.stdout
+    events = done.stdout
+    if done.returncode:
+        events = f"{events.rstrip()}\n{exit_event(done.returncode, done.stderr)}"
+    return read(events), events
 
 
 def command(folder: Path, env: Mapping[str, str], *arguments: str, given: str = "") -> None:
@@ -221,14 +224,16 @@ def reduced(events: str) -> str:
             if meta["op"] == "same" and not loses_protection(meta):
                 meta = {**meta, "old": None, "new": {"custom": True}}
             kept.append({"resourcePreEvent": {"metadata": lean(meta)}})
-        elif event.get("diagnosticEvent", {}).get("severity") == "error":
+        elif event.get("diagnosticEvent", {}).get("severity") in ("error", ASIDE):
             found = event["diagnosticEvent"]
-            said = {"message": redact.text(found["message"]), "severity": "error"}
+            said = {"message": redact.text(found["message"]), "severity": found["severity"]}
             kept.append({"diagnosticEvent": {**said, "urn": found.get("urn")}})
         elif found := event.get("policyEvent"):
             kept.append({"policyEvent": {**found, "message": redact.text(found["message"])}})
         elif "summaryEvent" in event:
             kept.append({"summaryEvent": event["summaryEvent"]})
+        elif found := event.get("exitEvent"):
+            kept.append({"exitEvent": {**found, "said": redact.text(found["said"])}})
     return "".join(
         json.dumps({"sequence": number, **event}, ensure_ascii=False) + "\n"
         for number, event in enumerate(kept)
