@@ -40,7 +40,8 @@ MADE_UP = "the-mock-made-this-secret"
 GIVEN = "a-person-gave-this-secret"
 """What stands for the secrets that a stack asks a person for."""
 
-STACKS = sorted(path.name.split(".")[1] for path in (ROOT / "stacks").glob("Pulumi.*.yaml"))
+STACKS = ["dev", "local", "prod", "staging"]
+"""Those that mlhub brings. Further ones are held by test_config and tests/policies/test_stacks."""
 
 
 @dataclass(frozen=True)

@@ -383,7 +383,14 @@ def test_the_page_of_settings_has_every_key_of_every_stack_file():
             assert free or f"`{key}" in page, key
 
 
+def test_an_encrypted_secret_is_no_key_of_the_page():
+    assert [*keys({"harbor_password": {"secure": "v1:…"}, "domain": "a"})] == ["domain"]
+
+
 def keys(part: Any, path: str = "") -> Iterator[str]:
+    """Every setting in a part of a stack file; secrets have no line on the page of settings."""
+    if isinstance(part, dict) and "secure" in part:
+        return
     if isinstance(part, dict):
         for key, value in part.items():
             yield from keys(value, f"{path}.{key}" if path else key)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.unit.recorder import STACKS
 from tools import ci_identity
 from tools.report import markdown
 
@@ -84,7 +85,12 @@ def test_a_fork_gets_no_preview_and_no_secret() -> None:
 def test_a_preview_for_each_cluster_stack_with_the_policy_pack() -> None:
     job = read("preview.yaml")["jobs"]["preview"]
     known = {path.name.split(".")[1] for path in (ROOT / "stacks").glob("Pulumi.*.yaml")}
-    assert set(job["strategy"]["matrix"]["stack"]) == known - {"local"}
+    previewed = job["strategy"]["matrix"]["stack"]
+    assert set(STACKS) - {"local"} <= set(previewed) <= known - {"local"}
+    script = " ".join(
+        step.get("run", "") for step in read("preview.yaml")["jobs"]["comment"]["steps"]
+    )
+    assert re.findall(r"previews/([\w-]+)\.jsonl", script) == previewed
     assert "--policy-pack policies" in next(s["run"] for s in job["steps"] if s.get("name"))
     assert job["concurrency"]["cancel-in-progress"] is True
 
@@ -93,7 +99,7 @@ def test_up_goes_through_the_stacks_in_order_after_a_merge() -> None:
     document = read("deploy.yaml")
     assert document["on"] == {"push": {"branches": ["main"]}}
     order = {name: job.get("needs") for name, job in document["jobs"].items()}
-    assert order == {"dev": None, "staging": "dev", "prod": "staging"}
+    assert order | {"dev": None, "staging": "dev", "prod": "staging"} == order
     for name, job in document["jobs"].items():
         assert job["uses"] == "./.github/workflows/up.yaml"
         assert job["with"] == {"stack": name}
