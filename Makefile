@@ -113,7 +113,9 @@ check: .venv/dev.stamp ## lint, format, types, schema, pages
 	@$(PYTHON) -m pytest -q tests/unit/test_docs.py
 
 secrets: .venv/dev.stamp ## no tracked file holds what looks like a secret and is not in .secrets.baseline
-	@git ls-files -z | xargs -0 .venv/bin/detect-secrets-hook --baseline .secrets.baseline
+	@mkdir -p .mlhub && cp .secrets.baseline .mlhub/secrets.baseline
+	@git ls-files -z | xargs -0 sh -c 'said=$$(.venv/bin/detect-secrets-hook "$$@") || [ $$? -eq 3 ] \
+	  || { echo "$$said"; exit 1; }' sh --baseline .mlhub/secrets.baseline # 3: known ones have moved to other lines
 
 lock: .venv/dev.stamp ## pin every requirements.in anew, with hashes
 	@$(PYTHON) tools/lock.py
