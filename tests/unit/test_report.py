@@ -82,6 +82,16 @@ def test_a_failed_preview_gives_its_sentences_and_no_traceback() -> None:
     assert "urn:pulumi" not in refused
 
 
+def test_every_error_is_shown_and_what_does_not_fit_is_counted() -> None:
+    many = tuple(f"profiles[{number}].cpu.limit is 0" for number in range(60))
+    said = comment([Stack("dev", Preview(errors=many, failed=True))])
+    assert all(error in said for error in many)
+    more = tuple(f"sentence {number}" for number in range(103))
+    said = comment([Stack("dev", Preview(errors=("a\n" * 62, *more), failed=True))])
+    assert "… and 2 more lines" in said
+    assert "sentence 98\n… and 4 more errors" in said
+
+
 def test_J7_an_image_is_shown_from_its_digest_to_what_it_becomes() -> None:
     rows = [line for line in comment([golden("chart")]).splitlines() if line.startswith("| `")]
     assert rows == ["| `localhost:5000/mlhub/hub` | `local@sha256:7584f1ebec93` | built anew |"]

@@ -43,6 +43,41 @@ def test_who_has_not_said_where_the_state_is_learns_how(tmp_path: Path, cli: Cli
         preview_of("prod", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("stack", "said", "advice"),
+    [
+        ("team-a", "error: no stack named 'team-a' found", "`pulumi stack init team-a` makes it"),
+        ("local", "error: no stack named 'local' found", "`make up` first"),
+        ("local", 'error: unable to open state directory "file:///x/.mlhub"', "`make up` first"),
+        ("prod", 'error: unable to open state directory "file:///x"', "PULUMI_BACKEND_URL"),
+        (
+            "prod",
+            "error: get stack secrets manager: passphrase must be set with …",
+            "name a file that holds the stack's own in PULUMI_CONFIG_PASSPHRASE_FILE",
+        ),
+        ("prod", "error: … incorrect passphrase", "PULUMI_CONFIG_PASSPHRASE_FILE"),
+    ],
+)
+def test_what_the_engine_complains_of_comes_with_what_to_do(
+    tmp_path: Path, cli: Cli, stack: str, said: str, advice: str
+) -> None:
+    cli("", said, 255)
+    with pytest.raises(PreviewError) as raised:
+        preview_of(stack, tmp_path)
+    first, _, then = str(raised.value).partition(said)
+    assert first == f"`pulumi preview` of {stack} said nothing but: "
+    assert then.startswith("; ")
+    assert advice in then
+
+
+def test_who_has_no_pulumi_learns_which_one_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PreviewError, match=r"install the Pulumi CLI \d+\.\d+\.\d+, or take the"):
+        preview_of("prod", tmp_path)
+
+
 def event(**said: Any) -> str:
     return json.dumps({"sequence": 0, **said}) + "\n"
 

@@ -23,6 +23,9 @@ GITHUB_LIMIT = 65_536
 """Longest body of a comment, in characters (GitHub: "body is too long"). Counted here in bytes of
 UTF-8, which are never fewer."""
 
+MOST_ERRORS = 100
+MOST_ROWS = 60
+"""Of one error, such as a chart's that cannot be rendered."""
 MOST_DANGERS = 40
 MOST_CHANGES = 60
 OPS = {
@@ -124,7 +127,7 @@ def head(stack: Stack, html: bool) -> str:
     if preview.errors or (preview.failed and not mandatory(preview)):
         lines += ["**The preview failed.** What it got to see is below.", ""]
         said = preview.errors or ("It gave no reason; see the job's log.",)
-        lines += fenced([row for error in said[:10] for row in error.splitlines()[:30]], "text")
+        lines += fenced(list(errors(said)), "text")
     found = every_danger(stack)
     if found:
         lines += ["> [!CAUTION]" if html else "Dangers"]
@@ -138,6 +141,17 @@ def head(stack: Stack, html: bool) -> str:
                 lines.append(">")
         lines[-1] = ""
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def errors(said: Sequence[str]) -> Iterator[str]:
+    """The lines of all errors: who mends a stack file wants each at once."""
+    for error in said[:MOST_ERRORS]:
+        rows = error.splitlines()
+        yield from rows[:MOST_ROWS]
+        if len(rows) > MOST_ROWS:
+            yield f"… and {len(rows) - MOST_ROWS} more lines"
+    if len(said) > MOST_ERRORS:
+        yield f"… and {len(said) - MOST_ERRORS} more errors"
 
 
 def every_danger(stack: Stack) -> list[Danger]:

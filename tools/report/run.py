@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ PLACE_HOLDER = "a-secret-of-this-stack"
 
 NOT_LOGGED_IN = "PULUMI_ACCESS_TOKEN must be set"
 """What the CLI says where nobody chose a backend, as if there were but one."""
+
+ADVICE = {
+    "no stack named": "`pulumi stack init {stack}` makes it",
+    "unable to open state directory": "correct PULUMI_BACKEND_URL, or make the folder",
+    "passphrase": "name a file that holds the stack's own in PULUMI_CONFIG_PASSPHRASE_FILE",
+}
+"""What to do about what the CLI complains of (Pulumi 3.259.0)."""
+LOCAL_ADVICE = "`make up` first, which makes state and stack"
 
 
 class PreviewError(Exception):
@@ -153,17 +162,24 @@ def previewed(
     env = {**env, "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true"}
     done = pulumi(checkout, env, *arguments)
     if not done.stdout.strip():
-        if NOT_LOGGED_IN in done.stderr:
-            raise PreviewError(
-                f"nobody has said where the state of {stack} is; `pulumi login <backend>` or set "
-                "PULUMI_BACKEND_URL, such as s3://mlhub-state?region=eu-west-1 (docs/previews.md)"
-            )
-        said = redact.text(done.stderr.strip()) or f"it ended with {done.returncode}"
-        raise PreviewError(f"`pulumi preview` of {stack} said nothing but: {said}")
+        raise PreviewError(complaint(stack, done.stderr.strip() or f"status {done.returncode}"))
     events = done.stdout
     if done.returncode:
         events = f"{events.rstrip()}\n{exit_event(done.returncode, done.stderr)}"
     return read(events), events
+
+
+def complaint(stack: str, said: str) -> str:
+    """Why the CLI did not begin, and what to do."""
+    if NOT_LOGGED_IN in said:
+        return (
+            f"nobody has said where the state of {stack} is; `pulumi login <backend>` or set "
+            "PULUMI_BACKEND_URL, such as s3://mlhub-state?region=eu-west-1 (docs/previews.md)"
+        )
+    known = [advice.format(stack=stack) for part, advice in ADVICE.items() if part in said]
+    advice = [LOCAL_ADVICE] if known and stack == "local" else known
+    sentence = "; ".join([redact.text(said), *advice])
+    return f"`pulumi preview` of {stack} said nothing but: {sentence}"
 
 
 def command(folder: Path, env: Mapping[str, str], *arguments: str, given: str = "") -> None:
@@ -177,7 +193,10 @@ def pulumi(
     folder: Path, env: Mapping[str, str], *arguments: str, given: str = ""
 ) -> "subprocess.CompletedProcess[str]":
     if shutil.which("pulumi") is None:
-        raise PreviewError("there is no pulumi on PATH; `make up` lays one, or install it")
+        raise PreviewError(
+            f"there is no pulumi on PATH; install the Pulumi CLI {version('pulumi')}, or take the "
+            "embedded stack's with `make up`"
+        )
     return subprocess.run(
         ["pulumi", "-C", str(folder), *arguments, "--non-interactive", "--color", "never"],
         env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true", **env},
