@@ -59,8 +59,12 @@ def mirror_cidr(text: str) -> str:
 
 def http_url(text: str) -> str:
     scheme, _, host = text.partition("://")
-    if scheme not in ("http", "https") or not host or text.endswith("/") or "@" in text:
-        raise ValueError("no http(s) address, one that ends in a slash, or one with a password")
+    if scheme not in ("http", "https") or not host:
+        raise ValueError("it begins with http:// or https://")
+    if "@" in text:
+        raise ValueError("without a password")
+    if text.endswith("/"):
+        raise ValueError("without a slash at the end")
     return text
 
 

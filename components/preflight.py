@@ -21,7 +21,7 @@ import yaml
 from components import names
 from components.config import StackFile
 from components.reach import silences
-from components.stackfile import path_of
+from components.stackfile import path_of, unprefixed
 
 CONNECT_SECONDS = 5
 FREE_BYTES = 2 * 2**30
@@ -48,7 +48,10 @@ class Context:
 
 def problems(name: str, stack: StackFile, root: Path) -> list[str]:
     """All that keeps the stack `name` from being applied from the checkout at `root`."""
-    found = [f"{path_of(name)}: {sentence}" for sentence in missing_files(stack, root)]
+    found = [
+        f"{path_of(name)}: {sentence}"
+        for sentence in (*bare_keys(root / path_of(name)), *missing_files(stack, root))
+    ]
     context = find_context(stack, root)
     if isinstance(context, str):
         return [*found, context]
@@ -63,6 +66,12 @@ def problems(name: str, stack: StackFile, root: Path) -> list[str]:
     return found + [f"{path_of(name)}: {sentence}" for sentence in silences(stack)]
 
 
+def bare_keys(file: Path) -> Iterator[str]:
+    """Keys without a prefix: Pulumi gives them one before the program sees them."""
+    if file.is_file():
+        yield from unprefixed(yaml.safe_load(file.read_text(encoding="utf-8")).get("config") or {})
+
+
 def missing_files(stack: StackFile, root: Path) -> Iterator[str]:
     """What the stack file names and the checkout lacks."""
     path = stack.hub.chart.path
@@ -73,6 +82,11 @@ def missing_files(stack: StackFile, root: Path) -> Iterator[str]:
         )
     if stack.images.build is None:
         return
+    if stack.foundation.seaweedfs is not None and not (root / names.SEAWEEDFS_PROGRAMS).is_dir():
+        yield (
+            f"foundation.seaweedfs is built from {names.SEAWEEDFS_PROGRAMS}, which is not there; "
+            "build on a machine where `make up` has run, or promote what another stack has built"
+        )
     folders = sorted(dockerfile.parent.name for dockerfile in root.glob("images/*/Dockerfile"))
     projects = stack.images.build.projects
     known = [*folders, *(project.name for project in projects)]
@@ -130,7 +144,10 @@ def find_context(stack: StackFile, root: Path) -> Context | str:
             direct = not {"proxy-url", "insecure-skip-tls-verify"} & set(details)
             return Context(file, name, details["server"], _trust(details, file), direct)
     where = ", ".join(map(str, files))
-    there = f"it has {', '.join(seen)}" if seen else "there is none"
+    if seen:
+        there = f"it has {', '.join(seen)}"
+    else:
+        there = "it has none" if any(file.is_file() for file in files) else "no such file"
     return f"no Kubernetes context {name} in {where} ({there}); {advice}"
 
 

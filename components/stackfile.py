@@ -67,7 +67,7 @@ def load(stack: str, raw: Mapping[str, str], secret_keys: Collection[str] = ()) 
     that are no section are left to their readers; no value of a secret is in an error.
     """
     file = path_of(stack)
-    sentences = []
+    sentences = [*unprefixed(raw)]
     sections: dict[str, Any] = {}
     for key, value in raw.items():
         if not key.startswith(PREFIX):
@@ -100,6 +100,16 @@ def load(stack: str, raw: Mapping[str, str], secret_keys: Collection[str] = ()) 
     if sentences:
         raise StackFileError([f"{file}: {sentence}" for sentence in sentences])
     return found
+
+
+def unprefixed(keys: Iterable[str]) -> Iterator[str]:
+    """Keys that Pulumi would take for the project's own, and no other reader of the file would.
+
+    Editors, `make verify`, backups and restores read the file as it stands.
+    """
+    for key in keys:
+        if ":" not in key:
+            yield f"{key} is a key without its prefix; write {PREFIX}{key}"
 
 
 def with_chart(stack: StackFile, folder: str) -> StackFile:
@@ -413,21 +423,40 @@ def _sentence(details: ErrorDetails) -> str:
         return f"{key} is missing; give {_right(location)}"
     if details["type"] == "value_error" and isinstance(details["input"], dict):
         return f"{key} {details['ctx']['error']}"
-    given = PASSWORD.sub("//…@", json.dumps(details["input"], ensure_ascii=False))
-    if len(given) > MAX_SHOWN:
-        given = given[:MAX_SHOWN] + "…"
-    what = _key(location[:-1]) if isinstance(location[-1], int) else "it"
-    return f"{key} is {given}; {what} must be {_right(location)}"
+    given = _shown(json.dumps(details["input"], ensure_ascii=False))
+    if isinstance(location[-1], int):
+        return f"{key} is {given}; {_key(location[:-1])} must be {_right(location)}{_why(details)}"
+    right = _keys_of(location) if details["type"] == "model_type" else _right(location)
+    return f"{key} is {given}; it must be {right}{_why(details)}"
+
+
+def _shown(text: str) -> str:
+    """What a person wrote, as far as an error repeats it."""
+    text = PASSWORD.sub("//…@", text)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+
+
+def _why(details: ErrorDetails) -> str:
+    """What is wrong with a value that looks right."""
+    if details["type"] == "value_error":
+        return f" ({_shown(str(details['ctx']['error']))})"
+    if details["type"] == "string_type" and isinstance(details["input"], bool | float | int):
+        kind = "true or false" if isinstance(details["input"], bool) else "a number"
+        return f"; put it in quotes, or YAML reads {kind}"
+    return ""
 
 
 def _right(location: Location) -> str:
     """What is right at a place: the field's description, or the keys that a section needs."""
     *_, field = _fields(location)
-    if field.description:
-        return field.description
-    section = _section(location)
-    needed = [name for name, part in section.model_fields.items() if part.is_required()]
-    return f"a section with {', '.join(needed)}"
+    return field.description or _keys_of(location)
+
+
+def _keys_of(location: Location) -> str:
+    """What a section has to have."""
+    fields = _section(location).model_fields
+    needed = [name for name, part in fields.items() if part.is_required()]
+    return f"a section with {', '.join(needed)}" if needed else "a section; {} takes every default"
 
 
 def _key(location: Location) -> str:

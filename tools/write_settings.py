@@ -19,7 +19,8 @@ HEAD = """\
 For the platform engineer: every key that `stacks/Pulumi.<stack>.yaml` may have. Made from the
 model by `python -m tools.write_settings`; do not edit. An editor that knows `stacks/schema.json`
 completes them, and a wrong file is refused before anything is made, with each key, what was given
-and what is right. `[]` stands for each element of a list.
+and what is right. Every key begins with `{prefix}`, also where Pulumi would take it without.
+`[]` stands for each element of a list.
 
 Secrets are never in this file, but asked for by `pulumi config set --secret`
 ([secrets.md](secrets.md)): {secrets}.
@@ -78,7 +79,7 @@ def text() -> str:
     whole = schema()
     config, defs = whole["properties"]["config"], whole["$defs"]
     secrets = ", ".join(f"`{PREFIX}{key}`" for key in SECRET_KEYS)
-    lines = [HEAD.format(secrets=secrets)]
+    lines = [HEAD.format(prefix=PREFIX, secrets=secrets)]
     for key, part in config["properties"].items():
         name = key.removeprefix(PREFIX)
         needed = key in config["required"]

@@ -119,7 +119,7 @@ def test_the_local_stack_is_right():
         (
             {"storage__parameters": {"replication": 1}},
             "storage.parameters.replication is 1; it must be the provisioner's own parameters, "
-            "texts by name",
+            "texts by name; put it in quotes, or YAML reads a number",
         ),
         (
             {"hub__node_prot": 30888},
@@ -135,7 +135,7 @@ def test_the_local_stack_is_right():
         (
             {"images__build": build(tag="latest")},
             'images.build.tag is "latest"; it must be a tag other than latest (it is for people: '
-            "images are deployed by digest)",
+            "images are deployed by digest) (latest names nothing in particular)",
         ),
         (
             {"images__build": build(debian="debian")},
@@ -145,14 +145,20 @@ def test_the_local_stack_is_right():
         (
             {"network__kubernetes_api": ["10.0.0.1/33"]},
             'network.kubernetes_api[0] is "10.0.0.1/33"; network.kubernetes_api must be a list of '
-            "the address ranges of the API server behind its Service, such as 10.0.0.1/32",
+            "the address ranges of the API server behind its Service, such as 10.0.0.1/32 "
+            "('10.0.0.1/33' does not appear to be an IPv4 or IPv6 network)",
+        ),
+        (
+            {"network__keycloak": ["10.0.0.1/24"]},
+            'network.keycloak[0] is "10.0.0.1/24"; network.keycloak must be a list of the address '
+            "ranges of identity.keycloak, such as 10.0.8.10/32 (10.0.0.1/24 has host bits set)",
         ),
         *(
             (
                 {"network__mirrors": [{"addresses": [wide]}]},
                 f'network.mirrors[0].addresses[0] is "{wide}"; network.mirrors[0].addresses must '
                 "be a list of the mirror's own address ranges, at most 256 addresses each, such as "
-                "10.0.7.5/32",
+                "10.0.7.5/32 (more than 256 addresses, or link-local ones)",
             )
             for wide in ("10.0.0.0/8", "169.254.169.254/32")
         ),
@@ -270,7 +276,35 @@ def test_the_local_stack_is_right():
         (
             {"registry__harbor": harbor(url="https://admin:secret@harbor.example.com")},
             'registry.harbor.url is "https://…@harbor.example.com"; it must be its address, such '
-            "as https://harbor.example.com",
+            "as https://harbor.example.com (without a password)",
+        ),
+        (
+            {"registry__harbor": harbor(url="https://harbor.example.com/")},
+            'registry.harbor.url is "https://harbor.example.com/"; it must be its address, such '
+            "as https://harbor.example.com (without a slash at the end)",
+        ),
+        (
+            {"registry__harbor": harbor(url="harbor.example.com")},
+            'registry.harbor.url is "harbor.example.com"; it must be its address, such as '
+            "https://harbor.example.com (it begins with http:// or https://)",
+        ),
+        (
+            {"verify": ""},
+            'verify is ""; it must be a section; {} takes every default',
+        ),
+        (
+            {"execution": ""},
+            'execution is ""; it must be a section with run_seconds, keep_days',
+        ),
+        (
+            {"images": {"promote": {"repository": "harbor.example.com/mlhub", "tag": 2026.11}}},
+            "images.promote.tag is 2026.11; it must be the tag that it gave them, other than "
+            "latest; put it in quotes, or YAML reads a number",
+        ),
+        (
+            {"profiles": [profile(slug=True)]},
+            "profiles[0].slug is true; it must be an id of small letters, digits and `-` that "
+            "stays, for links hold it; put it in quotes, or YAML reads true or false",
         ),
         (
             {
@@ -358,6 +392,14 @@ def test_the_local_stack_is_right():
 )
 def test_what_is_wrong_is_said_in_one_sentence(changes, expected):
     assert f"{FILE}: {expected}" in sentences(**changes)
+
+
+def test_a_key_without_its_prefix_is_refused_since_pulumi_alone_would_take_it():
+    with pytest.raises(StackFileError) as caught:
+        load("local", raw_config("local") | {"domain": "example.com"})
+    assert caught.value.sentences == [
+        f"{FILE}: domain is a key without its prefix; write mlhub:domain"
+    ]
 
 
 def test_all_that_is_wrong_is_said_at_once():

@@ -95,6 +95,7 @@ def checkout(tmp_path: Path, api_server: ApiServer) -> Path:
     chart = tmp_path / "charts" / "jupyterhub-lite"
     chart.mkdir(parents=True)
     (chart / "Chart.yaml").touch()
+    (tmp_path / ".mlhub/programs/seaweedfs").mkdir(parents=True)
     write_kubeconfig(
         tmp_path / ".mlhub/cluster/kubeconfig",
         "mlhub-local",
@@ -139,9 +140,16 @@ def test_nothing_is_said_where_nothing_is_missing(local, checkout):
 def test_an_embedded_node_that_was_never_started_is_said_with_what_to_do(local, checkout):
     (checkout / ".mlhub/cluster/kubeconfig").unlink()
     assert preflight.problems("local", local, checkout) == [
-        f"no Kubernetes context mlhub-local in {checkout}/.mlhub/cluster/kubeconfig (there is "
-        "none); start the embedded node with `make up`, or set cluster.context to one of yours"
+        f"no Kubernetes context mlhub-local in {checkout}/.mlhub/cluster/kubeconfig (no such "
+        "file); start the embedded node with `make up`, or set cluster.context to one of yours"
     ]
+
+
+def test_a_kubeconfig_without_a_context_is_no_missing_file(local, checkout, monkeypatch):
+    (checkout / "empty").touch()
+    monkeypatch.setenv("KUBECONFIG", str(checkout / "empty"))
+    (sentence,) = preflight.problems("local", with_context(local, "mine"), checkout)
+    assert sentence.startswith(f"no Kubernetes context mine in {checkout}/empty (it has none); ")
 
 
 def test_an_unreachable_cluster_is_said_before_anything_is_made(local, checkout):
@@ -212,6 +220,22 @@ def test_a_profile_whose_image_has_no_folder_is_said_with_those_there_are(local,
         f"{FILE}: profiles[0].image is ml-cpu; one of base is required, the folders of images/ "
         "with a Dockerfile or images.build.projects"
     )
+
+
+def test_a_key_that_pulumi_alone_would_take_is_said(local, checkout):
+    (checkout / "stacks").mkdir()
+    (checkout / FILE).write_text("config:\n  domain: example.com\n  mlhub:verify: {}\n")
+    assert preflight.problems("local", local, checkout) == [
+        f"{FILE}: domain is a key without its prefix; write mlhub:domain"
+    ]
+
+
+def test_a_seaweedfs_that_cannot_be_built_here_is_said(local, checkout):
+    (checkout / ".mlhub/programs/seaweedfs").rmdir()
+    assert preflight.problems("local", local, checkout) == [
+        f"{FILE}: foundation.seaweedfs is built from .mlhub/programs/seaweedfs, which is not "
+        "there; build on a machine where `make up` has run, or promote what another stack has built"
+    ]
 
 
 def test_a_chart_that_is_not_there_is_said(local, checkout):
