@@ -11,14 +11,17 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# These are about what this machine runs; another stack is not meant.
+LOCAL_ONLY = $(if $(filter-out local,$(STACK)),echo '`make $@` is for the embedded stack; for $(STACK): $(1)' >&2; exit 2;)
+
 up: $(ENGINE) ## set everything up and apply the local stack, to a log-in page
-	@$(PYTHON) -m bootstrap up
+	@$(call LOCAL_ONLY,`pulumi up --stack $(STACK) --policy-pack policies`) $(PYTHON) -m bootstrap up
 
 down: .venv/run.stamp ## stop what `make up` started; data stays (ARGS=--purge-data removes it)
-	@$(PYTHON) -m bootstrap down $(ARGS)
+	@$(call LOCAL_ONLY,`make destroy STACK=$(STACK)`) $(PYTHON) -m bootstrap down $(ARGS)
 
 status: .venv/run.stamp ## each part of the platform, its health, memory and address
-	@$(PYTHON) -m bootstrap status
+	@$(call LOCAL_ONLY,`make verify STACK=$(STACK)`) $(PYTHON) -m bootstrap status
 
 doctor: .venv/run.stamp ## what is missing on this machine, and what to do
 	@$(PYTHON) -m bootstrap doctor
