@@ -22,8 +22,8 @@ TEMPLATE = """\
 # Go through it from top to bottom: example.com and 10.0.… stand for what is yours. An editor that
 # knows the schema says what each key takes, and which others there are.
 config:
-  # A context of your kubeconfig.
-  mlhub:cluster: {{context: {name}}}
+  # A context of your kubeconfig; the workflows call theirs so.
+  mlhub:cluster: {{context: mlhub-{name}}}
   # The hub will be https://jupyter.<domain>.
   mlhub:domain: {name}.example.com
   mlhub:identity:
@@ -43,7 +43,8 @@ config:
       keep_tags: 20
       storage: 500Gi
   mlhub:images:
-    # What another stack has built. Without one, build here: build with tag, builder and debian.
+    # What another stack has built. The first stack of a registry builds, and has no promote:
+    # build: {{tag: 2026.11.0, builder: mlhub, debian: "docker.io/library/debian:bookworm-slim"}}
     promote: {{repository: harbor.example.com/mlhub, tag: 2026.11.0}}
   mlhub:storage:
     # A CSI driver; volumes are kept when a claim is deleted.
@@ -67,19 +68,38 @@ config:
     # All servers together; how many one person has at once, and how large each may be.
     namespace: {{cpu: 64, memory: 256Gi, gpu: 0, storage: 2Ti, pods: 100}}
     user: {{servers: 3, cpu: 16, memory: 64Gi, gpu: 0}}
+  # An MLflow whose artifacts go to a bucket that is there, with network.s3 below. Its secret:
+  # pulumi config set --secret mlhub:s3_secret_key --stack {name}
+  # mlhub:mlflow:
+  #   artifacts: {{endpoint: https://s3.example.com, bucket: mlflow, access_key: mlflow}}
   # A temporary person tries the stack after each `up` and every night.
   mlhub:verify: {{}}
   mlhub:network:
     # What `kubectl get endpoints kubernetes` prints, and what keycloak.url resolves to.
     kubernetes_api: [10.0.0.1/32]
     keycloak: [10.0.8.10/32]
+    # s3: [10.0.9.0/24]
   mlhub:foundation:
     # The hub's database.
     postgres: {{volume: 20Gi}}
 """
 
+LIMITS = """\
+  {name}:
+    at_least: staging
+    server: {{cpu: 16, memory: 64Gi, gpu: 0}}
+    user_servers: 3
+    namespace: {{cpu: 64, memory: 256Gi, gpu: 0, storage: 2Ti, pods: 100}}
+    registries: [harbor.example.com/mlhub]
+    charts: *released
+    idle_timeout: 3600
+    plain_http: false
+    demo_users: false
+"""
+"""What the owners of `policies/limits.yaml` are asked to add, fit for the file above."""
 
-def new_stack(name: str, folder: Path = STACKS) -> Path:
+
+def new_stack(name: str, folder: Path) -> Path:
     """The file made for the stack `name`; ValueError for a bad name or one that is taken."""
     if not NAME.fullmatch(name):
         raise ValueError(
@@ -108,16 +128,17 @@ def checked(name: str, text: str) -> list[str]:
 def main() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
-        file = new_stack(name)
+        file = new_stack(name, STACKS)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     print(f"wrote stacks/{file.name}; edit it, then:")
-    print(f"  give {name} its limits in policies/limits.yaml, or every preview is refused")
     print(f"  pulumi stack init {name}")
     for key in checked(name, file.read_text(encoding="utf-8")):
         print(f"  pulumi config set --secret {PREFIX}{key} --stack {name}")
     print(f"  make preview STACK={name}")
+    print("and put this at the end of policies/limits.yaml, or every preview is refused:")
+    print(LIMITS.format(name=name), end="")
     return 0
 
 

@@ -9,7 +9,7 @@ from mlhub_policies.limits import Limits, load
 from mlhub_policies.rule import RELEASE, Finding, Resource
 from mlhub_policies.rules import RULES, STACK_RULES, findings, stack_findings
 from mlhub_policies.tree import SECRET, SIGNATURE
-from tests.unit.recorder import platform
+from tests.unit.recorder import Monitor, platform
 
 GONE = object()
 """As a value: the key is taken out."""
@@ -30,11 +30,15 @@ def marked(value: str) -> dict[str, str]:
 
 def program(stack: str) -> list[Resource]:
     """Every resource of the program for a stack, as recorded."""
+    return resources_of(platform(stack), stack)
+
+
+def resources_of(recorded: Monitor, stack: str) -> list[Resource]:
     return [
         Resource(
             f"urn:pulumi:{stack}::{r.urn.split('::', 1)[1]}", r.type, r.name, r.inputs, r.protect
         )
-        for r in platform(stack).registrations
+        for r in recorded.registrations
     ]
 
 
@@ -100,6 +104,6 @@ def refusals(resources: list[Resource], limits: Limits | None = None) -> list[To
     return [(name, f.says) for name, f in judged(resources, limits) if not f.unknown]
 
 
-def remarks(resources: list[Resource]) -> list[tuple[str, str]]:
+def remarks(resources: list[Resource], limits: Limits | None = None) -> list[tuple[str, str]]:
     """The places that are not known yet, by rule."""
-    return [(name, f.path) for name, f in judged(resources) if f.unknown]
+    return [(name, f.path) for name, f in judged(resources, limits) if f.unknown]

@@ -189,7 +189,10 @@ def given_secrets() -> dict[str, str]:
 
 def raw_config(stack: str) -> dict[str, str]:
     """The stack file as Pulumi hands it to the program, without what is encrypted in it."""
-    document = yaml.safe_load((ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text())
+    return raw(yaml.safe_load((ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text()))
+
+
+def raw(document: dict[str, Any]) -> dict[str, str]:
     return {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in document["config"].items()
