@@ -31,8 +31,8 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 FOREIGN = {
-    "age", "cat", "cp", "curl", "cut", "echo", "eval", "export", "git", "head", "helm", "jq",
-    "kubectl", "pip", "printf", "pre-commit", "pulumi", "sed", "tar",
+    "age", "cat", "cp", "curl", "cut", "docker", "echo", "eval", "export", "git", "head", "helm",
+    "jq", "kubectl", "pip", "printf", "pre-commit", "pulumi", "sed", "tar",
 }  # fmt: skip
 PYTHON = {"python", ".venv/bin/python"}
 
@@ -124,6 +124,7 @@ BY = {
     ),
     ".ci/run": ("make up", "make test", "make .venv/dev.stamp", "MLHUB_BIN=… "),
     ".github/workflows/check.yaml": ("make check",),
+    ".github/workflows/up.yaml": ("docker buildx create",),
     "tests/e2e/test_docs_commands.py::test_a_command_of_the_pages_runs_on_the_stack": (
         "make status", "make password", "make preview STACK=local", "eval",
         "kubectl -n jupyterhub exec deploy/hub", "kubectl -n mlflow",
@@ -146,6 +147,7 @@ BY = {
     ),
     "tests/engine/test_stacks.py::test_everything_is_made_once": (
         "pulumi -C .mlhub/stacks stack init", "pulumi stack init", "pulumi config set --secret",
+        "export PULUMI_CONFIG_PASSPHRASE_FILE",
         "pulumi up --stack prod", "pulumi up --stack team-a",
     ),
     "tests/engine/test_state.py::test_state_in_a_bucket_is_kept_and_holds_no_secret_in_plain": (

@@ -16,6 +16,7 @@ from pulumi._types import input_type_types, is_input_type
 from tests.unit.recorder import (
     GIVEN,
     MADE_UP,
+    ROOT,
     STACKS,
     Monitor,
     Registration,
@@ -104,6 +105,14 @@ def test_every_property_is_one_that_kubernetes_knows(stack: Monitor):
         assert hasattr(kubernetes.client, f"{version.capitalize()}{kind}"), kind
         looked_at += 1
     assert looked_at > 15
+
+
+def test_the_page_of_rights_names_every_kind_that_the_program_makes(stack: Monitor):
+    page = (ROOT / "docs" / "rights.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith("| Kubernetes | who runs")]
+    for resource in customs(stack):
+        package, kind = resource.type.split(":")[0], resource.type.rpartition(":")[2]
+        assert package != "kubernetes" or kind == "Release" or f"`{kind}`" in row, kind
 
 
 def test_a_property_that_kubernetes_does_not_know_is_found():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.recorder import STACKS
+from tests.unit.recorder import STACKS, stack_file
 from tools import ci_identity
 from tools.report import markdown
 
@@ -18,7 +18,20 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.y*ml"))
 ALLOWED = {"contents": "read", "id-token": "write", "pull-requests": "write"}
-PROGRAMS = {"mkdir", "touch", "gh", "pulumi", "if", "then", "else", "fi", "known", "head", "."}
+PROGRAMS = {
+    "mkdir",
+    "touch",
+    "gh",
+    "pulumi",
+    "docker",
+    "if",
+    "then",
+    "else",
+    "fi",
+    "known",
+    "head",
+    ".",
+}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -103,6 +116,15 @@ def test_up_goes_through_the_stacks_in_order_after_a_merge() -> None:
     for name, job in document["jobs"].items():
         assert job["uses"] == "./.github/workflows/up.yaml"
         assert job["with"] == {"stack": name}
+
+
+def test_an_up_that_builds_has_a_builder_and_knows_which_commit_touched_an_image() -> None:
+    checkout, *others = read("up.yaml")["jobs"]["up"]["steps"]
+    assert checkout["with"]["fetch-depth"] == 0
+    before = others[: [step.get("run", "")[:9] for step in others].index("pulumi up")]
+    built = [config.images.build for config in map(stack_file, STACKS) if config.images.build]
+    assert {build.builder for build in built} == {"mlhub"}
+    assert any("docker buildx create --name mlhub " in step.get("run", "") for step in before)
 
 
 def test_T12_staging_is_verified_before_prod_begins() -> None:
@@ -195,6 +217,8 @@ def test_the_versions_are_those_of_the_lock() -> None:
         s["with"]["pulumi-version"] for _, s in steps() if "pulumi/actions" in s.get("uses", "")
     ]
     assert given == [locked[1]] * 3
+    page = (ROOT / "docs" / "platform-engineer.md").read_text()
+    assert f"](https://www.pulumi.com/docs/install/) {locked[1]}," in page
 
 
 def test_the_kubeconfig_holds_no_token_and_asks_for_one() -> None:
