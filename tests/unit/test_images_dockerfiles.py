@@ -247,6 +247,8 @@ def test_the_start_command_ignores_modules_of_the_home():
 
 @pytest.mark.parametrize("script", sorted(IMAGES.glob("*/*.sh")), ids=lambda f: f.parent.name)
 def test_shell_scripts_parse_and_stop_at_the_first_error(script):
-    assert "set -euo pipefail" in script.read_text()
-    assert len(script.read_text().splitlines()) < 30
+    text = script.read_text()
+    # One that is sourced would set what the step has not asked for, so each of its lines says it.
+    assert "set -euo pipefail" in text or text.startswith("# Sourced by a build step")
+    assert len(text.splitlines()) < 30
     subprocess.run(["bash", "-n", str(script)], check=True)
