@@ -10,8 +10,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, get_args
 
+import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -57,6 +59,21 @@ class StackFileError(Exception):
 
 def path_of(stack: str) -> str:
     return f"stacks/Pulumi.{stack}.yaml"
+
+
+def read(stack: str, checkout: Path = Path()) -> StackFile:
+    """The stack file of a checkout. Raises StackFileError, also where there is none."""
+    file = checkout / path_of(stack)
+    if not file.is_file():
+        raise StackFileError(
+            [f"STACK is {stack}, and there is no {path_of(stack)}; name one that there is"]
+        )
+    config = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("config") or {}
+    secret = {key for key, value in config.items() if isinstance(value, dict) and "secure" in value}
+    raw = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()
+    }
+    return load(stack, raw, secret)
 
 
 def load(stack: str, raw: Mapping[str, str], secret_keys: Collection[str] = ()) -> StackFile:

@@ -12,11 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from components import names
 from components.config import StackFile
-from components.stackfile import StackFileError, load
+from components.stackfile import StackFileError, read
 from components.verify import addresses
 from mlhub.verify.checks import verify
 from mlhub.verify.report import Report
@@ -35,16 +33,6 @@ def answer(*command: str) -> str:
     if done.returncode:
         raise NotReadError(f"`{' '.join(command[:3])} …` failed: {done.stderr.strip()}")
     return done.stdout
-
-
-def stack_file(stack: str) -> StackFile:
-    file = CHECKOUT / "stacks" / f"Pulumi.{stack}.yaml"
-    if not file.is_file():
-        raise NotReadError(f"{file.relative_to(CHECKOUT)} is not there; name a stack that is")
-    config: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))["config"]
-    raw = {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
-    secret = {k for k, v in config.items() if isinstance(v, dict) and "secure" in v}
-    return load(stack, raw, secret)
 
 
 def account(stack: str, found: StackFile) -> dict[str, Any]:
@@ -80,7 +68,7 @@ def main() -> int:
     given = parser.parse_args()
     only = (given.profile,) if given.profile else ()
     try:
-        asked = settings(given.stack, stack_file(given.stack), only)
+        asked = settings(given.stack, read(given.stack, CHECKOUT), only)
     except StackFileError as error:
         print("\n".join(error.sentences), file=sys.stderr)
         return 2

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser
 from components import names
 from components.alerts import HIDDEN_ZERO, alerts
 from components.monitoring import parts, service_spec, stack_panels, stack_rules
+from components.stackfile import read
 from tests.e2e.conftest import seat
 from tests.e2e.platform import NAMESPACE, Kubectl, wait_until
 from tests.e2e.prometheus import (
@@ -25,9 +26,8 @@ from tests.e2e.prometheus import (
     prometheus,
     scrape_configs,
 )
-from tools.verify import stack_file
 
-STACK = stack_file("local")
+STACK = read("local")
 
 
 @pytest.fixture(scope="module")

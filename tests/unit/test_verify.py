@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.stackfile import read
 from mlhub.verify import people
 from mlhub.verify.checks import offered, verify
 from mlhub.verify.notebook import notebook
@@ -26,7 +27,6 @@ from mlhub.verify.report import Failed, NotTried, Report
 from mlhub.verify.settings import Settings
 from mlhub.verify.web import ask, session
 from tests.unit.recorder import ROOT
-from tools import verify as command
 
 NOWHERE = Settings(
     hub_url="http://127.0.0.1:9",
@@ -274,12 +274,11 @@ def test_T12_in_a_pod_a_published_address_is_reached_as_through_its_ingress() ->
     assert "X-Forwarded-Proto" not in second
 
 
-def test_the_stack_file_of_a_stack_of_ones_own_has_encrypted_secrets(monkeypatch, tmp_path):
+def test_the_stack_file_of_a_stack_of_ones_own_has_encrypted_secrets(tmp_path):
     """As `pulumi config set --secret` writes them; they are no values in plain text."""
     config = yaml.safe_load((ROOT / "stacks" / "Pulumi.prod.yaml").read_text())
     for key in ("keycloak_client_secret", "harbor_password", "s3_secret_key"):
         config["config"][f"mlhub:{key}"] = {"secure": "v1:c2FsdA==:c2VhbGVk"}
     (tmp_path / "stacks").mkdir()
     (tmp_path / "stacks" / "Pulumi.prod.yaml").write_text(yaml.safe_dump(config))
-    monkeypatch.setattr(command, "CHECKOUT", tmp_path)
-    assert command.stack_file("prod").identity.keycloak is not None
+    assert read("prod", tmp_path).identity.keycloak is not None

@@ -1,17 +1,13 @@
 """What a stack has that is worth keeping, and what writes to it, as the cluster itself tells it."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from components import names
 from components.config import StackFile
-from components.stackfile import StackFileError, load, path_of
+from components.stackfile import StackFileError, read
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Kubectl, Pod, wait_until
 
@@ -29,16 +25,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 
 def stack_file(stack: str) -> StackFile:
     """The checked stack file of this checkout."""
-    path = Path(path_of(stack))
-    if not path.is_file():
-        raise RecoveryError(f"STACK is {stack}, and there is no {path}; name one that there is")
-    config = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
-    secret = {key for key, value in config.items() if isinstance(value, dict) and "secure" in value}
-    raw = {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()
-    }
     try:
-        return load(stack, raw, secret)
+        return read(stack)
     except StackFileError as error:
         raise RecoveryError(str(error)) from error
 
