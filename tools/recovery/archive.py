@@ -107,8 +107,9 @@ def identities(path: Path) -> list[pyrage.x25519.Identity]:
         found = []
     if not found:
         raise RecoveryError(
-            f"IDENTITY is {path}; a file that can be read, with a line AGE-SECRET-KEY-…, is "
-            "required: the one of the key that the archive was written for"
+            f"IDENTITY is {'not given' if path == Path() else path}; a file that can be read, with "
+            "a line AGE-SECRET-KEY-…, is required: the one of the key that the archive was written "
+            "for"
         )
     return found
 
