@@ -48,6 +48,25 @@ def test_an_archive_gives_back_what_was_put_in(tmp_path, key):
     assert reader.first("nothing") is None
 
 
+def test_a_program_that_reads_the_beginning_alone_ends_well(tmp_path):
+    """It was aborted as it ended: `make restore` began with that."""
+    make_identity(tmp_path / "key")
+    (key,) = identities(tmp_path / "key")
+    path = write(tmp_path / "a.age", key, {"passphrase": b"p", "databases/hub": BIG * 4})
+    code = (
+        "import sys; from pathlib import Path; from tools.recovery.archive import Reader, "
+        "identities; path, key = map(Path, sys.argv[1:]); "
+        "print(Reader(path, identities(key)).first('passphrase'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, tmp_path / "key"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "b'p'\n"), done.stderr
+
+
 def test_nothing_of_it_is_readable_in_the_file(tmp_path, key):
     secret = b"a secret of 28 letters, once" * 100
     path = write(tmp_path / "a.age", key, {"secrets.json": secret})

@@ -236,15 +236,20 @@ def _members(path: Path, keys: Sequence[pyrage.x25519.Identity]) -> Iterator[Mem
             raise _not_whole(path) from None
 
     decryption, readable = Work(decrypt), True
-    with os.fdopen(out, "rb") as source:
-        decryption.start()
-        try:
-            with tarfile.open(fileobj=source, mode="r|") as tar:
-                yield read(tar)
-            while source.read(CHUNK):  # or the end of the file would stay unchecked
-                pass
-        except tarfile.TarError:
-            readable = False  # why, the decryption knows
+    decryption.start()
+    try:
+        with os.fdopen(out, "rb") as source:
+            try:
+                with tarfile.open(fileobj=source, mode="r|") as tar:
+                    yield read(tar)
+                while source.read(CHUNK):  # or the end of the file would stay unchecked
+                    pass
+            except tarfile.TarError:
+                readable = False  # why, the decryption knows
+    finally:
+        # Who reads no further has closed the pipe, which ends it. A Python that ends before it
+        # is aborted (PyO3, when the thread comes back from Rust).
+        decryption.join()
     try:
         decryption.end()
     except pyrage.DecryptError:
