@@ -41,7 +41,7 @@ def restore_beside(place: Place, stack: Stack, reader: Reader, only: str, say: S
             f"{claim.part} changed on its way into the cluster; remove the folder "
             f"restored-{stamp} and run this again"
         )
-    say(f"            {report.files} files, {report.bytes / 2**20:.1f} MiB")
+    say(f"            {wanted.files} files, {report.bytes / 2**20:.1f} MiB")
 
 
 def _claim(manifest: Manifest, reader: Reader, only: str) -> Claim:
