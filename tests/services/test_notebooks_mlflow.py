@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from notebooks import MLflowNotebookIntegration
 from notebooks.errors import NotebooksError
 from tests.ports import free_port
-from tests.services.notebook_kernel import Kernel, kernel
+from tests.services.notebook_kernel import ROOT, Kernel, kernel
 
 SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyzABCDEFGH1234567890"
 
@@ -291,3 +291,26 @@ def test_M6_in_a_run_of_the_execution_api_the_run_is_there_already(client, home,
     assert run.data.params == {"a": "1"}
     assert run.info.status == "FAILED", "its kernel ended after a cell that failed"
     assert [each.version for each in MLflowNotebookIntegration(file).snapshots()] == [1]
+
+
+def test_M6_a_notebook_that_names_its_experiment_runs_unattended_as_in_the_lab(
+    client, home, alices_mlflow
+):
+    """The first block of docs/mlflow.md; MLflow would refuse its start_run."""
+    (block,) = re.findall(
+        r"```python\n(import mlflow\n.*?)```", (ROOT / "docs/mlflow.md").read_text(), re.DOTALL
+    )[:1]
+    assert "set_experiment" in block
+    made = client.create_run(client.create_experiment("jobs-2"))
+    job = {**alices_mlflow, "MLFLOW_RUN_ID": made.info.run_id}
+    with kernel(None, home, job) as running:
+        said = running.run(block)
+        assert not said.error, said
+        assert "in the experiment jobs-2; set_experiment leaves it there" in said.text
+        again = "mlflow.set_experiment('a-second')\nwith mlflow.start_run() as run: pass"
+        told = running.run(f"{again}\nprint('RUN', run.info.run_id)")
+        assert not told.error, told
+    run = client.get_run(made.info.run_id)
+    assert run.data.metrics == {"accuracy": 0.75}
+    second = client.get_run(told.text.partition("RUN ")[2].split()[0])
+    assert client.get_experiment(second.info.experiment_id).name == "a-second"

@@ -37,5 +37,6 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """`%load_ext notebooks`: the magics."""
+    """`%load_ext notebooks`: the magics, and what a run of the execution API needs."""
+    import_module("notebooks.unattended").prepare()
     import_module("notebooks.magics").load_ipython_extension(shell)
