@@ -188,6 +188,19 @@ async def test_J3_what_a_killed_hub_left_behind_is_found_and_what_runs_is_length
     assert (await person(hub, token))[0] == 200
 
 
+async def test_a_servers_own_token_does_not_outlive_it_over_a_killed_hub(hub, alice, kubernetes):
+    """JupyterHub's never expire: one that was copied out of a server would be good for ever."""
+    await started(hub, alice, kubernetes)
+    running = hub.user("alice").spawner.api_token
+    left = hub.user("alice").new_api_token(note="Server at /user/alice/second/")
+    own = hub.user("alice").new_api_token(note="of my laptop")
+    hub.app.authenticator.office.keeper._wake.set()
+    await until(lambda: not orm.APIToken.find(hub.app.db, left))
+    assert (await ask(hub, "GET", "/hub/api/user", left))[0] == 403
+    for token in (running, own):
+        assert (await ask(hub, "GET", "/hub/api/user", token))[0] == 200
+
+
 async def test_where_no_mlflow_is_there_is_no_token_and_no_experiment(
     start_hub, keycloak, kubernetes
 ):

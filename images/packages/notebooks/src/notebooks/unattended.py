@@ -21,7 +21,7 @@ RUN = "MLFLOW_RUN_ID"
 class Once(MetaPathFinder):
     """Calls `then` with `mlflow` as soon as that has been imported; a kernel starts without it."""
 
-    def __init__(self, then: Callable[[ModuleType], None]):
+    def __init__(self, then: Callable[[Any], None]):
         self._then = then
 
     def find_spec(
@@ -43,7 +43,7 @@ class Once(MetaPathFinder):
         return spec
 
 
-def keep_the_run(mlflow: ModuleType) -> None:
+def keep_the_run(mlflow: Any) -> None:
     theirs = mlflow.set_experiment
 
     @wraps(theirs)

@@ -33,6 +33,9 @@ CLIENT = "service-mlflow"
 
 OF_SERVER = "MLflow, server "
 OF_RUN = "MLflow, run "
+OF_HUB = "Server at "
+"""How JupyterHub begins the note of a server's own token, before the server's path (6.1.1,
+`user.py`)."""
 
 SERVER_SECONDS = 7 * 86400
 """How long a server's token lasts that nobody looks after; lengthened while the server runs."""
@@ -131,14 +134,15 @@ class Tokens:
     def tend(self) -> None:
         """Drop what has expired or lost its server, and lengthen the others.
 
+        A server's token of the Hub's own, too, which never expires: the Hub revokes it when it
+        stops a server, and not when it finds one gone as it starts.
+
         By the database alone, where a server is on record from before its token is made until it
         has stopped: also what a hub left behind that was killed in between.
         """
         db, now = self._app.db, orm.APIToken.now().replace(tzinfo=None)
-        serving = {
-            (record.user_id, OF_SERVER + record.name)
-            for record in db.query(orm.Spawner).filter(orm.Spawner.server_id.is_not(None))
-        }
+        records = db.query(orm.Spawner).filter(orm.Spawner.server_id.is_not(None)).all()
+        serving = {(record.user_id, OF_SERVER + record.name) for record in records}
         for token in db.query(orm.APIToken).filter_by(client_id=CLIENT):
             of_server = token.note.startswith(OF_SERVER)
             if (token.expires_at and token.expires_at < now) or (
@@ -147,6 +151,10 @@ class Tokens:
                 db.delete(token)
             elif of_server and token.expires_at < now + timedelta(seconds=RENEW_SECONDS):
                 token.expires_at = now + timedelta(seconds=SERVER_SECONDS)
+        known = {(record.user_id, OF_HUB + record.server.base_url) for record in records}
+        for token in db.query(orm.APIToken).filter(orm.APIToken.note.startswith(OF_HUB)):
+            if (token.user_id, token.note) not in known:
+                db.delete(token)
         db.commit()
 
 
