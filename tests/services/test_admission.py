@@ -98,6 +98,25 @@ def test_a_group_shares_its_limit_among_its_members():
     assert decide(ask(cpu=12), others, QUOTAS, {}).admitted
 
 
+PERSON = {"servers": 3, "cpu": 8, "memory": "16Gi", "gpu": 4}
+
+
+@pytest.mark.parametrize(
+    ("user", "held", "fits"),
+    [
+        (PERSON, Size(cpu=6, gpu=3), "of your 8 CPU. What fits now: 2 CPU, 16 GiB, 1 GPU."),
+        (PERSON, Size(cpu=6, gpu=4), "of your 8 CPU. What fits now: 2 CPU, 16 GiB."),
+        (PERSON, Size(cpu=8), "of your 8 CPU."),
+        ({"gpu": 4}, Size(gpu=4), "of your 4 GPUs."),
+    ],
+)
+def test_what_fits_names_no_amount_of_nothing_and_nothing_where_no_server_fits(user, held, fits):
+    there = [Holding("alice/x", "alice", held, frozenset({ALICE}))]
+    ask = Ask("alice/y", "alice", Size(cpu=4, gpu=1), frozenset({ALICE}))
+    sentence = decide(ask, there, Quotas.model_validate({"user": user}), {}).sentence
+    assert sentence.endswith(f" {fits}"), sentence
+
+
 def test_a_workspace_has_a_limit_that_its_servers_alone_use():
     inside = [holding(charges={WORKSPACE}, gpu=3), holding("bob/", "bob", gpu=4)]
     assert decide(ask(gpu=2), inside, QUOTAS, {}).admitted

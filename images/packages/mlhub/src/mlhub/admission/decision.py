@@ -140,11 +140,17 @@ def judge(ask: Ask, held: tuple[Account, ...], quotas: Quotas) -> Answer:
     for account in held:
         for dimension in account.limit:
             if sentence := _shortage(ask, account, dimension):
-                if fits and dimension in SIZES:
-                    room = ", ".join(say(*each) for each in fits.items())
+                if dimension in SIZES and (room := _said(fits or {})):
                     sentence += f" What fits now: {room}."
                 return Answer(ask, held, fits, sentence, NO_ROOM, dimension)
     return Answer(ask, held, fits)
+
+
+def _said(fits: Mapping[str, float]) -> str:
+    """In words, or nothing: without cores or memory no server fits, without a GPU many do."""
+    if not fits.get("cpu", 1) or not fits.get("memory", 1):
+        return ""
+    return ", ".join(say(*each) for each in fits.items() if each[1])
 
 
 def _shortage(ask: Ask, account: Account, dimension: str) -> str:
