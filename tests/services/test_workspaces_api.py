@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -263,8 +264,34 @@ async def test_M9_the_limit_of_a_person_holds_at_once_and_over_replicas(service,
 async def test_M9_a_deleted_one_counts_until_it_has_ended(service):
     for name in ("a1", "a2", "a3"):
         await create(service, "olga", name)
-    await service.ask("olga", "DELETE", "/workspaces/a1")
-    assert (await create(service, "olga", "a4"))[1]["type"] == "limit"
+    (_, full) = await create(service, "olga", "a4")
+    assert full["type"] == "limit"
+    assert full["detail"].endswith("Delete one, or ask an administrator to make this one for you.")
+    began = records.now()
+    for name in ("a1", "a2", "a3"):
+        await service.ask("olga", "DELETE", f"/workspaces/{name}")
+    (_, full) = await create(service, "olga", "a4")
+    assert full["type"] == "limit"
+    (free,) = re.findall("The next one is free on (.*) UTC; until then ask an", full["detail"])
+    assert began - timedelta(minutes=1) <= moment(free) - timedelta(days=7) <= records.now()
+    assert "Delete one" not in full["detail"]
+
+
+async def test_M9_whoever_has_more_than_the_limit_waits_for_more_than_one_end(place):
+    """As after an administrator has made some, or the limit has become less."""
+    async with serving(place.settings()) as service:
+        for name in ("a1", "a2", "a3"):
+            await create(service, "olga", name)
+        await service.ask("olga", "DELETE", "/workspaces/a1")
+    limits = {"per_person": 2, "grace_days": 7}
+    async with serving(place.settings(limits=limits)) as service:
+        assert "Delete one" in (await create(service, "olga", "a4"))[1]["detail"]
+        await service.ask("olga", "DELETE", "/workspaces/a2")
+        assert "next one is free on" in (await create(service, "olga", "a4"))[1]["detail"]
+
+
+def moment(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
 
 
 async def test_a_cluster_without_room_says_so_and_the_next_try_goes_on(service, place):

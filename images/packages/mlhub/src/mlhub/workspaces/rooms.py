@@ -6,7 +6,7 @@ owners who remove each other at once leave one of them.
 
 import asyncio
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from mlhub import audit
 from mlhub.execution.cluster import ClusterError
@@ -329,16 +329,25 @@ class Rooms:
     async def _has_room(self, top: Group, person: Person) -> None:
         """Those that are deleted count until they have ended, for their volumes are there."""
         made = [Record(group) for group in await self.directory.children(top)]
-        mine = [each.slug for each in made if each.creator == person.name and not each.making]
+        mine = [each for each in made if each.creator == person.name and not each.making]
         most = self.settings.limits.per_person
-        if len(mine) >= most:
-            raise Problem(
-                409,
-                "limit",
-                f"You have made {len(mine)} of {most} workspaces ({', '.join(sorted(mine))}); a "
-                f"deleted one counts for {self.settings.limits.grace_days:g} days. Delete one, or "
-                "ask an administrator to make this one for you.",
-            )
+        if len(mine) < most:
+            return
+        ends = sorted(filter(None, (each.restorable_until(self.grace) for each in mine)))
+        # Whoever has more than the limit waits for more than one.
+        free = ends[len(mine) - most] if len(ends) > len(mine) - most else None
+        if free and free.year < datetime.max.year:
+            way = f"The next one is free on {free:%Y-%m-%d %H:%M} UTC; until then"
+        else:
+            way = "Delete one, or"
+        names = ", ".join(sorted(each.slug for each in mine))
+        raise Problem(
+            409,
+            "limit",
+            f"You have made {len(mine)} of {most} workspaces ({names}); a deleted one counts for "
+            f"{self.settings.limits.grace_days:g} days. {way} ask an administrator to make this "
+            "one for you.",
+        )
 
     def _size(self, asked: int | None) -> int:
         largest = self.settings.claims.largest_gib
