@@ -1,6 +1,8 @@
 """Who gets in, and until when: the hub's own log-in against OpenID Connect."""
 
 import asyncio
+import html
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -57,9 +59,51 @@ async def test_T3_who_is_in_no_group_is_turned_away_and_can_take_another_account
 ):
     browser = await log_in("mallory", status=403)
     assert "not a member of a group that may use this hub (/mlhub/users" in browser.page
-    assert f"{keycloak.address}/realms/mlhub/protocol/openid-connect/logout" in browser.page
+    assert browser.page.count("not a member of a group") == 1
+    assert headings(browser.page) == ["You may not do this"]
+    assert 'id="logout"' not in browser.page
     assert await whoami(browser) == 403
     assert not hub.app.db.query(orm.User).count()
+    (leave,) = re.findall('<a href="([^"]*)">Log in with another account', browser.page)
+    assert leave.startswith(f"{keycloak.address}/realms/mlhub/protocol/openid-connect/logout?")
+    await browser.get(html.unescape(leave))
+    (query,) = keycloak.ended
+    assert query["post_logout_redirect_uri"] == f"{hub.url}/hub/login"
+    keycloak.at_the_browser = "alice"
+    await browser.get("/hub/oauth_login?next=/hub/home")
+    assert (await whoami(browser))["name"] == "alice"
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "heading", "sentence"),
+    [
+        ("/hub/admin", 403, "You may not do this", "not authorized with current scopes"),
+        ("/hub/nowhere", 404, "There is no such page", "The address leads nowhere on this hub"),
+        ("/hub/spawn/nobody", 404, "There is no such page", "No access to resources"),
+    ],
+)
+async def test_an_error_is_said_once_in_words_with_name_log_out_and_the_way_home(
+    alice, *, address, status, heading, sentence
+):
+    async with alice.get(address) as page:
+        text = await page.text()
+    assert (page.status, headings(text), text.count(sentence)) == (status, [heading], 1), text
+    assert "None" not in text
+    assert '<span class="me-1">alice</span>' in text
+    assert 'href="/hub/logout"' in text
+    assert '<a href="/hub/home">Home</a>' in text
+
+
+async def test_an_error_that_the_proxy_fetches_does_not_say_that_nobody_is_logged_in(hub):
+    async with hub.browser() as proxy, proxy.get("/hub/error/503") as page:
+        text = await page.text()
+    assert headings(text) == ["This does not work for the moment"]
+    assert "Your server appears to be down." in text
+    assert 'id="login"' not in text
+
+
+def headings(page: str) -> list[str]:
+    return [heading.strip() for heading in re.findall("<h1>(.*?)</h1>", page, re.DOTALL)]
 
 
 async def test_T3_admins_are_the_members_of_the_admin_group_by_its_full_path(hub, log_in):
