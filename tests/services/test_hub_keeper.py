@@ -1,7 +1,9 @@
 """What the hub does by itself: removed members, idle and old servers; and what it writes down."""
 
 import asyncio
+import html
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from mlhub.admission import Holding, Size
-from mlhub.hub import audit
+from mlhub.hub import audit, stops
 from mlhub.hub.endings import Use, ending
 from mlhub.hub.settings import parse
 from tests.services.hub import IDENTITY, PROFILES, Hub, until
@@ -223,6 +225,86 @@ async def test_V4_an_idle_server_is_culled_by_its_profiles_limit(hub, alice, kub
     (line,) = audited("server.stop")
     assert (line["outcome"], line["by"]) == ("culled", "mlhub")
     assert line["why"] == "It was idle for 10 min; 10 min is the most."
+    assert "server. It was idle for 10 min; 10 min is the most." in await told(alice, hub)
+    await ready(hub, alice)
+    assert not hub.user("alice").spawner.ended, "it has started again"
+
+
+async def told(alice: Any, hub: Hub) -> str:
+    """What the page of alice's server says of its end, once it has stopped."""
+    await until(lambda: not hub.user("alice").spawner.active)
+    async with alice.get("/hub/user/alice/lab") as page:
+        (said,) = re.findall('role="alert">(.*?)</p>', await page.text())
+    assert page.status == 424
+    return html.unescape(said)
+
+
+NOTEBOOK = {"name": "notebook", "ready": False, "image": "ml", "imageID": "ml", "restartCount": 0}
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (
+            {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: x."},
+            "Kubernetes gave the server up: The node was low on resource: x.",
+        ),
+        (
+            {"phase": "Running", "reason": "OOMKilled", "exitCode": 137},
+            "This server took more memory than it may, and Kubernetes ended it.",
+        ),
+        (
+            {"phase": "Succeeded", "reason": "Completed", "exitCode": 0},
+            "This server ended by itself, with the exit code 0.",
+        ),
+        (None, "The server's pod is gone from Kubernetes, as when its node is emptied or lost."),
+    ],
+)
+async def test_a_server_that_kubernetes_ended_says_what_of(
+    hub, alice, kubernetes, status, sentence
+):
+    spawner = await ready(hub, alice)
+    pod = kubernetes.kept["pods"]["jupyter-alice"]
+    if status is None:
+        kubernetes.drop("pods", "jupyter-alice")
+    else:
+        ended = {key: status[key] for key in ("reason", "exitCode") if "exitCode" in status}
+        of = [{**NOTEBOOK, "state": {"terminated": ended}}] if ended else None
+        kubernetes.put("pods", pod | {"status": status | {"containerStatuses": of}})
+    await until(lambda: seen(spawner) == status)
+    await spawner.poll_and_notify()
+    assert await told(alice, hub) == sentence
+
+
+def seen(spawner: Any) -> Any:
+    """The status of alice's pod as the hub knows it."""
+    pod = spawner.pod_reflector.pods.get("jupyterhub/jupyter-alice")
+    status = {**pod["status"]} if pod else None
+    if status:
+        status.pop("containerStatuses")
+    return status
+
+
+def test_a_pod_that_somebody_deletes_has_not_ended_by_itself():
+    ended = {**NOTEBOOK, "state": {"terminated": {"exitCode": 143}}}
+    pod = {
+        "metadata": {"deletionTimestamp": "2026-11-30T10:00:00Z"},
+        "status": {"phase": "Running", "containerStatuses": [ended]},
+    }
+    assert "is gone from Kubernetes" in stops.said("alice", "", "", pod)
+
+
+def test_a_stop_names_nobody_but_the_owner():
+    assert stops.said("alice", "alice", "", None) == "You stopped this server."
+    assert stops.said("alice", "carol", "", None) == (
+        "An administrator stopped this server, or a service of the hub's."
+    )
+    assert stops.said("alice", "jupyterhub-idle-culler", "", None) == (
+        "The hub stopped this server, for it was idle, or ran, for longer than a server may."
+    )
+    assert stops.said("alice", "mlhub", "the account is disabled at Keycloak", None) == (
+        "The hub stopped this server. The account is disabled at Keycloak."
+    )
 
 
 async def report(hub: Hub, **more: Any) -> tuple[int, Any]:

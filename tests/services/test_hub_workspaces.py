@@ -10,6 +10,7 @@ from aiohttp import web
 from mlhub.hub.api import MEMBERS_SCOPE
 from mlhub.workspaces.mounts import mounted
 from tests.services.hub import PROFILES, SECRETS, Hub, until
+from tests.services.test_hub_keeper import told
 from tests.services.test_hub_spawn import RUNNING, start
 
 SHARED = {"volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "datasets"}}]}
@@ -193,7 +194,7 @@ async def test_M7_who_has_no_workspace_sees_no_choice_of_one(hub, keycloak):
     ],
 )
 async def test_M7_a_weaker_role_at_keycloak_stops_the_server_at_the_next_look(
-    hub, running, keycloak, audited, left
+    hub, alice, *, running, keycloak, audited, left
 ):
     group, why = left
     keycloak.people["alice"] = ["/mlhub/users", group]
@@ -205,6 +206,7 @@ async def test_M7_a_weaker_role_at_keycloak_stops_the_server_at_the_next_look(
     (line,) = audited("server.stop")
     assert (line["by"], why in line["why"]) == ("mlhub", True)
     assert not running.kept["pods"]
+    assert why in await told(alice, hub)
 
 
 async def test_M7_a_role_that_is_gone_counts_though_the_session_is_over(

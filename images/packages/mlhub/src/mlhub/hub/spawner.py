@@ -16,7 +16,7 @@ from traitlets import Unicode
 from mlhub.admission import Ask, Holding, Size
 from mlhub.admission.holdings import metadata
 from mlhub.admission.sizes import GPU
-from mlhub.hub import audit, begin, metrics, probes, trouble
+from mlhub.hub import audit, begin, metrics, probes, stops, trouble
 from mlhub.hub.groups import workspace_roles
 from mlhub.hub.nodes import placed
 from mlhub.hub.refusal import Refusal
@@ -38,9 +38,6 @@ NOTHING_OFFERED = (
 )
 
 CUT_SHORT = "It took too long, or was stopped before it ran."
-
-CULLERS = ("mlhub", "jupyterhub-idle-culler")
-"""Who stops servers for their age or idleness: the hub itself and the charts' service."""
 
 FORGET_SECONDS = 30
 """How long a refused server's name stays: its page still has to show the reason."""
@@ -108,6 +105,10 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     _serving = False
     stopped_by = stopped_why = ""
     """Who stops it, and why, where that is known."""
+    ended = ""
+    """Why it stopped last, for its owner; empty once it starts again."""
+    _last_pod: Mapping[str, Any] | None = None
+    """Its pod as it was before it was deleted."""
     gpu_used: datetime | None = None
     """When a GPU of its own last computed, as it reports; UTC without a zone."""
 
@@ -206,11 +207,12 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
             self.user.db.commit()
 
     def get_state(self) -> dict[str, Any]:
-        return {**super().get_state(), "ran": self.ran}
+        return {**super().get_state(), "ran": self.ran, "ended": self.ended}
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
         self.ran = state.get("ran", False)
+        self.ended = state.get("ended", "")
         # The hub starts anew beside a server that runs.
         self._serving = self.ran and self.orm_spawner.server is not None
 
@@ -263,6 +265,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         return pod
 
     async def stop(self, now: bool = False) -> None:
+        self._last_pod = self._pod() or self._last_pod
         await super().stop(now)
         self.authenticator.office.desk.forget(self.holder)
 
@@ -277,8 +280,9 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     def _note_stop(self) -> None:
         by, why = self.stopped_by, self.stopped_why
         self.stopped_by = self.stopped_why = ""
+        self.ended = stops.said(self.user.name, by, why, self._last_pod or self._pod())
         outcome = "stopped" if by else "ended"
-        if by in CULLERS:
+        if by in stops.CULLERS:
             outcome = "culled"
         self._note("server.stop", outcome, by=by, why=why)
         metrics.STOPS.labels(outcome).inc()
@@ -291,7 +295,8 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         start = asyncio.ensure_future(self._start())
         watch = asyncio.ensure_future(self._watch_for_trouble())
         started = False
-        self._held = self.gpu_used = None
+        self._held = self.gpu_used = self._last_pod = None
+        self.ended = ""
         try:
             await asyncio.wait({start, watch}, return_when=asyncio.FIRST_COMPLETED)
             if not start.done():
@@ -323,9 +328,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         asked: float | None = None
         while True:
             await asyncio.sleep(1)
-            # The reflectors exist once `_start` has begun to watch.
-            reflector = self.pod_reflector
-            pod = reflector and reflector.pods.get(f"{self.namespace}/{self.pod_name}")
+            pod = self._pod()
             if not pod or "deletionTimestamp" in pod["metadata"]:
                 asked = None
                 continue
@@ -336,6 +339,12 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
                 events = [*events, *await self._claim_events()]
             if found := trouble.find(pod, events, waited):
                 return found
+
+    def _pod(self) -> Mapping[str, Any] | None:
+        """As it was seen last; None where there is none."""
+        # The reflectors exist once `_start` has begun to watch.
+        pods: Mapping[str, Any] = self.pod_reflector.pods if self.pod_reflector else {}
+        return pods.get(f"{self.namespace}/{self.pod_name}")
 
     async def _claim_events(self) -> list[Mapping[str, Any]]:
         """Events about the claim, which no reflector of KubeSpawner's watches."""
