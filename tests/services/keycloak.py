@@ -40,6 +40,8 @@ class Keycloak:
     _access: dict[str, str] = field(default_factory=dict)
     disabled: set[str] = field(default_factory=set)
     """Who may not log in any more; whose account is deleted is in `people` no longer."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Of workspaces, by slug."""
     looked_up: int = 0
     """How often somebody was, by the hub's own client."""
     sessions: dict[str, str] = field(default_factory=dict)
@@ -58,6 +60,7 @@ class Keycloak:
                 web.get(f"{connect}/logout", self._logout),
                 web.get(f"/admin{base}/users/{{sub}}", self._person),
                 web.get(f"/admin{base}/users/{{sub}}/groups", self._person_groups),
+                web.get(f"/admin{base}/group-by-path/workspaces/{{slug}}", self._workspace),
             ]
         )
         return app
@@ -125,9 +128,20 @@ class Keycloak:
             claims["groups"] = groups
         return web.json_response(claims)
 
-    def _looked_up(self, request: web.Request) -> str:
+    def _is_the_hub(self, request: web.Request) -> None:
         if request.headers["Authorization"] != "Bearer the hub's own":
             raise web.HTTPUnauthorized()
+
+    async def _workspace(self, request: web.Request) -> web.Response:
+        self._is_the_hub(request)
+        slug = request.match_info["slug"]
+        if slug not in self.names:
+            raise web.HTTPNotFound()
+        attributes = {"mlhub.name": [self.names[slug]], "mlhub.size": ["10Gi"]}
+        return web.json_response({"name": slug, "attributes": attributes})
+
+    def _looked_up(self, request: web.Request) -> str:
+        self._is_the_hub(request)
         name = request.match_info["sub"].removeprefix("sub-of-")
         if name not in self.people:
             raise web.HTTPNotFound()

@@ -1,5 +1,6 @@
 """A workspace in a server: mounted by role, on the form, and gone with the role."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,12 +8,16 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from mlhub.hub import membership
 from mlhub.hub.api import MEMBERS_SCOPE
+from mlhub.workspaces import records
 from mlhub.workspaces.mounts import mounted
 from tests.services.hub import PROFILES, SECRETS, Hub, until
 from tests.services.test_hub_keeper import told
 from tests.services.test_hub_spawn import RUNNING, start
 
+LONG = "fraud-detection--0123456789abcdef0123"
+"""The slug of a workspace whose name is none."""
 SHARED = {"volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "datasets"}}]}
 
 
@@ -46,7 +51,7 @@ async def alice(hub: Hub, keycloak: Any) -> Any:
         "/mlhub/users",
         "/workspaces/churn/viewer",
         "/workspaces/churn/editor",
-        "/workspaces/fraud-detection--0123456789abcdef0123/viewer",
+        f"/workspaces/{LONG}/viewer",
     ]
     keycloak.at_the_browser = "alice"
     async with hub.browser() as browser:
@@ -100,11 +105,10 @@ async def test_M7_an_editors_server_has_the_workspace_to_write(hub, alice, kuber
 
 
 async def test_M7_a_viewers_server_has_it_read_only_on_claim_and_mount(hub, alice, kubernetes):
-    slug = "fraud-detection--0123456789abcdef0123"
-    volumes, mounts, _ = about_workspaces(await ready(hub, alice, kubernetes, workspace=slug))
-    claim = {"claimName": f"workspace-{slug}", "readOnly": True}
+    volumes, mounts, _ = about_workspaces(await ready(hub, alice, kubernetes, workspace=LONG))
+    claim = {"claimName": f"workspace-{LONG}", "readOnly": True}
     assert volumes == [{"name": "workspace", "persistentVolumeClaim": claim}]
-    path = f"/home/jovyan/workspaces/{slug}"
+    path = f"/home/jovyan/workspaces/{LONG}"
     assert mounts == [{"name": "workspace", "mountPath": path, "readOnly": True}]
 
 
@@ -164,16 +168,36 @@ async def test_M7_what_is_not_ones_own_is_refused(hub, alice, kubernetes, slug):
     assert not kubernetes.kept["pods"]
 
 
-async def test_M7_the_form_offers_ones_own_workspaces_with_the_role(hub, alice, kubernetes):
+async def test_M7_the_form_offers_ones_own_workspaces_by_name_with_the_role(
+    hub, alice, keycloak, kubernetes
+):
+    keycloak.names = {LONG: "Fraud <detection>", "churn": "churn"}
     async with alice.get("/hub/spawn") as page:
         text = await page.text()
     assert '<option value="churn">churn (editor)</option>' in text
-    assert "fraud-detection--0123456789abcdef0123 (viewer, read-only)" in text
+    assert f">Fraud &lt;detection&gt;, {LONG} (viewer, read-only)</option>" in text
     xsrf = next(cookie for cookie in alice.cookie_jar if cookie.key == "_xsrf").value
     given = {"profile": "standard", "workspace": "churn", "_xsrf": xsrf}
     await alice.post("/hub/spawn", data=given, allow_redirects=False)
     await until(lambda: kubernetes.kept["pods"])
     assert mounted(kubernetes.kept["pods"]["jupyter-alice"]["spec"]) == {("churn", True)}
+
+
+async def test_the_form_names_workspaces_by_their_slugs_where_keycloak_does_not_tell(
+    hub, alice, keycloak, monkeypatch
+):
+    async with alice.get("/hub/spawn") as page:
+        assert f">{LONG} (viewer, read-only)</option>" in await page.text()
+    keycloak.names = {LONG: "Fraud detection"}
+    people = hub.app.authenticator._membership
+    monkeypatch.setattr(people, "_names", {})
+    keycloak.silent = 500
+    assert await people.workspace_names([LONG]) == {LONG: LONG}
+    keycloak.silent = 0
+    assert await people.workspace_names([LONG]) == {LONG: LONG}, "it is not asked for each form"
+    await asyncio.sleep(1.1)
+    assert await people.workspace_names([LONG]) == {LONG: "Fraud detection"}
+    assert membership.NAME == records.NAME
 
 
 async def test_M7_who_has_no_workspace_sees_no_choice_of_one(hub, keycloak):

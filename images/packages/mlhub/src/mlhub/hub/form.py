@@ -28,9 +28,10 @@ def render(
     chosen: Mapping[str, Any],
     *,
     roles: Mapping[str, str],
+    names: Mapping[str, str],
 ) -> str:
     """HTML. `state` answers an ask for nothing at all; `chosen` is what was taken last time;
-    `roles` are the person's own workspaces."""
+    `roles` are the person's own workspaces, by slug as their `names`."""
     writer = _Writer(state, quotas, chosen)
     shown = [writer.profile(profile, offers.least(profile)) for profile in profiles]
     slugs = {profile["slug"] for profile in profiles}
@@ -42,6 +43,7 @@ def render(
         sentence="" if state.admitted else state.sentence,
         remains=remains(state),
         roles=roles,
+        names=names,
         workspace=chosen.get("workspace", ""),
     )
 

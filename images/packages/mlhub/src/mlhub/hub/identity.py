@@ -250,6 +250,10 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         """When Keycloak was last asked about somebody, whatever it said (monotonic seconds)."""
         return max(user._auth_refreshed or 0.0, self._asked.get(user.name, 0.0))
 
+    async def workspace_names(self, slugs: Iterable[str]) -> dict[str, str]:
+        """What people call these workspaces, by slug."""
+        return await self._membership.workspace_names([*slugs])
+
     async def _look_up(self, user: User, auth_state: dict[str, Any]) -> None:
         """Somebody whose session cannot tell: stop their servers if they are gone, and let their
         roles be those that they have now."""

@@ -76,13 +76,15 @@ class Office:
         nothing = Ask(spawner.holder, owner, Size(), self.desk.charges(owner, groups))
         state = await self.desk.ask(nothing)
         profiles = await self.offered(spawner)
+        roles = workspace_roles(groups)
         return form.render(
             profiles,
             self.offers,
             state,
             self.desk.quotas,
             spawner.user_options or {},
-            roles=workspace_roles(groups),
+            roles=roles,
+            names=await spawner.authenticator.workspace_names(roles),
         )
 
 

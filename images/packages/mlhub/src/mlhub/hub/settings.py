@@ -91,6 +91,11 @@ class Identity(BaseModel):
         return f"{self.internal_url}/admin/realms/{self.realm}/users"
 
     @property
+    def workspaces(self) -> str:
+        """Where the realm's groups of workspaces are looked up, by their slugs."""
+        return f"{self.internal_url}/admin/realms/{self.realm}/group-by-path/workspaces"
+
+    @property
     def discovery(self) -> str:
         """The realm's discovery document, as the hub reaches it."""
         return f"{self.internal_url}/realms/{self.realm}/.well-known/openid-configuration"
