@@ -295,7 +295,7 @@ def test_a_pod_that_somebody_deletes_has_not_ended_by_itself():
 
 
 def test_a_stop_names_nobody_but_the_owner():
-    assert stops.said("alice", "alice", "", None) == "You stopped this server."
+    assert stops.said("alice", "alice", "", None) == ""
     assert stops.said("alice", "carol", "", None) == (
         "An administrator stopped this server, or a service of the hub's."
     )

@@ -16,7 +16,7 @@ FULL = "OOMKilled"
 
 
 def said(owner: str, by: str, why: str, pod: Mapping[str, Any] | None) -> str:
-    """One or two sentences. `by` and `why` are what the hub knows of the stop, empty where the
+    """One or two sentences, none where the owner did it. `by` and `why` are what the hub knows of the stop, empty where the
     server ended by itself; `pod` is its last one (Kubernetes' JSON).
     """
     if why:
@@ -24,7 +24,7 @@ def said(owner: str, by: str, why: str, pod: Mapping[str, Any] | None) -> str:
     if by in CULLERS:
         return "The hub stopped this server, for it was idle, or ran, for longer than a server may."
     if by == owner:
-        return "You stopped this server."
+        return ""
     if by:
         return "An administrator stopped this server, or a service of the hub's."
     return _ended(pod)
