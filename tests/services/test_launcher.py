@@ -176,6 +176,12 @@ async def test_M2_sessions_are_listed_stopped_and_restored_as_they_were(hub, lau
     assert again.started == restored.started, "what runs is not started again"
 
 
+@pytest.mark.parametrize("name", ["2026-report", "forecasting-of-churn--2026-and-later"])
+async def test_M1_a_session_is_named_after_any_repository(hub, launcher, name):
+    session = await launched(launcher, git_repo=f"https://github.com/owner/{name}")
+    assert session.status is NotebookStatus.RUNNING
+
+
 async def test_a_forgotten_session_is_gone_and_its_home_is_kept(hub, launcher, kubernetes):
     session = await launched(launcher)
     await asyncio.to_thread(lambda: launcher.stop(session.session_id, forget=True))

@@ -1,12 +1,14 @@
 """Names, addresses and what the command line makes of sessions."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from jupyterhub.slugs import is_valid_safe_slug
 
 from notebooks import cli
 from notebooks.cli import launch as launches
@@ -28,14 +30,12 @@ SESSION = NotebookSession(
 )
 
 
-@given(st.text())
-def test_M3_a_sessions_name_is_a_label_and_part_of_an_address_whatever_it_is_about(about):
+@given(st.text() | st.text("az09-_/.", max_size=40))
+@example("churn-models--15190f3c2b7d4a6e8091")
+@example("2026-report")
+def test_M3_a_sessions_name_is_one_that_the_hub_takes_whatever_it_is_about(about):
     name = session_name(about)
-    assert name.isascii()
-    assert name == name.lower()
-    assert all(each.isalnum() or each == "-" for each in name)
-    assert 8 <= len(name) <= 31
-    assert not name.startswith("-")
+    assert is_valid_safe_slug(name), name
     assert session_name(about) != name, "nobody's earlier session is started again"
 
 
@@ -73,6 +73,19 @@ def test_M3_no_name_leaves_its_place_in_an_address(user, name):
     assert parts.path == path
     assert path.count("/") == 6
     assert path.startswith("/hub/api/users/")
+
+
+def test_ones_own_name_is_ones_default_server():
+    hub = Hub("http://hub", "alice", "t")
+    object.__setattr__(hub, "asked", [])
+    for session, path in (
+        ("alice", "alice/servers/"),
+        ("alice/", "alice/servers/"),
+        ("bob", "alice/servers/bob"),
+        ("alice/alice", "alice/servers/alice"),
+    ):
+        NotebookLauncher(hub).get(session)
+        assert hub.asked[-1][1] == f"/hub/api/users/{path}"
 
 
 class Restarting(Hub):
@@ -208,6 +221,40 @@ def test_with_json_a_session_is_json_and_nothing_else(capsys):
     assert found["session_id"] == SESSION.session_id
     assert found["status"] == "running"
     assert said.err == ""
+
+
+def test_who_is_logged_in_need_not_say_who_they_are(launcher):
+    assert cli.main(["launch"]) == 0
+    assert launcher.asked["user_email"] is None
+
+
+def test_a_template_of_no_name_is_refused_in_a_server_and_doubted_on_a_laptop(
+    launcher, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("JUPYTERHUB_API_TOKEN", raising=False)
+    assert cli.main(["launch", "--template", "nope"]) == 0
+    assert "No template of the package is named nope" in capsys.readouterr().err
+    assert cli.main(["launch", "--template", "data-exploration"]) == 0
+    assert "No template" not in capsys.readouterr().err
+
+    launcher.asked.clear()
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "t")
+    assert cli.main(["launch", "--template", "nope"]) == 1
+    assert "There is no template 'nope'; there are: data-exploration" in capsys.readouterr().err
+    assert not launcher.asked
+    # Whose home is another's is not seen from here.
+    assert cli.main(["launch", "--template", "nope", "--user", "bob"]) == 0
+    assert "No template of the package is named nope" in capsys.readouterr().err
+
+
+def test_the_default_server_is_not_said_to_be_forgotten(launcher, capsys, monkeypatch):
+    default = replace(SESSION, session_id="alice/", name="")
+    monkeypatch.setattr(launcher, "stop", lambda self, session, *, forget: default)
+    assert cli.main(["sessions", "stop", "--forget", "alice"]) == 0
+    said = capsys.readouterr().out
+    assert "is stopped; the hub keeps everybody's default server" in said
+    assert "forgotten" not in said
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ import requests
 
 from notebooks.errors import NotLoggedIn, Refused, Unreachable
 
+OWN = "JUPYTERHUB_API_TOKEN"
+"""A server's own token, in its environment and nowhere else."""
+
 PUBLIC_URL = "MLHUB_URL"
 """In a server's environment: the hub as browsers reach it, without a slash at its end."""
 
@@ -31,6 +34,11 @@ def login_file(environ: Mapping[str, str] = os.environ) -> Path:
     """Where the log-in of a laptop is kept."""
     base = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "mlhub" / "login.json"
+
+
+def in_a_server(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is a notebook server of a hub's, whose home is its person's."""
+    return bool(environ.get(OWN))
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -59,7 +67,7 @@ class Connection:
 
         Raises NotLoggedIn.
         """
-        if token := environ.get("JUPYTERHUB_API_TOKEN"):
+        if token := environ.get(OWN):
             base = environ.get("JUPYTERHUB_BASE_URL", "/").rstrip("/")
             inside = INSIDE + base
             public = environ.get(PUBLIC_URL, inside)

@@ -213,9 +213,11 @@ class NotebookLauncher:
             raise NotStarted(f"{session.session_id} did not start: {why}") from None
 
     def _split(self, session_id: str) -> tuple[str, str]:
-        """User and name; a name alone is a session of the caller's."""
+        """User and name; a name alone is a session of the caller's, their own name the default."""
         user, slash, name = session_id.partition("/")
-        return (user, name) if slash else (self._connection.user, session_id)
+        if slash:
+            return user, name
+        return self._connection.user, "" if user == self._connection.user else user
 
     def _session(self, user: str, model: Mapping[str, Any]) -> NotebookSession:
         pending = {"spawn": NotebookStatus.STARTING, "stop": NotebookStatus.STOPPING}
@@ -235,9 +237,14 @@ class NotebookLauncher:
 
 
 def session_name(about: str) -> str:
-    """A new name, readable, and safe in URLs and labels whatever `about` is."""
-    readable = re.sub(r"[^a-z0-9]+", "-", about.lower())[:24].strip("-") or "notebook"
-    return f"{readable}-{secrets.token_hex(3)}"
+    """A new name, readable, that the hub takes whatever `about` is.
+
+    At most 30 characters, a letter first, no two hyphens together (JupyterHub 6.1, `slugs`).
+    """
+    readable = re.sub(r"[^a-z0-9]+", "-", about.lower()).strip("-") or "notebook"
+    if not readable[0].isalpha():
+        readable = f"notebook-{readable}"
+    return f"{readable[:23].rstrip('-')}-{secrets.token_hex(3)}"
 
 
 def _repository(url: str) -> str:

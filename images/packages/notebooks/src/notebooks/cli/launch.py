@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from notebooks import templates
 from notebooks.cli import output
+from notebooks.connection import in_a_server
 from notebooks.launcher import START_SECONDS, NotebookLauncher, Tell
 from notebooks.models import NotebookSession, ResourceConfig
 from notebooks.sizes import cores, gib
@@ -37,9 +39,7 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="do not wait until it is
 
 def launch(
     *,
-    user: Annotated[
-        str, typer.Option(help="your name or e-mail address; an admin: anybody's name")
-    ],
+    user: Annotated[str | None, typer.Option(help="an admin: whose, by name")] = None,
     workspace: Annotated[str | None, typer.Option(help="a workspace of yours")] = None,
     cpu: Annotated[
         float | None, typer.Option(parser=_read(cores), metavar="CORES", help="at least, as 4")
@@ -58,6 +58,8 @@ def launch(
 ) -> None:
     """Start a notebook session with the smallest size that holds what is asked."""
     resources = ResourceConfig(cpu, memory, gpu, gpu_type)
+    if template:
+        look_for(template, user)
     launcher = NotebookLauncher()
     with progress("Starting") as tell:
         session = launcher.launch(
@@ -73,6 +75,17 @@ def launch(
             tell=tell,
         )
     show(session)
+
+
+def look_for(template: str, user: str | None) -> None:
+    """Refuse a name that is no template's; where the home is not seen from here, doubt it."""
+    if in_a_server() and user is None:
+        templates.find(template)
+    elif not (templates.BUILT_IN / f"{template}.ipynb").is_file():
+        output.warn(
+            f"No template of the package is named {template}; where none of the home is either, "
+            f"the server starts without it. `templates list` shows those there are."
+        )
 
 
 def show(session: NotebookSession) -> None:

@@ -35,6 +35,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     return made
 
 
+def warn(sentence: str) -> None:
+    """On standard error, where a person reads it; a program has no use for it."""
+    if not as_json:
+        Console(stderr=True, soft_wrap=True).print(Text(sentence, style="yellow"))
+
+
 def fail(error: Exception) -> None:
     """The sentence of an error, on standard error."""
     if as_json:

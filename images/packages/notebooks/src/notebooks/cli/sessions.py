@@ -27,7 +27,7 @@ def list_sessions(
         for each in found
     ]
     human = output.table(("session", "status", "size", "workspace", "started"), rows)
-    output.show(found, human if rows else "No sessions; start one with `launch --user …`.")
+    output.show(found, human if rows else "No sessions; start one with `launch`.")
 
 
 @app.command()
@@ -39,7 +39,10 @@ def stop(
 ) -> None:
     """Stop a session; files stay, and it can be restored."""
     stopped = NotebookLauncher().stop(session, forget=forget)
-    after = "forgotten" if forget else f"`sessions restore {stopped.session_id}` starts it again"
+    after = f"`sessions restore {stopped.session_id}` starts it again"
+    if forget:
+        kept = "the hub keeps everybody's default server"
+        after = "forgotten" if stopped.name else kept
     output.show(stopped, f"{stopped.session_id} is stopped; {after}.")
 
 
