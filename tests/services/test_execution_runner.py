@@ -105,14 +105,15 @@ def test_P2_P8_a_run_leaves_the_original_as_it_is_and_the_output_beside_it(home)
     )
     code, result, log = home.run("work/sum.ipynb", parameters={"b": 41})
     assert code == 0, log
-    assert (result["cells"], result["output"]) == ([4, 4], OUTPUT)
+    assert (result["cells"], result["output"]) == ([3, 3], OUTPUT)
     assert (home.folder / "work/sum.ipynb").read_bytes() == before
     assert home.outputs() == ["here", "sum.ipynb", Path(OUTPUT).name]
     made = nbformat.read(home.folder / OUTPUT, 4)
     assert "injected-parameters" in made.cells[0].metadata.tags
     assert made.metadata.papermill.input_path == "work/sum.ipynb"
     assert "the sum 42" in log
-    assert "[mlhub] cell 3 of 4" in log
+    assert "[mlhub] cell 2 of 3" in log
+    assert "cell 4" not in log, "cells count as in the person's own notebook"
     assert result["size"] == (home.folder / OUTPUT).stat().st_size
 
 
@@ -125,6 +126,29 @@ def test_P6_an_error_in_a_cell_is_structured_and_the_partial_notebook_kept(home)
     assert "\x1b" not in "".join(error["traceback"])
     cells = nbformat.read(home.folder / OUTPUT, 4).cells
     assert any("first" in str(cell.get("outputs")) for cell in cells)
+
+
+def test_P6_a_failure_says_where_in_the_persons_notebook_and_why(home):
+    why = "raise ValueError(f'no column {column}\\nof those there are')"
+    home.notebook("work/sum.ipynb", "column = 'a'", why)
+    code, result, log = home.run("work/sum.ipynb", parameters={"column": "profit"})
+    assert (code, result["error"]["cell"]) == (1, 2)
+    assert result["message"] == "Cell 2 raised ValueError: no column a"
+    assert "----> 1 raise ValueError(f'no column {column}" in log
+    assert "of those there are" in log
+    assert log.rstrip().endswith("[mlhub] Cell 2 raised ValueError: no column a")
+
+
+def test_P6_what_a_failure_says_holds_no_secret_and_is_short(home, monkeypatch):
+    secret = "ghp_" + "0123456789abcdefghijABCDEFGHIJ012345"
+    home.notebook("work/sum.ipynb", f"key = {secret!r}\nraise ValueError(key + ' x' * 10_000)")
+    code, result, log = home.run("work/sum.ipynb")
+    assert (code, result["error"]["ename"]) == (1, "ValueError")
+    assert result["message"].startswith("Cell 1 raised ValueError: [redacted: GitHub Token] x x")
+    assert len(result["message"]) < 300
+    assert secret not in json.dumps(result)
+    assert secret not in log
+    assert len(log) < 40_000
 
 
 def test_P6_an_enormous_error_fits_the_termination_message(home):

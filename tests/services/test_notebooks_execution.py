@@ -51,12 +51,14 @@ async def test_P10_a_failure_is_an_exception_with_the_cell(client, world):  # no
 
     async def fails(pod: Pod) -> None:
         pod.runs()
-        pod.ends(1, {"reason": "cell-error", "message": "Cell 2 raised.", "error": error})
+        told = {"reason": "cell-error", "message": "Cell 2 raised.", "error": error}
+        pod.ends(1, told | {"cells": [1, 3], "output": pod.task["output"]})
 
     world.cluster.script = fails
     started = await asyncio.to_thread(client.run, "./a.ipynb")
     with pytest.raises(RunFailed, match="Cell 2 raised") as failed:
         await asyncio.to_thread(client.wait, started)
+    assert failed.value.sentence.endswith(f"As far as it came: {started.output_notebook}")
     assert failed.value.run.error["ename"] == "KeyError"
     with pytest.raises(Refused) as refused:
         await asyncio.to_thread(client.run, "../a.ipynb")

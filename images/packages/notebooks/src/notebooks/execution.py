@@ -27,7 +27,10 @@ class RunFailed(NotebooksError):  # noqa: N818 -- named for what it is, as in `n
     def __init__(self, run: "Run"):
         self.run = run
         self.type = run.reason or run.status
-        super().__init__(f"Run {run.run_id} {run.status}: {run.message or 'its log says how.'}")
+        said = f"Run {run.run_id} {run.status}: {run.message or 'its log says how.'}"
+        # A run that never began has no cells, and no output either.
+        left = f"\nAs far as it came: {run.output_notebook}" if run.cells else ""
+        super().__init__(said + left)
 
     def plain(self) -> dict[str, object]:
         return {**super().plain(), "run": self.run.plain}

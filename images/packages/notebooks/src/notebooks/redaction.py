@@ -12,6 +12,7 @@ import os
 import re
 import string
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -60,16 +61,28 @@ def redact(notebook: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Finding, 
     made = deepcopy(dict(notebook))
     found: list[Finding] = []
     own = own_secrets(os.environ)
-    known: dict[str, type] = get_mapping_from_secret_type_to_class()
-    detectors = [kind.__name__ for kind in known.values()]
-    used = [{"name": name} for name in detectors if name not in FORMLESS]
-    with transient_settings({"plugins_used": used}):
+    with _detectors():
         for number, part in [(0, made), *enumerate(made.get("cells", ()), 1)]:
             for where in ("source", "outputs", "attachments", "metadata"):
                 if where in part:
                     part[where], kinds = _clean(part[where], own, where == "metadata")
                     found += [Finding(number, kind, where) for kind in dict.fromkeys(kinds)]
     return made, tuple(found)
+
+
+def redacted(text: str) -> str:
+    """A text with `[redacted: kind]` for each secret."""
+    with _detectors():
+        return _clean_text(text, own_secrets(os.environ))[0]
+
+
+@contextmanager
+def _detectors() -> Iterator[None]:
+    known: dict[str, type] = get_mapping_from_secret_type_to_class()
+    detectors = [kind.__name__ for kind in known.values()]
+    used = [{"name": name} for name in detectors if name not in FORMLESS]
+    with transient_settings({"plugins_used": used}):
+        yield
 
 
 def own_secrets(environment: Mapping[str, str]) -> dict[str, str]:

@@ -42,7 +42,7 @@ BAD_WAITING = {
 class CellError(BaseModel):
     """An error in a cell, as Python and Papermill tell it."""
 
-    cell: int = Field(ge=1, description="counted from 1, an injected cell of parameters included")
+    cell: int = Field(ge=1, description="counted from 1 in the notebook as it was given")
     ename: str = Field(description="such as ZeroDivisionError")
     evalue: str
     traceback: list[str]

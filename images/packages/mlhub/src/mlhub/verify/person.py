@@ -159,9 +159,7 @@ def said(answer: requests.Response) -> str:
         return HTTPStatus(answer.status_code).phrase
     if not isinstance(body, dict):
         return HTTPStatus(answer.status_code).phrase
-    # What a cell raised says more than that it did.
-    raised = ((body.get("run") or {}).get("error") or {}).get("evalue")
     for key in ("detail", "message", "sentence"):
         if body.get(key):
-            return f"{body[key]} {raised}" if raised else str(body[key])
+            return str(body[key])
     return HTTPStatus(answer.status_code).phrase

@@ -22,12 +22,20 @@ from papermill.engines import (  # type: ignore[import-untyped,unused-ignore]
 )
 from papermill.iorw import papermill_io  # type: ignore[import-untyped,unused-ignore]
 
+from notebooks.jobs.counting import own
+
 DEAD_KERNEL = 138
 ATOMIC = "whole://"
 """A path that Papermill writes through `WholeFile`."""
 
 LOGGED_BYTES = 256 * 1024
 """How much of the cells' output the log repeats; all of it is in the notebook."""
+
+LONGEST_REASON = 200
+"""Characters of an exception's own words in a run's message, which is one line in lists."""
+
+LONGEST_TOLD = 8 * 1024
+"""Characters of an exception, and of a part of its traceback; all of it is in the notebook."""
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -75,13 +83,18 @@ class Manager(NotebookExecutionManager):  # type: ignore[misc]
     run's id, for the notebook's own metadata."""
 
     noted: ClassVar[dict[str, str]] = {}
+    numbers: ClassVar[list[int]] = []
+    """Of each cell, as the person counts them; the injected one has that of the cell before it."""
 
     def notebook_start(self, **kwargs: Any) -> None:
         self.nb.metadata.papermill.update(self.noted)
+        cells = self.nb.cells
+        type(self).numbers = [len(own(cells[: place + 1])) for place in range(len(cells))]
         super().notebook_start(**kwargs)
 
     def cell_start(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
-        say(f"cell {(cell_index or 0) + 1} of {len(self.nb.cells)}")
+        if own([cell]):
+            say(f"cell {self.numbers[cell_index or 0]} of {self.numbers[-1]}")
         super().cell_start(cell, cell_index, **kwargs)
 
     def cell_complete(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
@@ -108,13 +121,33 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         return manager.nb
 
 
-def failed_cell(error: papermill.PapermillExecutionError) -> dict[str, Any]:
-    """`cell` counts from 1 in the notebook as it was run, the injected parameters included."""
+def failed(error: papermill.PapermillExecutionError) -> dict[str, Any]:
+    """What is told of an error in a cell; the traceback goes to the log, too.
+
+    It leaves the home, so that what looks like a secret is taken out of it.
+    """
+    # Seconds that a run without an error need not wait.
+    from notebooks.redaction import redacted  # noqa: PLC0415
+
+    def told(text: str) -> str:
+        # Twice as much is looked at, so that no secret is cut before it is found.
+        return redacted(COLOURS.sub("", text)[: 2 * LONGEST_TOLD])[:LONGEST_TOLD]
+
+    cell, evalue = max(1, Manager.numbers[error.cell_index]), told(error.evalue)
+    traceback = [told(part) for part in error.traceback]
+    say("\n".join(["the traceback:", *traceback])[-2 * LONGEST_TOLD :])
+    why = evalue.strip().partition("\n")[0]
+    if len(why) > LONGEST_REASON:
+        why = f"{why[:LONGEST_REASON]}…"
     return {
-        "cell": error.cell_index + 1,
-        "ename": error.ename,
-        "evalue": COLOURS.sub("", error.evalue),
-        "traceback": [COLOURS.sub("", line) for line in error.traceback],
+        "reason": "cell-error",
+        "message": f"Cell {cell} raised {error.ename[:100]}: {why}".removesuffix(": "),
+        "error": {
+            "cell": cell,
+            "ename": error.ename,
+            "evalue": evalue,
+            "traceback": traceback,
+        },
     }
 
 
@@ -158,11 +191,7 @@ def execute(task: dict[str, Any]) -> dict[str, Any]:
             execution_timeout=task["cell_timeout"],
         )
     except papermill.PapermillExecutionError as error:
-        return {
-            "reason": "cell-error",
-            "message": f"Cell {error.cell_index + 1} raised {error.ename}.",
-            "error": failed_cell(error),
-        }
+        return failed(error)
     except DeadKernelError:
         return {
             "reason": "dead-kernel",

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from notebooks.jobs.counting import own
 from notebooks.jobs.paths import PathRefusedError, inside, publish, read_notebook
 from notebooks.jobs.tracking import Tracking
 
@@ -163,7 +164,7 @@ def bring_home(unfinished: Path, place: Path, task: Task, home: Path) -> dict[st
 
 def described(output: Path, home: Path) -> dict[str, Any]:
     """Where a run's notebook is, how large, and how many of its cells are done."""
-    cells = json.loads(output.read_bytes())["cells"]
+    cells = own(json.loads(output.read_bytes())["cells"])
     states = [c["metadata"].get("papermill", {}).get("status") for c in cells]
     return {
         "cells": [states.count("completed"), sum(state is not None for state in states)],
