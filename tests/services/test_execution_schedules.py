@@ -13,6 +13,7 @@ from aiohttp import web
 
 from mlhub.execution import cron, trigger
 from mlhub.execution.settings import Keycloak
+from notebooks.cli.plans import last_rows
 from tests.services.execution import Jobs, Tokens, settings
 from tests.services.test_execution_api import World, hangs, problem, until, world  # noqa: F401
 
@@ -181,6 +182,22 @@ async def test_P10_a_firing_runs_as_its_person_once_however_often_it_is_called(p
     assert len(place.cluster.runs()) == 1
     (last,) = (await daily.now())["last"]
     assert (last["outcome"], last["status"]) == ("started", "succeeded")
+
+
+async def test_P10_a_time_whose_run_failed_says_why(place, daily):
+    async def fails(pod: Any) -> None:
+        pod.runs()
+        pod.ends(1, {"reason": "cell-error", "message": "Cell 2 raised KeyError: 'x'"})
+
+    place.cluster.script = fails
+    run_id = (await daily.fire(this_minute())).json()["run_id"]
+    await until(daily.api, run_id, "failed")
+    (last,) = (await daily.now())["last"]
+    assert (last["run_id"], last["status"]) == (run_id, "failed")
+    assert (last["reason"], last["message"]) == ("cell-error", "Cell 2 raised KeyError: 'x'")
+    cells = [cell for row in last_rows(await daily.now()) for cell in row]
+    assert run_id in cells
+    assert "failed: Cell 2 raised KeyError: 'x'" in cells
 
 
 async def test_P4_a_schedules_token_fires_that_schedule_at_its_times_and_nothing_else(place, daily):

@@ -87,6 +87,8 @@ async def test_P10_runs_on_the_command_line(client, world, capsys):  # noqa: F81
     (job,) = world.cluster.runs()
     env = job["spec"]["template"]["spec"]["containers"][0]["env"]
     assert json.loads(env[-1]["value"])["parameters"] == {"a": 1, "b": "text"}
+    assert await run("runs", "list", "--status", "failed") == 0
+    assert "No such runs." in capsys.readouterr().out
     assert await run("runs", "list", "--json") == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert await run("runs", "log", told["run_id"]) == 0
@@ -158,7 +160,18 @@ async def test_P10_a_schedule_is_made_to_rest_shown_and_changed_on_the_command_l
     assert said.count("next") == 5
     assert await run(*change) == 2
     assert await run("schedules", "show", "0" * 16) == 1
-    assert "GET /schedules" in capsys.readouterr().err
+    assert "`schedules list` lists them" in capsys.readouterr().err
+
+
+async def test_P10_a_schedule_of_a_notebook_that_is_not_there_is_doubted(client, world, capsys):  # noqa: F811
+    made = ("--cron", "30 6 * * *")
+    world.cluster.script = lists
+    assert await run("schedules", "create", "sum", "./work/sum.ipynb", *made) == 0
+    assert capsys.readouterr().err == ""
+    assert await run("schedules", "create", "lost", "./work/lost.ipynb", *made) == 0
+    said = capsys.readouterr()
+    assert "There is no notebook work/lost.ipynb in the home now" in said.err
+    assert "lost: " in said.out
 
 
 async def test_P10_sweeps_are_listed_and_waited_for_on_the_command_line(client, world, capsys):  # noqa: F811
@@ -195,8 +208,17 @@ async def test_P10_schedules_and_sweeps_on_the_command_line(client, capsys):
     assert "daily: " in capsys.readouterr().out
     assert await run("schedules", "list", "--json") == 0
     (told,) = json.loads(capsys.readouterr().out)
-    for verb in ("suspend", "resume", "delete"):
+    for verb in ("show", "suspend", "resume"):
         assert await run("schedules", verb, told["schedule_id"]) == 0
+        assert await run("schedules", verb, "daily") == 0
+    assert await run("schedules", "change", "daily", "--cron", "30 7 * * MON-FRI") == 0
+    said = capsys.readouterr().out
+    assert "07:30 CE" in said, "in the schedule's own zone"
+    assert "05:30" not in said
+    assert await run("schedules", "delete", "daily") == 0
+    assert await run("schedules", "delete", "daily") == 1
+    sentence = "There is no schedule 'daily'; `schedules list` shows those there are."
+    assert sentence in capsys.readouterr().err
     assert await run("schedules", "list") == 0
     assert "No schedules yet." in capsys.readouterr().out
     assert await run(*made[:4], "--cron", "whenever") == 1

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import notebooks
 from notebooks import cli
+from notebooks.cli import output
 from notebooks.errors import Refused
 
 
@@ -38,6 +41,49 @@ def test_with_json_an_error_is_json_wherever_the_flag_stands(refusing, capsys):
 def test_wrong_usage_is_exit_code_2(capsys):
     assert cli.main(["no-such-command"]) == 2
     assert "no-such-command" in capsys.readouterr().err
+
+
+ID = "churn-models--15190f3c2b7d4a6e8091"
+ROW = (ID, "who leaves, and why", "owner", "10Gi", "2026-12-07 10:15 UTC", "the last word")
+
+
+def test_an_id_is_whole_where_the_table_is_too_wide_and_the_rest_is_folded():
+    terminal = Console(file=StringIO(), width=80, force_terminal=True, color_system=None)
+    terminal.print(output.table(("workspace", "name", "role", "size", "until", "x"), [ROW]))
+    said = terminal.file.getvalue()
+    assert ID in said
+    assert "…" not in said
+    assert "leaves" in said
+
+
+def test_a_row_is_a_line_where_no_terminal_reads_it(capsys):
+    output.show([], output.table(("workspace", "name"), [(ID, "long " * 40)]))
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.startswith("workspace")
+    assert row.split() == [ID, *["long"] * 40]
+
+
+def test_a_services_words_are_told_as_commands(capsys, monkeypatch):
+    for given, said in (
+        ("GET /list-notebooks/{username} lists those that are.", "`runs notebooks` lists those"),
+        ("PATCH it, or choose another name.", "`schedules change` changes it, or choose"),
+        ("There is no such run of yours; GET /runs lists them.", "yours; `runs list` lists them."),
+        ("cancel one by POST /sweeps/<id>/cancel.", "cancel one by `sweeps cancel`."),
+    ):
+        monkeypatch.setattr(output, "as_json", False)
+        output.fail(Refused(404, "x", given))
+        assert said in capsys.readouterr().err
+        monkeypatch.setattr(output, "as_json", True)
+        output.fail(Refused(404, "x", given))
+        assert given in capsys.readouterr().err, "as the API tells it"
+
+
+@pytest.mark.parametrize("command", ["runs show", "runs log", "sweeps show", "runs cancel"])
+def test_what_is_no_id_is_told_without_asking_anybody(command, capsys):
+    assert cli.main([*command.split(), "nope"]) == 1
+    kind = command.split()[0]
+    sentence = f"There is no {kind[:-1]} 'nope'; `{kind} list` shows those there are."
+    assert capsys.readouterr().err.strip() == sentence
 
 
 def test_a_laptop_needs_only_what_pip_brings_with_the_package():

@@ -70,7 +70,9 @@ class FiringModel(BaseModel):
 
     at: datetime
     outcome: Literal["started", "skipped", "refused", "missed"]
-    reason: str | None = Field(default=None, description="a word for programs")
+    reason: str | None = Field(
+        default=None, description="a word for programs, of the time or else of its run"
+    )
     message: str | None = Field(default=None, description="the same for a person")
     run_id: RunId | None = None
     status: Status | None = Field(default=None, description="of the run")
@@ -80,8 +82,8 @@ class FiringModel(BaseModel):
         return cls(
             at=moment(firing.at),
             outcome=firing.outcome,  # type: ignore[arg-type]
-            reason=firing.reason,
-            message=firing.message,
+            reason=firing.reason or (run.reason if run else None),
+            message=firing.message or (run.message if run else None),
             run_id=firing.run_id,
             status=run.status if run else None,  # type: ignore[arg-type]
         )

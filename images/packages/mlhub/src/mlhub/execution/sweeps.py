@@ -69,7 +69,7 @@ class Sweeps:
                     409,
                     "too-many",
                     f"At most {MOST_WAITING} sweeps of one person wait for room; let one end, or "
-                    "cancel one by DELETE /sweeps/<id>.",
+                    "cancel one by POST /sweeps/<id>/cancel.",
                 )
             try:
                 await runs.db(self.store.add_sweep, sweep, points)

@@ -6,11 +6,25 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from notebooks.errors import NotebooksError
+
+COMMANDS = {
+    "GET /list-notebooks/{username}": "`runs notebooks`",
+    "GET /runs": "`runs list`",
+    "GET /schedules": "`schedules list`",
+    "GET /sweeps": "`sweeps list`",
+    "PATCH it": "`schedules change` changes it",
+    "POST /sweeps/<id>/cancel": "`sweeps cancel`",
+}
+"""What the execution service names in its sentences, and what does the same here."""
+
+WIDE = 10_000
+"""Columns where no terminal says how many it has: a row is a line for `grep`."""
 
 as_json = False
 """Whether `--json` was given."""
@@ -21,17 +35,25 @@ def show(plain: Any, human: RenderableType | None = None) -> None:
     if as_json:
         print(json.dumps(plain, default=_plain))
     else:
-        Console(soft_wrap=not isinstance(human, Table)).print(
-            human if human is not None else Text(str(plain))
-        )
+        console = Console(soft_wrap=not isinstance(human, Table))
+        if not console.is_terminal:
+            console.width = WIDE
+        console.print(human if human is not None else Text(str(plain)))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Of plain texts: nothing that somebody named is taken for markup."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: int = 1) -> Table:
+    """Of plain texts: nothing that somebody named is taken for markup.
+
+    The first `whole` columns are never cut or folded: they have the ids, which people copy.
+    """
     head = any(columns)
-    made = Table(*columns, box=None, pad_edge=False, header_style="bold", show_header=head)
-    for row in rows:
-        made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    made = Table(box=None, pad_edge=False, header_style="bold", show_header=head)
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    for place, column in enumerate(columns):
+        longest = max((cell_len(row[place]) for row in texts), default=0) if place < whole else None
+        made.add_column(column, overflow="fold", min_width=longest)
+    for row in texts:
+        made.add_row(*map(Text, row))
     return made
 
 
@@ -48,7 +70,10 @@ def fail(error: Exception) -> None:
         said = known or {"type": "invalid", "sentence": str(error)}
         Console(stderr=True, soft_wrap=True).print(json.dumps({"error": said}), markup=False)
     else:
-        Console(stderr=True, soft_wrap=True).print(Text(str(error), style="red"))
+        sentence = str(error)
+        for call, command in COMMANDS.items():
+            sentence = sentence.replace(call, command)
+        Console(stderr=True, soft_wrap=True).print(Text(sentence, style="red"))
 
 
 def _plain(value: Any) -> Any:

@@ -1,15 +1,17 @@
 """`schedules` and `sweeps`: notebooks that run again and again, or over a grid of parameters."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
 from notebooks.cli import output
 from notebooks.cli.runs import (
     CellTimeout,
-    Id,
     Key,
     Notebook,
     Parameter,
@@ -18,9 +20,11 @@ from notebooks.cli.runs import (
     Timeout,
     User,
     Workspace,
+    id_of,
     in_time,
     parameters_of,
 )
+from notebooks.errors import NotebooksError
 from notebooks.execution import ExecutionClient, counts_of
 
 schedules = typer.Typer(no_args_is_help=True, help="Notebooks that run again and again.")
@@ -29,12 +33,45 @@ sweeps = typer.Typer(no_args_is_help=True, help="A notebook over a grid of param
 TimeZone = typer.Option(help="such as Europe/Berlin")
 Cron = typer.Option(help="as '30 6 * * MON-FRI': minute hour day month weekday")
 
+ScheduleName = Annotated[str, typer.Argument(metavar="SCHEDULE", help="its name, or its id")]
+SweepId = Annotated[str, typer.Argument(metavar="ID", parser=id_of("sweep"))]
+
 # Schedules
 
 
+def schedule_of(client: ExecutionClient, given: str) -> str:
+    """The id of a schedule. By name go one's own, for another person may have one of that name."""
+    found = (each["schedule_id"] for each in client.schedules() if each["name"] == given)
+    return next(found, None) or id_of("schedule")(given)
+
+
+def clock(schedule: Mapping[str, Any], moment: str) -> str:
+    """A moment as the schedule's own clock shows it."""
+    zone: tzinfo = UTC
+    with suppress(ZoneInfoNotFoundError):  # Windows knows no zones
+        zone = ZoneInfo(schedule["time_zone"])
+    return f"{datetime.fromisoformat(moment).astimezone(zone):%a %F %R %Z}"
+
+
 def schedule_shown(told: Mapping[str, Any]) -> None:
-    coming = ", ".join(str(at) for at in told["next"][:2]) or "suspended"
+    coming = ", ".join(clock(told, at) for at in told["next"][:2]) or "suspended"
     output.show(told, f"{told['schedule_id']} {told['name']}: {coming}")
+
+
+def warn_of_no_notebook(client: ExecutionClient, told: Mapping[str, Any]) -> None:
+    """The service takes any path, since a notebook may come later; a person may have mistyped it.
+
+    The listing leaves hidden folders out, and a workspace's volume is not in it.
+    """
+    path = told["input_notebook"]
+    if output.as_json or told["workspace"] or path.startswith(".") or "/." in path:
+        return
+    try:
+        known = {each["relative_path"] for each in client.notebooks(user=told["username"])}
+    except NotebooksError:
+        return
+    if path not in known:
+        output.warn(f"There is no notebook {path} in the home now; `runs notebooks` lists them.")
 
 
 @schedules.command("create")
@@ -53,21 +90,22 @@ def create_schedule(
     workspace: Workspace = None,
 ) -> None:
     """Run a notebook again and again."""
-    schedule_shown(
-        ExecutionClient().schedule(
-            name,
-            notebook,
-            cron,
-            parameters_of(parameter),
-            time_zone=time_zone,
-            suspended=suspended,
-            user=user,
-            profile=profile,
-            time_limit=time_limit,
-            cell_timeout=cell_timeout,
-            workspace=workspace,
-        )
+    client = ExecutionClient()
+    told = client.schedule(
+        name,
+        notebook,
+        cron,
+        parameters_of(parameter),
+        time_zone=time_zone,
+        suspended=suspended,
+        user=user,
+        profile=profile,
+        time_limit=time_limit,
+        cell_timeout=cell_timeout,
+        workspace=workspace,
     )
+    schedule_shown(told)
+    warn_of_no_notebook(client, told)
 
 
 @schedules.command("list")
@@ -80,7 +118,7 @@ def list_schedules(user: User = None) -> None:
             item["name"],
             item["input_notebook"],
             f"{item['cron']} ({item['time_zone']})",
-            item["next"][0] if item["next"] else item["reason"] or "suspended",
+            clock(item, item["next"][0]) if item["next"] else item["reason"] or "suspended",
             item["last"][0]["status"] or item["last"][0]["outcome"] if item["last"] else "",
         )
         for item in found
@@ -90,26 +128,37 @@ def list_schedules(user: User = None) -> None:
 
 
 @schedules.command("show")
-def show_schedule(schedule_id: Id) -> None:
+def show_schedule(schedule: ScheduleName) -> None:
     """A schedule, its next times and what became of its last."""
-    told = ExecutionClient().get_schedule(schedule_id)
+    client = ExecutionClient()
+    told = client.get_schedule(schedule_of(client, schedule))
     when = f"{told['cron']} ({told['time_zone']})"
-    rows = [
-        ("schedule", told["schedule_id"], f"{told['name']}: {told['input_notebook']}, {when}"),
-        *(("next", at, "") for at in told["next"]),
-        *(
-            ("last", each["at"], each["status"] or each["message"] or each["outcome"])
-            for each in told["last"]
-        ),
+    rows: list[Sequence[str]] = [
+        ("schedule", told["schedule_id"], "", f"{told['name']}: {told['input_notebook']}, {when}"),
+        *(("next", clock(told, at), "", "") for at in told["next"]),
+        *last_rows(told),
     ]
     if told["suspended"]:
-        rows.insert(1, ("suspended", "", told["reason"] or ""))
-    output.show(told, output.table(("", "", ""), rows))
+        rows.insert(1, ("suspended", "", "", told["reason"] or ""))
+    output.show(told, output.table(("", "", "", ""), rows, whole=3))
+
+
+def last_rows(told: Mapping[str, Any]) -> list[Sequence[str]]:
+    """What became of a schedule's last times: when, the run, how it ended and why."""
+    return [
+        (
+            "last",
+            clock(told, each["at"]),
+            each["run_id"] or "",
+            ": ".join(filter(None, (each["status"] or each["outcome"], each["message"]))),
+        )
+        for each in told["last"]
+    ]
 
 
 @schedules.command("change")
 def change_schedule(
-    schedule_id: Id,
+    schedule: ScheduleName,
     *,
     cron: Annotated[str | None, Cron] = None,
     time_zone: Annotated[str | None, TimeZone] = None,
@@ -124,26 +173,33 @@ def change_schedule(
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         raise typer.BadParameter("nothing to change: give --cron, --time-zone or -p")
-    schedule_shown(ExecutionClient().change_schedule(schedule_id, **changes))
+    changed(schedule, **changes)
+
+
+def changed(schedule: str, **changes: Any) -> None:
+    client = ExecutionClient()
+    schedule_shown(client.change_schedule(schedule_of(client, schedule), **changes))
 
 
 @schedules.command("suspend")
-def suspend(schedule_id: Id) -> None:
+def suspend(schedule: ScheduleName) -> None:
     """Let a schedule rest."""
-    schedule_shown(ExecutionClient().change_schedule(schedule_id, suspended=True))
+    changed(schedule, suspended=True)
 
 
 @schedules.command("resume")
-def resume(schedule_id: Id) -> None:
+def resume(schedule: ScheduleName) -> None:
     """Let a schedule go on; what it missed is not made up for."""
-    schedule_shown(ExecutionClient().change_schedule(schedule_id, suspended=False))
+    changed(schedule, suspended=False)
 
 
 @schedules.command("delete")
-def delete_schedule(schedule_id: Id) -> None:
+def delete_schedule(schedule: ScheduleName) -> None:
     """Delete a schedule; a run that it has started goes on."""
-    ExecutionClient().delete_schedule(schedule_id)
-    output.show({"deleted": schedule_id}, f"{schedule_id} is deleted.")
+    client = ExecutionClient()
+    schedule_id = schedule_of(client, schedule)
+    client.delete_schedule(schedule_id)
+    output.show({"deleted": schedule_id}, f"{schedule} is deleted.")
 
 
 # Sweeps
@@ -190,7 +246,7 @@ def start_sweep(
 
 
 @sweeps.command("wait")
-def wait(sweep_id: Id, timeout: Timeout = None) -> None:
+def wait(sweep_id: SweepId, timeout: Timeout = None) -> None:
     """Wait for the end of a sweep; the exit code is 0 when all its runs succeed."""
     with in_time():
         sweep_shown(ExecutionClient().wait_sweep(sweep_id, timeout=timeout))
@@ -215,17 +271,17 @@ def list_sweeps(user: User = None, limit: int = 10) -> None:
 
 
 @sweeps.command("show")
-def show_sweep(sweep_id: Id) -> None:
+def show_sweep(sweep_id: SweepId) -> None:
     """A sweep and its runs."""
     told = ExecutionClient().get_sweep(sweep_id)
     rows = [
-        (point["number"], point["status"], json.dumps(point["parameters"]), point["run_id"])
+        (point["number"], point["run_id"], point["status"], json.dumps(point["parameters"]))
         for point in told["points"]
     ]
-    output.show(told, output.table(("point", "status", "parameters", "run"), rows))
+    output.show(told, output.table(("point", "run", "status", "parameters"), rows, whole=2))
 
 
 @sweeps.command("cancel")
-def cancel_sweep(sweep_id: Id) -> None:
+def cancel_sweep(sweep_id: SweepId) -> None:
     """End a sweep: what waits never starts, what runs is ended."""
     sweep_shown(ExecutionClient().cancel_sweep(sweep_id))

@@ -1,7 +1,8 @@
 """`runs`: notebooks that run unattended. `plans` has those that run again and again."""
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -10,7 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from notebooks.cli import output
+from notebooks.errors import Refused
 from notebooks.execution import ExecutionClient, Run
+
+ID = re.compile("[0-9a-f]{16}")
+"""Of runs, schedules and sweeps (`mlhub.execution.models.RunId`)."""
 
 app = typer.Typer(no_args_is_help=True, help="Run notebooks unattended: start, follow, cancel.")
 
@@ -27,7 +32,21 @@ Key = Annotated[
     str | None, typer.Option(help="your own for this start: with it again, nothing runs twice")
 ]
 Timeout = Annotated[float | None, typer.Option(help="seconds; without it, to the end")]
-Id = Annotated[str, typer.Argument(metavar="ID")]
+
+
+def id_of(kind: str) -> Callable[[str], str]:
+    """For typer: what cannot be an id is told as one that is not there."""
+
+    def reader(given: str) -> str:
+        if not ID.fullmatch(given):
+            sentence = f"There is no {kind} {given!r}; `{kind}s list` shows those there are."
+            raise Refused(404, f"no-{kind}", sentence)
+        return given
+
+    return reader
+
+
+Id = Annotated[str, typer.Argument(metavar="ID", parser=id_of("run"))]
 
 
 def value_of(text: str) -> Any:
@@ -150,8 +169,9 @@ def list_runs(
         )
         for run in found
     ]
+    none = "No such runs." if status or before else "No runs yet."
     human = output.table(("run", "status", "cells", "notebook", "reason", "accepted (UTC)"), rows)
-    output.show([run.plain for run in found], human if rows else "No runs yet.")
+    output.show([run.plain for run in found], human if rows else none)
 
 
 @app.command("show")
