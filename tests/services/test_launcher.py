@@ -374,7 +374,8 @@ async def test_what_is_offered_is_told_to_nobody_who_could_not_start_it(hub, tok
 
 
 async def test_a_token_of_nobodys_is_refused(hub, tmp_path):
-    with pytest.raises(Refused, match="does not know your log-in"):
+    sentence = f"does not know that token; copy a new one from {hub.url}/hub/token."
+    with pytest.raises(Refused, match=re.escape(sentence)):
         await asyncio.to_thread(log_in, hub.url, "made-up", tmp_path / "login.json")
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import notebooks
 from notebooks import cli
 from notebooks.cli import output
 from notebooks.errors import Refused
+from notebooks.workspaces import Workspace, WorkspaceRole
 
 
 @pytest.fixture
@@ -84,6 +86,55 @@ def test_what_is_no_id_is_told_without_asking_anybody(command, capsys):
     kind = command.split()[0]
     sentence = f"There is no {kind[:-1]} 'nope'; `{kind} list` shows those there are."
     assert capsys.readouterr().err.strip() == sentence
+
+
+@pytest.mark.parametrize("command", [["login", "--hub", "http://localhost:30888"], ["logout"]])
+def test_in_a_server_there_is_nothing_to_log_in_to(command, capsys, monkeypatch):
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "t")
+    assert cli.main(command) == 1
+    sentence = "This is a notebook server of your hub: it has you logged in, as long as it runs."
+    assert capsys.readouterr().err.strip() == sentence
+
+
+class Manager:
+    """Tells what it was asked for."""
+
+    asked: tuple[object, ...] = ()
+
+    def create_workspace(self, *asked):
+        type(self).asked = asked
+        return self.delete_workspace(asked[0])
+
+    def delete_workspace(self, workspace_id):
+        until = datetime(2026, 12, 7, 10, 15, tzinfo=UTC)
+        role = WorkspaceRole.OWNER
+        return Workspace(workspace_id, "Churn", "", role, "alice", None, "10Gi", until, until)
+
+
+@pytest.fixture
+def manager(monkeypatch):
+    monkeypatch.setattr("notebooks.cli.workspaces.WorkspaceManager", Manager)
+    return Manager
+
+
+@pytest.mark.parametrize(("given", "gib"), [("10Gi", 10), ("10", 10), ("500Gi", 500)])
+def test_a_workspaces_size_is_written_as_it_is_told(manager, given, gib):
+    assert cli.main(["workspaces", "create", "churn", "--size", given]) == 0
+    assert manager.asked[-1] == gib
+
+
+@pytest.mark.parametrize("given", ["10Mi", "1.5Gi", "0Gi", "-1", "10GB", "lots"])
+def test_a_size_that_is_no_whole_number_of_gib_is_usage_2_and_a_sentence(manager, given, capsys):
+    assert cli.main(["workspaces", "create", "churn", "--size", given]) == 2
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert f"'{given}' is no whole number of GiB; write it as 10Gi." in said
+
+
+def test_who_deletes_a_workspace_is_told_that_servers_stop(manager, capsys):
+    assert cli.main(["workspaces", "delete", "churn"]) == 0
+    assert "servers that have it mounted stop" in capsys.readouterr().out
+    assert cli.main(["workspaces", "delete", "--help"]) == 0
+    assert "servers that have it mounted stop" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_laptop_needs_only_what_pip_brings_with_the_package():

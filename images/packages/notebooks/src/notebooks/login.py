@@ -40,7 +40,13 @@ def log_in(hub_url: str, pasted: str, file: Path, *, admin: bool = False) -> Con
     `admin` keeps the right to act for others. Raises Refused or Unreachable.
     """
     whole = Connection(hub_url, "", pasted)
-    me = whole.request("GET", "/hub/api/user")
+    try:
+        me = whole.request("GET", "/hub/api/user")
+    except Refused as refusal:
+        if refusal.type != "login":
+            raise
+        sentence = f"The hub does not know that token; copy a new one from {hub_url}/hub/token."
+        raise Refused(refusal.status, "login", sentence) from None
     if me.get("kind") != "user":
         raise Refused(403, "login", "That is the token of a service; make one of your own.")
     name, may = str(me["name"]), set(me["scopes"])

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from notebooks.cli import output
-from notebooks.connection import login_file
+from notebooks.connection import in_a_server, login_file
 from notebooks.errors import NotebooksError
 from notebooks.login import KEPT_DAYS, hub_address, log_in, log_out
 
@@ -15,8 +15,17 @@ Hub = Annotated[str, typer.Option("--hub", metavar="URL", help="your hub, as in 
 Admin = Annotated[bool, typer.Option("--admin", help="keep the right to act for others")]
 
 
+def not_in_a_server() -> None:
+    """Raises NotebooksError in one: what is kept would not be used there."""
+    if in_a_server():
+        raise NotebooksError(
+            "This is a notebook server of your hub: it has you logged in, as long as it runs."
+        )
+
+
 def login(hub: Hub, admin: Admin = False) -> None:
     """Log in to a hub from this machine, with a token from its page Token."""
+    not_in_a_server()
     try:
         address = hub_address(hub)
     except ValueError as error:
@@ -40,6 +49,7 @@ def login(hub: Hub, admin: Admin = False) -> None:
 
 def logout() -> None:
     """Revoke this machine's token and forget it."""
+    not_in_a_server()
     gone = log_out(login_file())
     output.show(
         {"hub_url": gone.hub_url, "user": gone.user},

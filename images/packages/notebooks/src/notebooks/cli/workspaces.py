@@ -1,6 +1,7 @@
 """`workspaces list|create|members|add|remove|share|shared|unshare|delete|restore`."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +12,14 @@ app = typer.Typer(no_args_is_help=True, help="Workspaces of teams: members, what
 
 Id = Annotated[str, typer.Argument(metavar="WORKSPACE", help="an id of `workspaces list`")]
 Who = Annotated[str, typer.Argument(metavar="USER", help="a user name or an e-mail address")]
+
+
+def whole_gib(given: Any) -> int:
+    """`10Gi`, as a workspace's size is told, or `10`; for typer, which reads a default with it."""
+    found = re.fullmatch(r"([1-9][0-9]*)(Gi)?", str(given))
+    if not found:
+        raise typer.BadParameter(f"{given!r} is no whole number of GiB; write it as 10Gi.")
+    return int(found[1])
 
 
 @app.command("list")
@@ -29,7 +38,9 @@ def create(
     name: Annotated[str, typer.Argument(help="what people read")],
     description: Annotated[str, typer.Option(help="what it is for")] = "",
     owner: Annotated[str | None, typer.Option(help="an administrator: whose it is")] = None,
-    size: Annotated[int | None, typer.Option(help="GiB of its volume")] = None,
+    size: Annotated[
+        int | None, typer.Option(parser=whole_gib, metavar="QUANTITY", help="its volume's, as 10Gi")
+    ] = None,
 ) -> None:
     """Make a workspace of your own."""
     made = WorkspaceManager().create_workspace(name, description, owner, size)
@@ -100,11 +111,15 @@ def unshare(
 
 @app.command()
 def delete(workspace: Id) -> None:
-    """Hide a workspace from everybody; for some days an owner can restore it."""
+    """Hide a workspace from everybody: servers that have it mounted stop, whosever they are.
+
+    For some days an owner can restore it.
+    """
     gone = WorkspaceManager().delete_workspace(workspace)
     output.show(
         gone,
-        f"{gone.id} is deleted; until {_ends(gone)} `workspaces restore {gone.id}` brings it back.",
+        f"{gone.id} is deleted, and servers that have it mounted stop; until {_ends(gone)} "
+        f"`workspaces restore {gone.id}` brings it back.",
     )
 
 
