@@ -50,8 +50,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: in
     made = Table(box=None, pad_edge=False, header_style="bold", show_header=head)
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
     for place, column in enumerate(columns):
-        longest = max((cell_len(row[place]) for row in texts), default=0) if place < whole else None
-        made.add_column(column, overflow="fold", min_width=longest)
+        kept = place < whole
+        longest = max((cell_len(row[place]) for row in texts), default=0) if kept else None
+        made.add_column(column, overflow="fold", no_wrap=kept, min_width=longest)
     for row in texts:
         made.add_row(*map(Text, row))
     return made
