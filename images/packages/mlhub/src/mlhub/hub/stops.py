@@ -16,8 +16,8 @@ FULL = "OOMKilled"
 
 
 def said(owner: str, by: str, why: str, pod: Mapping[str, Any] | None) -> str:
-    """One or two sentences, none where the owner did it. `by` and `why` are what the hub knows of the stop, empty where the
-    server ended by itself; `pod` is its last one (Kubernetes' JSON).
+    """One or two sentences, none where the owner did it. `by` and `why` are what the hub knows of
+    the stop, empty where the server ended by itself; `pod` is its last one (Kubernetes' JSON).
     """
     if why:
         return f"The hub stopped this server. {why[0].upper()}{why[1:].rstrip('.')}."
