@@ -95,6 +95,7 @@ def test_M4_the_smallest_size_that_holds_what_is_asked(wanted, options):
     [
         ({"cpu_cores": 9}, "holds 9 CPU. The largest is 4 CPU, 16 GiB, 4 GPUs (Own)."),
         ({"memory_gb": 17, "gpu_count": 2}, "holds 17 GiB, 2 GPUs."),
+        ({"memory_gb": 17, "gpu_count": 1}, "holds 17 GiB, 1 GPU."),
         ({"gpu_type": "H100"}, "no GPU of the kind H100. There are: NVIDIA-A100-PCIE-40GB,"),
         ({"gpu_type": "a100"}, "may be any of NVIDIA-A100-PCIE-40GB, NVIDIA-A100-SXM4-80GB;"),
     ],

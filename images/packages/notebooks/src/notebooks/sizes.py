@@ -155,7 +155,7 @@ def _too_large(every: Sequence[_Candidate], wanted: ResourceConfig) -> str:
         for amount, text in (
             (wanted.cpu_cores, f"{wanted.cpu_cores or 0:g} CPU"),
             (wanted.memory_gb, f"{wanted.memory_gb or 0:g} GiB"),
-            (wanted.gpu_count, f"{wanted.gpu_count} GPUs"),
+            (wanted.gpu_count, f"{wanted.gpu_count} GPU{'' if wanted.gpu_count == 1 else 's'}"),
         )
         if amount
     ]
