@@ -31,7 +31,7 @@ SESSION = NotebookSession(
 
 
 @given(st.text() | st.text("az09-_/.", max_size=40))
-@example("churn-models--15190f3c")
+@example("churn-models--" + "15190f3c" * 3)
 @example("2026-report")
 def test_M3_a_sessions_name_is_one_that_the_hub_takes_whatever_it_is_about(about):
     name = session_name(about)
