@@ -122,7 +122,7 @@ class Keycloak:
         claims = {
             "sub": f"sub-of-{name}",
             "preferred_username": name,
-            "email": f"{name}@example.com",
+            "email": f"{name}@mlhub.example",
         }
         if (groups := self.people[name]) is not None:
             claims["groups"] = groups

@@ -131,7 +131,7 @@ async def test_M1_M2_a_launch_by_address_gives_url_id_and_status(hub, alice, lau
     told = []
     session = await launched(
         launcher,
-        user_email="Alice@example.com",
+        user_email="Alice@mlhub.example",
         resources=ResourceConfig(cpu_cores=2, memory_gb=2),
         tell=lambda percent, message: told.append(percent),
     )

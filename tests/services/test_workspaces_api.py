@@ -106,8 +106,8 @@ async def test_M7_everybody_sees_their_own_with_the_role(service, slug):
 
 async def test_M7_a_member_is_found_by_name_or_address_and_must_be_of_the_hub(service, slug):
     at = f"/workspaces/{slug}/members"
-    by_address = await service.ask("olga", "PUT", at, user="sam@example.com", role="viewer")
-    assert by_address.json() == {"user": "sam", "email": "sam@example.com", "role": "viewer"}
+    by_address = await service.ask("olga", "PUT", at, user="sam@mlhub.example", role="viewer")
+    assert by_address.json() == {"user": "sam", "email": "sam@mlhub.example", "role": "viewer"}
     stranger = await service.ask("olga", "PUT", at, user="mallory", role="viewer")
     assert (stranger.status_code, stranger.json()["type"]) == (403, "no-access")
     nobody = await service.ask("olga", "PUT", at, user="nobody", role="viewer")
@@ -234,8 +234,8 @@ async def test_M8_M9_what_is_wrong_is_refused_and_makes_nothing(service, place, 
 
 
 async def test_M1_the_owner_may_be_named_by_address_and_others_by_an_administrator(service):
-    assert (await create(service, "olga", "a1", owner="olga@example.com"))[0] == 201
-    status, made = await create(service, "ada", "a2", owner="otto@example.com")
+    assert (await create(service, "olga", "a1", owner="olga@mlhub.example"))[0] == 201
+    status, made = await create(service, "ada", "a2", owner="otto@mlhub.example")
     assert (status, made["created_by"], made["role"]) == (201, "otto", None)
 
 
@@ -358,7 +358,7 @@ async def test_M11_what_is_shared_is_listed_with_who_shared_it(service, slug):
     listed = (await service.ask("vera", "GET", at)).json()["resources"]
     shown = [(r["resource_type"], r["resource_path"], r["shared_by"]) for r in listed]
     assert shown == [("notebook", "reports/churn.ipynb", "edda"), ("folder", "data", "olga")]
-    forged = await service.ask("edda", "POST", at, **note, shared_by="olga@example.com")
+    forged = await service.ask("edda", "POST", at, **note, shared_by="olga@mlhub.example")
     assert (forged.status_code, forged.json()["type"]) == (403, "shared-by")
 
 

@@ -32,22 +32,22 @@ async def test_M1_every_call_runs_as_it_is_written(manager):
     def story() -> Any:
         mine = manager("olga")
         made = mine.create_workspace(
-            name="Churn Models", description="who leaves", owner="olga@example.com"
+            name="Churn Models", description="who leaves", owner="olga@mlhub.example"
         )
         assert (made.role, made.description) == (WorkspaceRole.OWNER, "who leaves")
         added = mine.add_member(
-            workspace_id=made.id, user_email="edda@example.com", role=WorkspaceRole.EDITOR
+            workspace_id=made.id, user_email="edda@mlhub.example", role=WorkspaceRole.EDITOR
         )
         assert (added.user, added.role) == ("edda", "editor")
         shared = manager("edda").share_notebook(
-            workspace_id=made.id, notebook_path="reports/churn.ipynb", shared_by="edda@example.com"
+            workspace_id=made.id, notebook_path="reports/churn.ipynb", shared_by="edda@mlhub.example"
         )
         assert isinstance(shared, SharedResource)
         (found,) = mine.list_shared_resources(made.id)
         assert (found.resource_type, found.resource_path) == ("notebook", "reports/churn.ipynb")
         assert found.shared_by == "edda"
         assert [each.role for each in mine.list_members(made.id)] == ["owner", "editor"]
-        mine.remove_member(made.id, "edda@example.com")
+        mine.remove_member(made.id, "edda@mlhub.example")
         with pytest.raises(Refused, match="no such workspace of yours"):
             manager("edda").list_shared_resources(made.id)
         assert mine.delete_workspace(made.id).restorable_until
@@ -83,13 +83,13 @@ async def test_M1_the_command_line(service, monkeypatch, capsys):  # noqa: F811
     made = json.loads(out)
     slug = made["id"]
     assert (code, made["role"], made["size"]) == (0, "owner", "10Gi")
-    assert (await run("add", slug, "edda@example.com", "--role", "editor"))[0] == 0
+    assert (await run("add", slug, "edda@mlhub.example", "--role", "editor"))[0] == 0
     assert (await run("share", slug, "a/b.ipynb"))[0] == 0
     assert (await run("share", slug, "data", "--folder"))[0] == 0
     _, out, _ = await run("list")
     assert all(part in out for part in (slug, "Churn", "owner", "10Gi"))
     _, out, _ = await run("members", slug)
-    assert "edda@example.com" in out
+    assert "edda@mlhub.example" in out
     _, out, _ = await run("shared", slug, "--json")
     listed = json.loads(out)
     assert [each["resource_path"] for each in listed] == ["a/b.ipynb", "data"]
@@ -112,7 +112,7 @@ async def test_M7_the_role_matrix_by_the_command_line(service, monkeypatch, caps
         "shared": ["shared", slug],
         "share": ["share", slug, "a.ipynb"],
         "unshare": ["unshare", slug],
-        "add": ["add", slug, "extra@example.com"],
+        "add": ["add", slug, "extra@mlhub.example"],
         "change": ["add", slug, "extra", "--role", "owner"],
         "remove": ["remove", slug, "extra"],
         "delete": ["delete", slug],

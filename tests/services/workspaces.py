@@ -81,7 +81,7 @@ class Realm:
             self.users[name] = {
                 "id": f"id-of-{name}",
                 "username": name,
-                "email": f"{name}@example.com",
+                "email": f"{name}@mlhub.example",
                 "enabled": True,
             }
             if path:
@@ -398,7 +398,7 @@ async def attempt(service: Service, slug: str, operation: str, role: str) -> int
         "get": ("GET", at, {}),
         "members": ("GET", f"{at}/members", {}),
         "shared": ("GET", f"{at}/resources", {}),
-        "add": ("PUT", f"{at}/members", {"user": "extra@example.com", "role": "viewer"}),
+        "add": ("PUT", f"{at}/members", {"user": "extra@mlhub.example", "role": "viewer"}),
         "change": ("PUT", f"{at}/members", {"user": "extra", "role": "owner"}),
         "remove": ("DELETE", f"{at}/members/extra", {}),
         "share": ("POST", f"{at}/resources", share),

@@ -12,9 +12,11 @@ def make(target: str, **given: str) -> subprocess.CompletedProcess[str]:
     """Nothing is made or started: the stamps are old enough and Python is `echo`."""
     stamps = ("-o", ".venv/run.stamp", "-o", "policies/.venv/run.stamp")
     variables = [f"{name}={value}" for name, value in {"PYTHON": "echo", **given}.items()]
+    # The tests may themselves be run by `make`, which would tell of its folders.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
-        ["make", *stamps, target, *variables],
-        cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"MAKEFLAGS": ""},
+        ["make", "--no-print-directory", *stamps, target, *variables],
+        cwd=ROOT, capture_output=True, text=True, check=False, env=env,
     )  # fmt: skip
 
 
