@@ -40,7 +40,9 @@ async def test_M1_every_call_runs_as_it_is_written(manager):
         )
         assert (added.user, added.role) == ("edda", "editor")
         shared = manager("edda").share_notebook(
-            workspace_id=made.id, notebook_path="reports/churn.ipynb", shared_by="edda@mlhub.example"
+            workspace_id=made.id,
+            notebook_path="reports/churn.ipynb",
+            shared_by="edda@mlhub.example",
         )
         assert isinstance(shared, SharedResource)
         (found,) = mine.list_shared_resources(made.id)
