@@ -136,7 +136,10 @@ async def test_who_waits_while_a_restarted_hub_looks_at_their_server_gets_the_pa
     hub.user("alice").spawner._check_pending = True
     async with alice.get("/hub/spawn-pending/alice") as page:
         text = await page.text()
-    assert "EventSource.CLOSED) setTimeout(() => location.reload()" in text
+    assert "EventSource.CLOSED) setTimeout(again, 2000)" in text
+    (health,) = re.findall(r'fetch\("([^"]+)"\)', text)
+    async with alice.get(health) as well:
+        assert well.status == 200, "or it would never be loaded again"
     (told,) = re.findall(r'new EventSource\("([^"]+)"\)', text)
     async with alice.get(html.unescape(told)) as progress:
         assert progress.status == 400
