@@ -117,6 +117,7 @@ def test_P8_V1_a_restart_of_the_node_ends_every_run_and_the_next_one_succeeds(
     alice.person.stop_server()
 
 
+@pytest.mark.long
 def test_a_start_that_the_hub_forgot_is_told_to_who_watches_it(person, kubectl):
     """Hub and server die while somebody waits for the lab: the page comes back from its waiting by
     itself, and the next start has the home as it was."""
@@ -124,6 +125,7 @@ def test_a_start_that_the_hub_forgot_is_told_to_who_watches_it(person, kubectl):
     carol.page.goto(f"/hub/spawn/{carol.name}")
     carol.page.locator("#spawn_form [type=submit]").click()
     carol.page.wait_for_url("**/hub/spawn-pending/**")
+    expect(carol.page.get_by_text("Your server is starting up")).to_be_visible()
     wait_until("the pod is there", lambda: kubectl.pod(carol.pod))
     hub = kubectl.json("-n", NAMESPACE, "get", "pods", "-l", "component=hub")["items"]
     gone = [pod["metadata"]["name"] for pod in hub]
