@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import expect
 
 from bootstrap import cgroups, processes
 from bootstrap.paths import here
@@ -115,23 +114,3 @@ def test_P8_V1_a_restart_of_the_node_ends_every_run_and_the_next_one_succeeds(
         assert (home / path).read_text() == text, f"{path} was changed"
     # Whatever became of her server: the tests that follow begin with none.
     alice.person.stop_server()
-
-
-@pytest.mark.long
-def test_a_start_that_the_hub_forgot_is_told_to_who_watches_it(person, kubectl):
-    """Hub and server die while somebody waits for the lab: the page comes back from its waiting by
-    itself, and the next start has the home as it was."""
-    carol = person("carol").log_in()
-    carol.page.goto(f"/hub/spawn/{carol.name}")
-    carol.page.locator("#spawn_form [type=submit]").click()
-    carol.page.wait_for_url("**/hub/spawn-pending/**")
-    expect(carol.page.get_by_text("Your server is starting up")).to_be_visible()
-    wait_until("the pod is there", lambda: kubectl.pod(carol.pod))
-    hub = kubectl.json("-n", NAMESPACE, "get", "pods", "-l", "component=hub")["items"]
-    gone = [pod["metadata"]["name"] for pod in hub]
-    kubectl("-n", NAMESPACE, "delete", "pod", *gone, carol.pod, "--force", "--grace-period=0")
-    # Or it was on its way to the lab already, and the hub says that the server is down.
-    told = carol.page.locator("#start").or_(carol.page.get_by_role("link", name="from the hub"))
-    expect(told.or_(carol.page.locator("#jp-main-dock-panel"))).to_be_visible(timeout=120_000)
-    carol.start_server()
-    carol.stop_server()
