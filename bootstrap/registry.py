@@ -5,7 +5,7 @@ import secrets
 
 from bootstrap.files import write_private
 from bootstrap.node import CGROUP
-from bootstrap.paths import BUILDER, BUILDKIT_SOCKET, REGISTRY, Layout
+from bootstrap.paths import BUILDER, BUILDKIT_SOCKET, REGISTRY, REGISTRY_ADDRESS, Layout
 from bootstrap.service import Service
 
 
@@ -17,7 +17,7 @@ storage:
   filesystem: {{rootdirectory: {layout.registry / "data"}}}
   delete: {{enabled: true}}
 http:
-  addr: 127.0.0.1:5000
+  addr: {REGISTRY_ADDRESS}
   secret: {secret}
   tls:
     certificate: {layout.pki / "registry.crt"}
@@ -38,7 +38,7 @@ def registry(layout: Layout) -> Service:
     return Service(
         name="registry",
         argv=("/usr/bin/docker-registry", "serve", str(config)),
-        url="https://127.0.0.1:5000/v2/",
+        url=f"https://{REGISTRY_ADDRESS}/v2/",
         authority=layout.registry_authority.stem,
         files={config: registry_config(layout, _secret(layout))},
     )

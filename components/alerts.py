@@ -100,8 +100,6 @@ def alerts(
             "warning",
             "The volume {{ $labels.persistentvolumeclaim }} is nearly full.",
         ),
-    ]
-    found.append(
         Alert(
             "MlhubBackupMissing",
             # Not a number where none was ever made.
@@ -110,8 +108,8 @@ def alerts(
             "1h",
             "warning",
             "For two days no backup has succeeded.",
-        )
-    )
+        ),
+    ]
     if services:
         found.append(
             Alert(

@@ -53,8 +53,8 @@ def machine_trust() -> str | None:
             f"SSL_CERT_FILE names {named}, which cannot be read ({error}); give it a bundle of "
             "certificates as PEM, or unset it"
         ) from None
-    public = {certificate for file in public_bundles() for certificate in pem(file)}
-    own = [block for block in CERTIFICATE.findall(bundle) if "".join(block.split()) not in public]
+    public = {one for file in public_bundles() for one in certificates(file)}
+    own = [block for one, block in certificates(bundle).items() if one not in public]
     return "\n".join([*own, ""]) if own else None
 
 
@@ -65,9 +65,9 @@ def public_bundles() -> Iterator[str]:
         yield file.read_text(encoding="utf-8", errors="replace")
 
 
-def pem(bundle: str) -> Iterator[str]:
-    """Each certificate without its line breaks, which differ from file to file."""
-    return ("".join(block.split()) for block in CERTIFICATE.findall(bundle))
+def certificates(bundle: str) -> dict[str, str]:
+    """Each as it is written, by itself without line breaks, which differ from file to file."""
+    return {"".join(block.split()): block for block in CERTIFICATE.findall(bundle)}
 
 
 def registry_login(repository: str, login: Login) -> docker_build.RegistryArgsDict:
