@@ -1,4 +1,4 @@
-"""The proxy starts, asks for its token, and takes a route."""
+"""The proxy starts, asks for its token, takes a route, and has a page for while no hub answers."""
 
 # ruff: noqa: S101, PT018, S310, RUF005
 
@@ -28,15 +28,27 @@ def call(token: str, data: bytes | None = None) -> int:
         return error.code
 
 
+def without_a_hub(accept: str) -> tuple[int, str]:
+    url = f"http://127.0.0.1:{port}/hub/home"
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, None, {"Accept": accept}), timeout=5
+        ) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
 assert not shutil.which("npm"), "npm belongs in the build stage"
 assert oct(os.stat("/opt/proxy").st_uid) == "0o0", "the program must not be writable by its user"
 subprocess.run(["configurable-http-proxy", "--version"], check=True)
 
 environment = {**os.environ, "CONFIGPROXY_AUTH_TOKEN": "smoke"}
-api_port = free_port()
+port, api_port, nobody = free_port(), free_port(), f"http://127.0.0.1:{free_port()}"
 proxy = subprocess.Popen(
-    ["configurable-http-proxy", "--ip=127.0.0.1", f"--port={free_port()}"]
-    + ["--api-ip=127.0.0.1", f"--api-port={api_port}"],
+    ["configurable-http-proxy", "--ip=127.0.0.1", f"--port={port}"]
+    + ["--api-ip=127.0.0.1", f"--api-port={api_port}"]
+    + [f"--default-target={nobody}", f"--error-target={nobody}/hub/error"],
     env=environment,
 )
 try:
@@ -50,6 +62,9 @@ try:
             time.sleep(0.1)
     assert refused == 403, refused
     assert call("smoke", json.dumps({"target": "http://127.0.0.1:1"}).encode()) == 201
+    status, page = without_a_hub("text/html,*/*;q=0.8")
+    assert status == 503 and "This page tries again by itself" in page, (status, page)
+    assert without_a_hub("application/json") == (503, "Service Unavailable")
 finally:
     proxy.terminate()
     proxy.wait(10)
