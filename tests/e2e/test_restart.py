@@ -1,4 +1,5 @@
 """The node restarts in the middle of runs: everything dies at once, and each run comes to an end.
+The hub dies before the eyes of who waits for it.
 
 Needs root and the embedded cluster, as `make e2e` has after `make up`.
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from bootstrap import cgroups, processes
 from bootstrap.paths import here
@@ -114,3 +116,24 @@ def test_P8_V1_a_restart_of_the_node_ends_every_run_and_the_next_one_succeeds(
         assert (home / path).read_text() == text, f"{path} was changed"
     # Whatever became of her server: the tests that follow begin with none.
     alice.person.stop_server()
+
+
+def test_a_start_that_the_hub_forgot_is_told_to_who_watches_it(person, kubectl):
+    """Hub and server die while somebody waits for the lab. Whichever page they are on, and whether
+    it loads itself while there is no hub, it comes back without them."""
+    carol = person("carol").log_in()
+    carol.page.goto(f"/hub/spawn/{carol.name}")
+    carol.page.locator("#spawn_form [type=submit]").click()
+    wait_until("the pod is there", lambda: kubectl.pod(carol.pod))
+    hub = kubectl("-n", NAMESPACE, "get", "pods", "-l", "component=hub", "-o", "name").split()
+    kubectl("-n", NAMESPACE, "delete", *hub, f"pod/{carol.pod}", "--force", "--grace-period=0")
+    without = person("carol")
+    without.page.goto("/hub/home")
+    expect(without.page.get_by_text("This page tries again by itself")).to_be_visible()
+    # Or it was on its way to the lab already, and the hub says that the server is down.
+    told = carol.page.locator("#start").or_(carol.page.get_by_role("link", name="from the hub"))
+    expect(told.or_(carol.page.locator("#jp-main-dock-panel"))).to_be_visible(timeout=120_000)
+    log_in = without.page.locator("a.btn-jupyter[href*='oauth_login']")
+    expect(log_in.or_(without.page.locator("#username"))).to_be_visible()
+    carol.start_server()
+    carol.stop_server()
