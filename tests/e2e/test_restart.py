@@ -118,18 +118,24 @@ def test_P8_V1_a_restart_of_the_node_ends_every_run_and_the_next_one_succeeds(
     alice.person.stop_server()
 
 
-def test_a_start_that_the_hub_forgot_is_told_to_who_watches_it(person, kubectl):
-    """Hub and server die while somebody waits for the lab. Whichever page they are on, and whether
-    it loads itself while there is no hub, it comes back without them."""
+def test_a_start_that_the_hub_forgot_is_told_to_who_watches_it(person, kubectl, artifacts):
+    """Hub and server go while somebody waits for the lab, and somebody else comes while there is no
+    hub: both pages come back without them."""
     carol = person("carol").log_in()
     carol.page.goto(f"/hub/spawn/{carol.name}")
     carol.page.locator("#spawn_form [type=submit]").click()
     wait_until("the pod is there", lambda: kubectl.pod(carol.pod))
-    hub = kubectl("-n", NAMESPACE, "get", "pods", "-l", "component=hub", "-o", "name").split()
-    kubectl("-n", NAMESPACE, "delete", *hub, f"pod/{carol.pod}", "--force", "--grace-period=0")
-    without = person("carol")
-    without.page.goto("/hub/home")
-    expect(without.page.get_by_text("This page tries again by itself")).to_be_visible()
+    of_the_hub = ("-n", NAMESPACE, "scale", "deployment/hub")
+    kubectl(*of_the_hub, "--replicas=0")
+    try:
+        kubectl("-n", NAMESPACE, "delete", "pod", carol.pod, "--force", "--grace-period=0")
+        kubectl("-n", NAMESPACE, "wait", "--for=delete", "pod", "-l", "component=hub")
+        without = person("carol")
+        without.page.goto("/hub/home")
+        expect(without.page.get_by_text("This page tries again by itself")).to_be_visible()
+        without.page.screenshot(path=artifacts / "no-hub.png")
+    finally:
+        kubectl(*of_the_hub, "--replicas=1")
     # Or it was on its way to the lab already, and the hub says that the server is down.
     told = carol.page.locator("#start").or_(carol.page.get_by_role("link", name="from the hub"))
     expect(told.or_(carol.page.locator("#jp-main-dock-panel"))).to_be_visible(timeout=120_000)

@@ -102,6 +102,26 @@ async def test_an_error_that_the_proxy_fetches_does_not_say_that_nobody_is_logge
     assert 'id="login"' not in text
 
 
+@pytest.mark.parametrize(
+    ("path", "said", "loads_again"),
+    [
+        ("/hub/home", "it has just restarted", True),
+        ("/user/alice/lab?x=/hub/", "Your server appears to be down.", False),
+        ("/services/mlflow/?a=b", "The service mlflow does not answer.", False),
+        ("/services/<b>/", "The service &lt;b&gt; does not answer.", False),
+    ],
+)
+async def test_the_page_of_what_the_proxy_cannot_reach_says_what_it_is(
+    hub, path, said, loads_again
+):
+    async with hub.browser() as proxy, proxy.get("/hub/error/503", params={"url": path}) as page:
+        text = await page.text()
+    assert headings(text) == ["This does not work for the moment"]
+    assert said in text
+    assert text.count("appears to be down") == (path.startswith("/user/"))
+    assert ("location.replace" in text) is loads_again
+
+
 def headings(page: str) -> list[str]:
     return [heading.strip() for heading in re.findall("<h1>(.*?)</h1>", page, re.DOTALL)]
 

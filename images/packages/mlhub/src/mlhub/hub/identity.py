@@ -35,6 +35,7 @@ from mlhub.hub.membership import Membership
 from mlhub.hub.office import Office
 from mlhub.hub.refusal import Refusal
 from mlhub.hub.settings import Settings
+from mlhub.hub.unreached import UnreachedHandler
 
 SILENT = (
     "Keycloak, which knows who may use this hub, does not answer: nobody can log in or start a "
@@ -136,6 +137,7 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         self.office.start()
         return [
             *super().get_handlers(app),
+            (r"/error/(\d+)", UnreachedHandler),
             (r"/api/users/([^/]+)/activity", ActivityHandler, {"keeper": self.office.keeper}),
             *api.handlers(self.office.desk),
             *tokens.handlers(self.office),
