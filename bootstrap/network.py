@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bootstrap.errors import BootstrapError
-from bootstrap.paths import DEVICE, NODE_ADDRESS, NODE_NETWORK, POD_NETWORK
+from bootstrap.paths import DEVICE, NODE_ADDRESS, NODE_NETWORK, POD_NETWORK, SERVICE_NETWORK
 
 POD_LINKS = "veth+"
 """The machine's ends of the pods' links, as the ptp plug-in names them."""
@@ -42,7 +42,9 @@ def rules() -> str:
     """Our chains for `iptables-restore --noflush`, which replaces each of them in one step.
 
     The policy chains are in `mangle`, before `filter`: kube-proxy's own chains come first in
-    `filter` whenever it starts, and accept what they have marked.
+    `filter` whenever it starts, and accept what they have marked. What still has a service's address
+    there belongs to a service without a pod. It goes nowhere, and is told so at once: the agent,
+    which knows of no such address, would leave the caller to wait.
     """
     return f"""\
 *mangle
@@ -51,10 +53,12 @@ def rules() -> str:
 -A MLHUB-GATE -m rpfilter --invert -m comment --comment "mlhub: a pod sends as itself" -j DROP
 -A MLHUB-GATE -m conntrack --ctstate NEW -j NFQUEUE --queue-num {GATE_QUEUE}
 -A MLHUB-POLICY -m conntrack --ctstate INVALID -j DROP
+-A MLHUB-POLICY -d {SERVICE_NETWORK} -j RETURN
 -A MLHUB-POLICY -m conntrack --ctstate NEW -j NFQUEUE --queue-num {POLICY_QUEUE}
 COMMIT
 *filter
 :MLHUB-FORWARD - [0:0]
+-A MLHUB-FORWARD -d {SERVICE_NETWORK} -j REJECT
 -A MLHUB-FORWARD -s {POD_NETWORK} -j ACCEPT
 -A MLHUB-FORWARD -d {POD_NETWORK} -j ACCEPT
 COMMIT

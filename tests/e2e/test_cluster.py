@@ -83,6 +83,12 @@ OBJECTS = [
     },
     {
         "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "empty", "namespace": SPACE},
+        "spec": {"selector": {"app": "nobody"}, "ports": [{"port": 80}]},
+    },
+    {
+        "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": "data", "namespace": SPACE},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
@@ -196,6 +202,14 @@ def test_T11_a_program_that_connects_at_once_is_not_ahead_of_its_policies(place:
         ended = ["wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s"]
         place.kubectl("-n", SPACE, *ended, f"pod/{name}")
         assert place.kubectl("-n", SPACE, "logs", name) == REFUSED
+
+
+@pytest.mark.parametrize("name", ["stranger", "confined"])
+def test_a_service_without_a_pod_refuses_at_once(place: Place, name: str):
+    """As in any cluster: who calls a part that restarts shall not wait for a time-out."""
+    service = place.kubectl.json("-n", SPACE, "get", "service", "empty")["spec"]["clusterIP"]
+    call = f"curl -s -m 10 http://{service}; echo $?"
+    assert place.exec(name, "sh", "-c", call).strip() == "7", "28 would be curl's time-out"
 
 
 @pytest.mark.alone

@@ -64,6 +64,14 @@ def test_every_way_of_a_pods_packet_leads_past_the_policies():
     assert ("mangle", "PREROUTING", ("-i", "veth+", "-j", "MLHUB-GATE")) in network.JUMPS
 
 
+def test_a_services_own_address_is_let_past_the_policies_and_goes_nowhere():
+    rules = [rule for rule in network.rules().splitlines() if "10.96.0.0/16" in rule]
+    assert rules == [
+        "-A MLHUB-POLICY -d 10.96.0.0/16 -j RETURN",
+        "-A MLHUB-FORWARD -d 10.96.0.0/16 -j REJECT",
+    ]
+
+
 @pytest.mark.parametrize("addon", addons.ADDONS, ids=lambda addon: addon.binary)
 def test_manifests_are_yaml_with_every_place_filled(addon):
     values = dict.fromkeys(
