@@ -42,9 +42,9 @@ def rules() -> str:
     """Our chains for `iptables-restore --noflush`, which replaces each of them in one step.
 
     The policy chains are in `mangle`, before `filter`: kube-proxy's own chains come first in
-    `filter` whenever it starts, and accept what they have marked. What still has a service's address
-    there belongs to a service without a pod. It goes nowhere, and is told so at once: the agent,
-    which knows of no such address, would leave the caller to wait.
+    `filter` whenever it starts, and accept what they have marked. What still has a service's
+    address there is for a service without a pod. It goes nowhere, and is told so at once: the
+    agent, which knows of no such address, would leave the caller to wait.
     """
     return f"""\
 *mangle
