@@ -224,6 +224,9 @@ def trust_bundle(layout: Layout) -> str:
     Raises `BootstrapError` where SSL_CERT_FILE names no bundle.
     """
     named = Path(os.environ.get("SSL_CERT_FILE") or SYSTEM_BUNDLE)
+    # A shell with our environment still names ours after `down --purge-data` has removed it.
+    if named == layout.trust and not named.exists():
+        named = SYSTEM_BUNDLE
     if named == SYSTEM_BUNDLE and not named.exists():
         named = Path(certifi.where())
     try:

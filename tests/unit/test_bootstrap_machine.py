@@ -3,6 +3,7 @@ import socket
 import threading
 from pathlib import Path
 
+import certifi
 import pytest
 import yaml
 
@@ -234,6 +235,23 @@ def test_the_engine_trusts_the_registry_beside_whom_the_machine_trusts(monkeypat
     pki.ensure(layout)
     assert Path(ours).read_text() == written
     assert "SSL_CERT_FILE" not in environment(layout, "team")
+
+
+@pytest.mark.parametrize("system_has_one", [True, False])
+def test_our_own_bundle_that_was_purged_is_made_from_what_the_machine_trusts(
+    monkeypatch, tmp_path, system_has_one
+):
+    """`down --purge-data` leaves a shell that still names it."""
+    machines = tmp_path / "machines.pem"
+    if system_has_one:
+        machines.write_text("# whom the machine trusts\n")
+    monkeypatch.setattr(pki, "SYSTEM_BUNDLE", machines)
+    layout = Layout(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(layout.trust))
+    pki.ensure(layout)
+    trusted = (machines if system_has_one else Path(certifi.where())).read_text()
+    written = layout.trust.read_text()
+    assert written == f"{trusted}{pki.TRUST_MARK}{layout.registry_authority.read_text()}"
 
 
 def test_a_bundle_that_is_not_there_is_one_sentence(monkeypatch, tmp_path):
