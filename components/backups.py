@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
-import pulumi_kubernetes as k8s
 
 from components import names
-from components.nodes import HUB_ACCOUNT
+from components.rights import HUB_ACCOUNT, allow
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,11 @@ class Backups(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: BackupsArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:backups:Backups", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)
-        metadata: k8s.meta.v1.ObjectMetaArgsDict = {
-            "name": names.BACKUP_RECORD,
-            "namespace": args.namespace,
-            "labels": dict(args.labels),
-        }
-
-        role = k8s.rbac.v1.Role(
+        role, _ = allow(
             names.BACKUP_RECORD,
-            metadata=metadata,
-            rules=[
+            HUB_ACCOUNT,
+            args.namespace,
+            [
                 {
                     "api_groups": [""],
                     "resources": ["configmaps"],
@@ -46,18 +39,8 @@ class Backups(pulumi.ComponentResource):
                     "verbs": ["get"],
                 }
             ],
-            opts=child,
-        )
-        k8s.rbac.v1.RoleBinding(
-            names.BACKUP_RECORD,
-            metadata=metadata,
-            role_ref={
-                "api_group": "rbac.authorization.k8s.io",
-                "kind": "Role",
-                "name": names.BACKUP_RECORD,
-            },
-            subjects=[{"kind": "ServiceAccount", "name": HUB_ACCOUNT, "namespace": args.namespace}],
-            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[role])),
+            labels=args.labels,
+            opts=pulumi.ResourceOptions(parent=self),
         )
         self.role_name = role.metadata.name
         self.register_outputs({"role_name": self.role_name})

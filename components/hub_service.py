@@ -15,6 +15,7 @@ import pulumi_kubernetes as k8s
 from components import names
 from components.network import HUB_PODS, PROXY_PODS, dns, pods, tcp
 from components.pods import container_security, from_secret, pod_security
+from components.rights import allow
 from components.secrets import fingerprint, secret
 
 SETTINGS_FOLDER = "/etc/mlhub"
@@ -247,14 +248,12 @@ class HubService:
             automount_service_account_token=False,
             opts=self._child,
         )
-        role = k8s.rbac.v1.Role(
-            name, metadata=self._metadata(), rules=list(self._shape.rules), opts=self._child
-        )
-        binding = k8s.rbac.v1.RoleBinding(
+        rights = allow(
             name,
-            metadata=self._metadata(),
-            subjects=[{"kind": "ServiceAccount", "name": name, "namespace": self._namespace}],
-            role_ref={"api_group": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            name,
+            self._namespace,
+            self._shape.rules,
+            labels=names.labels(name),
             opts=self._child,
         )
-        return [account, role, binding]
+        return [account, *rights]

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
-import pulumi_kubernetes as k8s
 
-HUB_ACCOUNT = "hub"
-"""The hub's service account in both charts."""
+from components.rights import HUB_ACCOUNT, allow
 
 
 @dataclass(frozen=True)
@@ -27,30 +25,14 @@ class Nodes(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: NodesArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:nodes:Nodes", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)
-        metadata: k8s.meta.v1.ObjectMetaArgsDict = {
-            "name": args.role_name,
-            "labels": dict(args.labels),
-        }
-
-        role = k8s.rbac.v1.ClusterRole(
+        role, _ = allow(
             args.role_name,
-            metadata=metadata,
-            rules=[{"api_groups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}],
-            opts=child,
-        )
-        k8s.rbac.v1.ClusterRoleBinding(
-            args.role_name,
-            metadata=metadata,
-            role_ref={
-                "api_group": "rbac.authorization.k8s.io",
-                "kind": "ClusterRole",
-                "name": args.role_name,
-            },
-            subjects=[
-                {"kind": "ServiceAccount", "name": HUB_ACCOUNT, "namespace": args.hub_namespace}
-            ],
-            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[role])),
+            HUB_ACCOUNT,
+            args.hub_namespace,
+            [{"api_groups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}],
+            labels=args.labels,
+            opts=pulumi.ResourceOptions(parent=self),
+            everywhere=True,
         )
         self.role_name = role.metadata.name
         self.register_outputs({"role_name": self.role_name})
