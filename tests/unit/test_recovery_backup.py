@@ -98,6 +98,27 @@ def test_T13_a_claim_that_does_not_mount_is_left_out_and_named(agents, tmp_path:
     assert "no such disk" in "\n".join(said)
 
 
+def test_T13_a_claim_that_is_deleted_while_a_backup_begins_is_in_it_or_left_out(agents, tmp_path):
+    """Claims were listed twice, and such a one was both."""
+
+    class Deleting(Team):
+        looks = 0
+
+        def items(self, kind: str, *_: str) -> list[dict[str, Any]]:
+            found = super().items(kind, *_)
+            self.looks += bool(found)
+            if self.looks > 1:
+                found[0]["metadata"]["deletionTimestamp"] = "2026-11-30T07:09:00Z"
+            return [claim for claim in found if claim["metadata"]["name"] != BROKEN.name]
+
+    key, place = pyrage.x25519.Identity.generate(), Deleting()
+    path = backup.backup(place, Known(STATE), tmp_path, [key.to_public()], lambda _: None)
+    manifest = Reader(path, [key]).verify()
+    assert manifest.left_out == []
+    assert [c["metadata"]["name"] for c in manifest.claims] == ["claim-alice", "claim-carol"]
+    assert place.looks == 1
+
+
 def test_T13_older_archives_stay_beside_one_that_lacks_a_claim(agents, tmp_path, monkeypatch):
     key = pyrage.x25519.Identity.generate()
     older = [tmp_path / f"mlhub-local-2026110{day}T021500Z.age" for day in (1, 2)]

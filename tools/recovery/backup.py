@@ -69,9 +69,12 @@ def backup(
     began, start = now(), time.monotonic()
     stamp = datetime.datetime.now(datetime.UTC).strftime(STAMP)
     path = folder / f"mlhub-{stack.name}-{stamp}.age"
-    listed = place.claims()
-    leaving = [claim for claim in place.leaving() if claim.name not in HELD_ELSEWHERE]
-    left_out = [f"{claim} is being deleted; its volume stays" for claim in leaving]
+    listed, leaving = place.claims_and_leaving()
+    left_out = [
+        f"{claim} is being deleted; its volume stays"
+        for claim in leaving
+        if claim.name not in HELD_ELSEWHERE
+    ]
     missed: dict[Claim, str] = {}
     parts: list[Part] = []
     with Writer(path, recipients) as writer:

@@ -79,12 +79,20 @@ class Place:
 
     def claims(self) -> list[dict[str, Any]]:
         """Bound claims with people's files, each as it would be made again."""
-        return [again(claim) for claim in self.bound() if readable(claim)]
+        return self.claims_and_leaving()[0]
 
     def leaving(self) -> list[Claim]:
         """Bound claims that somebody has deleted and that a pod, ended ones too, holds still: no
         other pod gets them, so nothing can read their files."""
-        return [claim_of(claim) for claim in self.bound() if being_deleted(claim)]
+        return self.claims_and_leaving()[1]
+
+    def claims_and_leaving(self) -> tuple[list[dict[str, Any]], list[Claim]]:
+        """Both of one look: between two a claim could change sides."""
+        bound = [*self.bound()]
+        return (
+            [again(claim) for claim in bound if readable(claim)],
+            [claim_of(claim) for claim in bound if being_deleted(claim)],
+        )
 
     def bound(self) -> Iterator[dict[str, Any]]:
         """Every claim that has a volume, those of Postgres and SeaweedFS among them."""
