@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from bootstrap import doctor, down, lock, stack, status, up
 from bootstrap.errors import BootstrapError
 from bootstrap.paths import Layout, environment, here
+from components import names
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,8 +43,9 @@ def parser() -> argparse.ArgumentParser:
 
 def password(layout: Layout, user: str) -> str:
     """The password of a demo user, from the Secret that the stack has made."""
+    space = stack.foundation_namespace(layout)
     done = subprocess.run(
-        ["kubectl", "-n", "foundation", "get", "secret", "demo-users", "-o", "json"],
+        ["kubectl", "-n", space, "get", "secret", names.DEMO_USERS_SECRET, "-o", "json"],
         capture_output=True,
         text=True,
         check=False,

@@ -23,6 +23,7 @@ from bootstrap.errors import BootstrapError
 from bootstrap.files import write_private
 from bootstrap.paths import LOGIN_URL, Layout, environment
 from bootstrap.schedule import Task
+from components import names
 
 STACK = "local"
 RELEASE = "kubernetes:helm.sh/v3:Release"
@@ -34,13 +35,26 @@ def stack_file(layout: Layout) -> Path:
 
 def own_context(layout: Layout) -> str | None:
     """The kube context of a cluster of the person's own; None for the embedded one."""
+    return _setting(layout, "cluster", "context")
+
+
+def hub_namespace(layout: Layout) -> str:
+    return _setting(layout, "hub", "namespace") or names.HUB_NAMESPACE
+
+
+def foundation_namespace(layout: Layout) -> str:
+    return _setting(layout, "foundation", "namespace") or names.FOUNDATION_NAMESPACE
+
+
+def _setting(layout: Layout, section: str, key: str) -> str | None:
+    """A text of the stack file, which need not be right otherwise; None where it is not there."""
     path = stack_file(layout)
     if not path.exists():
         return None
     try:
         config = (yaml.safe_load(path.read_text()) or {}).get("config") or {}
-        cluster = config.get("mlhub:cluster") or {}
-        found = cluster.get("context") or config.get("mlhub:cluster.context")
+        said = config.get(f"mlhub:{section}") or {}
+        found = said.get(key) or config.get(f"mlhub:{section}.{key}")
     except (yaml.YAMLError, AttributeError) as error:
         raise BootstrapError(f"{path} is not a stack file: {error}") from error
     return str(found) if found else None

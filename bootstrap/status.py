@@ -14,6 +14,7 @@ from bootstrap.errors import BootstrapError
 from bootstrap.node import CGROUP
 from bootstrap.paths import LOGIN_URL, Layout, environment
 from bootstrap.service import Service
+from components import names
 
 NOTEBOOK = ("component", "singleuser-server")
 """The label of people's servers, which are not the platform's own need."""
@@ -122,8 +123,9 @@ def pods(layout: Layout, context: str | None) -> list[Row]:
 
 def last_backup(layout: Layout, context: str | None) -> dict[str, str] | None:
     """What `make backup` has left in the cluster: when it began, the archive and its bytes."""
+    space = stack.hub_namespace(layout)
     done = subprocess.run(
-        ["kubectl", "-n", "jupyterhub", "get", "configmap", "mlhub-backup", "-o", "json"],
+        ["kubectl", "-n", space, "get", "configmap", names.BACKUP_RECORD, "-o", "json"],
         capture_output=True,
         text=True,
         check=False,

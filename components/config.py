@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from components import names
+
 HUB_HOST = "jupyter"
 """The hub's host below the domain (row T1)."""
 
@@ -376,7 +378,7 @@ class Ingress(Section):
 class Hub(Section):
     """The hub itself."""
 
-    namespace: Name = Field(default="jupyterhub", description="a namespace name")
+    namespace: Name = Field(default=names.HUB_NAMESPACE, description="a namespace name")
     node_port: NodePort | None = Field(
         default=None, description="a free NodePort, 30000 to 32767, for the hub"
     )
@@ -765,7 +767,7 @@ class FoundationSeaweedFS(Section):
 class Foundation(Section):
     """What the stack brings along, since nobody else has it."""
 
-    namespace: Name = Field(default="foundation", description="a namespace name")
+    namespace: Name = Field(default=names.FOUNDATION_NAMESPACE, description="a namespace name")
     keycloak: FoundationKeycloak | None = Field(
         default=None, description="a Keycloak (leave it out where identity.keycloak is)"
     )

@@ -9,6 +9,10 @@ EMBEDDED_KUBECONFIG = ".mlhub/cluster/kubeconfig"
 EMBEDDED_CONTEXT = "mlhub-local"
 """The node that `make up` brings up, where a stack names no context."""
 
+HUB_NAMESPACE = "jupyterhub"
+FOUNDATION_NAMESPACE = "foundation"
+"""Where a stack file names no other."""
+
 HUB_RELEASE = "jupyterhub"
 OIDC_CLIENT = "jupyterhub"
 PEOPLE_CLIENT = "mlhub-hub"

@@ -7,7 +7,19 @@ import certifi
 import pytest
 import yaml
 
-from bootstrap import addons, down, leftovers, network, node, pki, preflight, rootfs, stack, status
+from bootstrap import (
+    addons,
+    cli,
+    down,
+    leftovers,
+    network,
+    node,
+    pki,
+    preflight,
+    rootfs,
+    stack,
+    status,
+)
 from bootstrap.console import pending, span, table
 from bootstrap.control_plane import api_server, controller_manager, etcd, scheduler
 from bootstrap.errors import BootstrapError
@@ -190,6 +202,39 @@ def test_a_context_in_the_stack_file_means_a_cluster_of_ones_own(tmp_path, text,
     (tmp_path / "stacks").mkdir()
     (tmp_path / "stacks" / "Pulumi.local.yaml").write_text(text)
     assert stack.own_context(Layout(tmp_path)) == context
+
+
+@pytest.mark.parametrize(
+    ("text", "hub", "foundation"),
+    [
+        ("", "jupyterhub", "foundation"),
+        (
+            "config:\n  mlhub:hub: {namespace: team}\n  mlhub:foundation: {namespace: base}\n",
+            "team",
+            "base",
+        ),
+    ],
+)
+def test_status_and_password_ask_in_the_namespaces_of_the_stack_file(
+    tmp_path, monkeypatch, text, hub, foundation
+):
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "Pulumi.local.yaml").write_text(text)
+    (tmp_path / "bin").mkdir()
+    kubectl = tmp_path / "bin" / "kubectl"
+    kubectl.write_text(
+        f"""#!/bin/sh\nprintf '%s\\n' "$*" >> {tmp_path}/asked\necho '{{"data": {{}}}}'\n"""
+    )
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    layout = Layout(tmp_path)
+    assert status.last_backup(layout, None) == {}
+    with pytest.raises(BootstrapError, match="alice is no demo user"):
+        cli.password(layout, "alice")
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        f"-n {hub} get configmap mlhub-backup -o json",
+        f"-n {foundation} get secret demo-users -o json",
+    ]
 
 
 def test_ones_own_kubeconfig_stays_with_ones_own_cluster():
