@@ -11,8 +11,9 @@ import nbformat
 import pytest
 from mlflow import MlflowClient
 
-from notebooks import MLflowNotebookIntegration
+from notebooks import MLflowNotebookIntegration, mlflow_integration, mlflow_plugin
 from notebooks.errors import NotebooksError
+from notebooks.jobs.tracking import Tracking
 from tests.ports import free_port
 from tests.services.notebook_kernel import ROOT, Kernel, kernel
 
@@ -250,6 +251,40 @@ def test_M6_two_kernels_never_give_one_number_to_two_contents(client, home, monk
     monkeypatch.setattr(Snapshots, "all", looked)
     mine = tracking.snapshot()
     assert {mine.version, rivals[1].version} == {1, 2}
+
+
+def _by_snapshot(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(mlflow_integration, "EXPERIMENT", "race-of-snapshots")
+    MLflowNotebookIntegration(write(home / "kept.ipynb", "a = 1")).snapshot()
+    return "race-of-snapshots"
+
+
+def _by_plain_calls(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    file = home / "race-of-plain-calls.ipynb"
+    monkeypatch.setattr(mlflow_plugin, "known_notebook", lambda: file)
+    assert mlflow_plugin.NotebooksExperiment().get_experiment_id()
+    return file.stem
+
+
+def _by_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    assert Tracking("race-of-runs", "a run", {}).run_id
+    return "race-of-runs"
+
+
+@pytest.mark.parametrize("found", [_by_snapshot, _by_plain_calls, _by_run])
+def test_M6_two_that_begin_together_find_one_experiment(client, home, monkeypatch, found):
+    """Between the look whether it is there and the making another makes it, as in a sweep."""
+    real, raced = MlflowClient.get_experiment_by_name, list[str]()
+
+    def looked(self: MlflowClient, name: str) -> Any:
+        there = real(self, name)
+        if there is None:
+            raced.append(name)
+            self.create_experiment(name)
+        return there
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", looked)
+    assert raced == [found(home, monkeypatch)]
 
 
 def test_M6_a_changed_artifact_is_not_restored(client, home, tmp_path):

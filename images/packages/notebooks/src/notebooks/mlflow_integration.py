@@ -19,6 +19,7 @@ import mlflow
 from mlflow import ActiveRun, MlflowClient
 from mlflow.entities import Run, ViewType
 
+from notebooks.experiments import experiment_id
 from notebooks.mlflow_plugin import EXPERIMENT, experiment_name
 from notebooks.models import NotebookMetadata, NotebookSnapshot
 from notebooks.redaction import Finding
@@ -102,8 +103,7 @@ class MLflowNotebookIntegration:
         """Keep the notebook as it is saved, in a run that is for this alone."""
         client = tracking_client()
         with saying_why(), self._snapshots() as snapshots:
-            known = client.get_experiment_by_name(EXPERIMENT)
-            experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
+            experiment = experiment_id(client, EXPERIMENT)
             run = client.create_run(experiment, run_name=f"snapshot of {self.notebook.name}")
             try:
                 snapshot, self.found = snapshots.keep(run.info.run_id, self.notebook, message)

@@ -12,6 +12,7 @@ from typing import Any
 from mlflow.tracking._tracking_service import client as printer
 from mlflow.tracking.default_experiment.abstract_context import DefaultExperimentProvider
 
+from notebooks.experiments import experiment_id
 from notebooks.this_notebook import known_notebook
 
 BROWSERS = "MLHUB_MLFLOW_URL"
@@ -41,9 +42,7 @@ class NotebooksExperiment(DefaultExperimentProvider):
     def get_experiment_id(self) -> str:
         from mlflow import MlflowClient  # noqa: PLC0415 (mlflow imports this)
 
-        client, name = MlflowClient(), experiment_name(known_notebook())
-        known = client.get_experiment_by_name(name)
-        return str(known.experiment_id if known else client.create_experiment(name))
+        return experiment_id(MlflowClient(), experiment_name(known_notebook()))
 
 
 def _asks_the_servers_own() -> bool:

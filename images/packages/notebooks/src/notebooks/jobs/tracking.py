@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from notebooks.experiments import experiment_id
+
 QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 """The defaults block for four minutes where MLflow is down."""
 
@@ -32,8 +34,7 @@ class Tracking:
         from mlflow import MlflowClient  # noqa: PLC0415 (seconds, where nothing is tracked)
 
         self._client = MlflowClient()
-        known = self._client.get_experiment_by_name(experiment)
-        found = known.experiment_id if known else self._client.create_experiment(experiment)
+        found = experiment_id(self._client, experiment)
         self.run_id = self._client.create_run(found, run_name=name, tags=dict(tags)).info.run_id
 
     def environment(self) -> dict[str, str]:
