@@ -2,10 +2,10 @@
 
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bootstrap.pki import Leaf, make_authority, make_leaf
+from bootstrap.pki import LIFETIME, Leaf, make_authority, make_leaf
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,15 @@ class Certificate:
         return context
 
 
-def certificate(folder: Path) -> Certificate:
+def certificate(
+    folder: Path, *, left: timedelta = LIFETIME, name: str = "localhost", address: str = "127.0.0.1"
+) -> Certificate:
+    """`left`: until it ends, at most its whole life of ten years."""
     now = datetime.now(UTC)
     make_authority(folder, "authority", now)
     make_leaf(
         folder,
-        Leaf("server", "server", "authority", dns=("localhost",), addresses=("127.0.0.1",)),
-        now,
+        Leaf("server", "server", "authority", dns=(name,), addresses=(address,)),
+        now - LIFETIME + left,
     )
     return Certificate(folder / "authority.crt", folder / "server.crt", folder / "server.key")

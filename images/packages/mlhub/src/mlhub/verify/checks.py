@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
 
+from mlhub.verify.certificate import look
 from mlhub.verify.notebook import notebook
 from mlhub.verify.people import temporary
 from mlhub.verify.person import Person, Refused, log_in, said
@@ -18,24 +19,36 @@ RUN_SECONDS = 240
 
 def verify(settings: Settings, report: Report) -> None:
     """Every check; the person is gone afterwards, whatever happened."""
+    certificates(settings, report)
     with report.check("hub and Keycloak answer"):
         for url in (f"{settings.hub_url}/hub/health", f"{settings.keycloak_url}/realms/"
                     f"{settings.realm}/.well-known/openid-configuration"):  # fmt: skip
             answer = ask(session(settings.via), "GET", url)
             if not answer.ok:
                 raise Failed(f"{url} is HTTP {answer.status_code}")
-    if report.failed:
+    if report.last_failed:
         return
     with ExitStack() as stay:
         with report.check("a person is made"):
             password = stay.enter_context(temporary(settings, report.tell))
-        if report.failed:
+        if report.last_failed:
             return
         try:
             as_person(settings, report, password)
         finally:
             with report.check("the person is removed"):
                 stay.close()
+
+
+def certificates(settings: Settings, report: Report) -> None:
+    """What browsers meet before any page. One that ends within days stops no other check."""
+    for url in dict.fromkeys((settings.hub_url, settings.keycloak_url)):
+        if not url.startswith("https://"):
+            continue
+        with report.check(f"the certificate of {url}"):
+            if url in settings.via:
+                raise NotTried("it is not met in the cluster; `make verify` looks, from outside")
+            look(url)
 
 
 def as_person(settings: Settings, report: Report, password: str) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from mlhub.verify.people import NotMade
 from mlhub.verify.web import Unreachable
 
-Outcome = Literal["ok", "failed", "not tried"]
+Outcome = Literal["ok", "warning", "failed", "not tried"]
 
 
 class Failed(Exception):  # noqa: N818 - the stack failed, and not this program
@@ -19,6 +19,10 @@ class Failed(Exception):  # noqa: N818 - the stack failed, and not this program
 
 class NotTried(Exception):  # noqa: N818
     """A check that cannot be made now, in a sentence; no failure, and never silent."""
+
+
+class Warned(Exception):  # noqa: N818
+    """A check that holds and will not for long, in a sentence; the stack works still."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Report:
             outcome, said = "ok", ""
         except NotTried as error:
             outcome, said = "not tried", str(error)
+        except Warned as error:
+            outcome, said = "warning", str(error)
         except (Failed, Unreachable, NotMade) as error:
             outcome, said = "failed", str(error)
         finally:
@@ -56,13 +62,19 @@ class Report:
     def failed(self) -> list[Line]:
         return [line for line in self.lines if line.outcome == "failed"]
 
+    @property
+    def last_failed(self) -> bool:
+        return self.lines[-1].outcome == "failed"
+
     def sentence(self) -> str:
         took = sum(line.seconds for line in self.lines)
         if not self.lines or all(line.outcome == "not tried" for line in self.lines):
             return "Nothing was verified."
         if self.failed:
             return f"{len(self.failed)} of {len(self.lines)} checks failed, in {took:.0f} s."
-        return f"The stack works: {len(self.lines)} checks in {took:.0f} s."
+        warnings = sum(line.outcome == "warning" for line in self.lines)
+        but = f"; warnings: {warnings}" if warnings else ""
+        return f"The stack works: {len(self.lines)} checks in {took:.0f} s{but}."
 
     def works(self) -> bool:
         return not self.failed and any(line.outcome == "ok" for line in self.lines)

@@ -1,5 +1,6 @@
 """HTTP as a browser would: cookies, redirects, and addresses that mean something else in here."""
 
+import ssl
 from collections.abc import Mapping
 from http.cookiejar import Cookie
 from typing import Any
@@ -41,6 +42,16 @@ class Via(HTTPAdapter):
         return response
 
 
+class Trusting(HTTPAdapter):
+    """Trusts whom the machine does, or SSL_CERT_FILE's authorities, beside those of requests."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=ssl.create_default_context(), **options)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        return super().proxy_manager_for(proxy, ssl_context=ssl.create_default_context(), **options)
+
+
 class AsBrowsers(RequestsCookieJar):
     """Cookies for secure connections go to this machine as well (W3C, "Secure Contexts")."""
 
@@ -53,6 +64,7 @@ class AsBrowsers(RequestsCookieJar):
 def session(via: Mapping[str, str]) -> requests.Session:
     made = requests.Session()
     made.cookies = AsBrowsers()
+    made.mount("https://", Trusting())
     for published, target in via.items():
         made.mount(published, Via(published, target))
     return made
