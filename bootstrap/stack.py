@@ -148,8 +148,33 @@ def _clear_releases(layout: Layout) -> list[str]:
     return cleared
 
 
+def half_restored(layout: Layout) -> str | None:
+    """The archive of a restore of this stack that has begun and not ended."""
+    done = subprocess.run(
+        ["kubectl", "get", "namespace", hub_namespace(layout), "-o", "json", "--ignore-not-found"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment(layout, own_context(layout))},
+    )
+    if done.returncode:
+        raise BootstrapError(f"the cluster does not tell of its namespaces: {done.stderr.strip()}")
+    marks = json.loads(done.stdout.strip() or "{}").get("metadata", {}).get("annotations", {})
+    archive: str | None = marks.get(names.RESTORING)
+    return archive
+
+
 def apply(layout: Layout) -> None:
-    """`pulumi up` of the stack, its output shown as it comes and kept in the log."""
+    """`pulumi up` of the stack, its output shown as it comes and kept in the log.
+
+    Not in the middle of a restore, which has stopped the hub for as long: the services would start
+    on half of their data, and the log-in page would never come.
+    """
+    if archive := half_restored(layout):
+        raise BootstrapError(
+            f"a restore of {archive} has begun and not ended. Run the same `make restore` again, "
+            f"or give it up: `make resume STACK={STACK}`"
+        )
     argv = [
         str(layout.bin / "pulumi"),
         "up",

@@ -13,6 +13,9 @@ HUB_NAMESPACE = "jupyterhub"
 FOUNDATION_NAMESPACE = "foundation"
 """Where a stack file names no other."""
 
+RESTORING = "mlhub.io/restoring"
+"""On the hub's namespace while a restore is under way: the archive's name."""
+
 HUB_RELEASE = "jupyterhub"
 OIDC_CLIENT = "jupyterhub"
 PEOPLE_CLIENT = "mlhub-hub"

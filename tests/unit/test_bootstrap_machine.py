@@ -237,6 +237,35 @@ def test_status_and_password_ask_in_the_namespaces_of_the_stack_file(
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ("", False),
+        ('{"metadata": {"name": "jupyterhub"}}', False),
+        ('{"metadata": {"annotations": {"mlhub.io/restoring": "a.age"}}}', True),
+    ],
+)
+def test_T13_up_waits_for_a_restore_that_has_begun(tmp_path, monkeypatch, said, refused):
+    """It has stopped the hub, whose log-in page `up` awaits, and has filled half of the data."""
+    layout = Layout(tmp_path)
+    for folder, name, text in (
+        (tmp_path / "bin", "kubectl", f"echo '{said}'"),
+        (layout.bin, "pulumi", f"echo '{{}}'; echo \"$1 $2 $3\" >> {tmp_path}/applied"),
+    ):
+        folder.mkdir(parents=True)
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    layout.log.mkdir(parents=True)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    if refused:
+        with pytest.raises(BootstrapError, match=r"restore of a\.age has begun.*make resume STACK"):
+            stack.apply(layout)
+        assert not (tmp_path / "applied").exists()
+    else:
+        stack.apply(layout)
+        assert (tmp_path / "applied").read_text().startswith("up --stack local")
+
+
 def test_ones_own_kubeconfig_stays_with_ones_own_cluster():
     assert "KUBECONFIG" in environment(LAYOUT)
     assert "KUBECONFIG" not in environment(LAYOUT, "team")

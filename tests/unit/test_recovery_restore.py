@@ -11,11 +11,11 @@ from typing import Any
 import pyrage
 import pytest
 
+from components import names
 from tests.unit.test_recovery import HERE, STATE, Known, names_in
 from tools.recovery import beside, restore, state
 from tools.recovery.agents import ROOT
 from tools.recovery.archive import Manifest, Reader, Writer
-from tools.recovery.backup import RESTORING
 from tools.recovery.beside import restore_beside
 from tools.recovery.contents import PACK
 from tools.recovery.errors import RecoveryError
@@ -44,7 +44,9 @@ class Cluster(Kubectl):
         found: dict[str, list[dict[str, Any]]] = {
             "persistentvolumeclaims": [self._claim(*c.split("/")) for c in self.claims],
             "statefulsets": [self._named("foundation", name) for name in self.parts],
-            "namespaces": [self._named(namespace, namespace, self.mark and {RESTORING: self.mark})],
+            "namespaces": [
+                self._named(namespace, namespace, self.mark and {names.RESTORING: self.mark})
+            ],
             "deployments": [
                 self._named("jupyterhub", name, {mark: "1"})
                 for name, mark in self.marked.items()

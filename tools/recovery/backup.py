@@ -21,8 +21,6 @@ from tools.recovery.place import HELD_ELSEWHERE, Claim, Place, claim_of
 from tools.recovery.state import Stack
 
 STAMP = "%Y%m%dT%H%M%SZ"
-RESTORING = "mlhub.io/restoring"
-"""On the hub's namespace while a restore is under way: the archive's name."""
 
 Say = Callable[[str], None]
 
@@ -43,7 +41,7 @@ def restoring(place: Place) -> str | None:
         "namespaces", place.hub, f"--field-selector=metadata.name={place.hub}"
     )
     marks = found[0]["metadata"].get("annotations", {}) if found else {}
-    archive: str | None = marks.get(RESTORING)
+    archive: str | None = marks.get(names.RESTORING)
     return archive
 
 

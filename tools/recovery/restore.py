@@ -13,7 +13,7 @@ from pathlib import Path
 from components import names
 from tools.recovery import state
 from tools.recovery.archive import Manifest, Reader
-from tools.recovery.backup import RESTORING, Say, backup, restoring
+from tools.recovery.backup import Say, backup, restoring
 from tools.recovery.contents import Writers, claims_of, write_bucket, write_database, write_volume
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Report
@@ -53,7 +53,7 @@ def restore(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: S
         )
     if not _made_anew(place, stack, reader.path.name, archived, say):
         _admit(place, stack, reader, replace=replace, say=say)
-    _mark(place, f"{RESTORING}={reader.path.name}")
+    _mark(place, f"{names.RESTORING}={reader.path.name}")
     Note(stack).remove()
     timed(say, "services, servers and runs stopped", place.stop)
     fill(place, reader, manifest, say)
@@ -62,7 +62,7 @@ def restore(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: S
         timed(say, "Keycloak runs", lambda: place.start(names.KEYCLOAK))
     timed(say, "services run", place.start)
     stack.change("up")
-    _mark(place, f"{RESTORING}-")
+    _mark(place, f"{names.RESTORING}-")
     _compare(place, json.loads(small["secrets.json"]), say)
     say(f"{time.monotonic() - start:>8.1f} s  restored as of {manifest.began}")
 
@@ -161,7 +161,7 @@ def resume(place: Place, stack: Stack, say: Say) -> None:
             "nothing to resume"
         )
     if restoring(place):
-        _mark(place, f"{RESTORING}-")
+        _mark(place, f"{names.RESTORING}-")
     note.remove()
     if archive:
         say(f"            the restore of {archive} is given up; what it has written stays")
