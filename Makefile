@@ -103,11 +103,6 @@ drill: .venv/dev.stamp ## a test: what alice of the local stack has is lost, res
 	@eval "$$($(PYTHON) -m bootstrap env)" \
 	  && $(PYTHON) -m pytest --timeout=600 tests/e2e/test_recovery.py -k after_a_restore
 
-templates: .venv/dev.stamp ## the templates that take long: Ray's, and PyTorch's by the build of ml-gpu (gigabytes)
-	@eval "$$($(PYTHON) -m bootstrap env)" && $(PYTHON) -m pytest --timeout=900 \
-	  --junitxml=$(RESULTS)/templates.xml tests/services/test_notebooks_ray.py \
-	  "tests/e2e/test_image_builds.py::test_T10_M5_ml_gpu_builds_and_pytorchs_template_learns_in_it"
-
 rows: .venv/run.stamp ## which promised behaviours held in the last `make test` and `make e2e`
 	@$(PYTHON) -m tools.rows $(RESULTS)/{test,engine,e2e,alone}.xml
 
@@ -133,5 +128,5 @@ policies/.venv/run.stamp: policies/requirements.txt tools/venv.sh | .venv/run.st
 	@tools/venv.sh policies/requirements.txt policies/.venv && touch $@
 
 .PHONY: help up down status doctor password preview rotate verify backup-key backup backup-verify \
-  restore resume rollback rebind rename-home destroy new-stack test e2e drill templates rows check \
+  restore resume rollback rebind rename-home destroy new-stack test e2e drill rows check \
   secrets lock

@@ -1,8 +1,8 @@
 """The builds of what only other stacks use, each with its smoke test; no image is kept.
 
 BuildKit has the layers of `local` already, so that what stands on them costs its own packages and
-its smoke test. `make e2e` runs these beside the tests by a browser, but for ml-gpu, which is for
-`make templates` since it has gigabytes. The others for GPUs are built by hand (docs/images.md).
+its smoke test. `make e2e` runs these beside the tests by a browser. The other images for GPUs are
+built by hand (docs/images.md).
 """
 
 import os
@@ -45,7 +45,6 @@ def test_T10_agent_dev_builds_and_passes_its_smoke_test() -> None:
     build("agent-dev", "base")
 
 
-@pytest.mark.long
 def test_T10_M5_ml_gpu_builds_and_pytorchs_template_learns_in_it() -> None:
     """Without a GPU. The build's last step executes the template (images/jupyter/template.py)."""
     said = build("ml-gpu", "base")

@@ -14,7 +14,7 @@ from tests.services.test_notebooks_templates import (
 
 NAME = "hyperparameter-tuning-ray"
 
-pytestmark = [pytest.mark.alone, pytest.mark.long]
+pytestmark = pytest.mark.alone
 
 
 def test_M5_ray_tune_stops_what_falls_behind(client, alices_mlflow, tmp_path):  # noqa: F811
