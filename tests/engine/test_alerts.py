@@ -1,0 +1,186 @@
+"""Each alert is raised by what it is for, after as long as it says, and by nothing next to that.
+
+Asked of Prometheus itself (`promtool test rules`), whose clock begins at 0.
+"""
+
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.alerts import Alert, alerts, rule_groups
+from components.config import Verify
+
+pytestmark = pytest.mark.engine
+
+DOCS = "https://docs.test"
+ALERTS = alerts("hub", foundation="base", execution=True, workspaces=True, verify=Verify())
+HERE = 'namespace="hub"'
+STARTS = "jupyterhub_server_spawn_duration_seconds"
+DAY = 24 * 60
+
+Series = dict[str, str]
+"""In promtool's words: `0+1x30` is 0 and thirty more values, each 1 above the one before."""
+
+
+@dataclass(frozen=True)
+class Case:
+    ill: Series
+    well: Series
+    after: int
+    """The first minute at which it has been ill for as long as the alert says."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Of the alert, beside its severity."""
+    step: int = 1
+    """Minutes between two values."""
+
+
+def down(part: str) -> Case:
+    mine, other = (f'up{{{HERE},job="{job}-metrics"}}' for job in (part, "other"))
+    return Case({mine: "0x20", other: "1x20"}, {mine: "1x20"}, after=5)
+
+
+def starts(**counted: str) -> Series:
+    """By status, and where it failed by reason: one a minute."""
+    return {
+        f'{STARTS}_count{{{HERE},status="{status}",reason="{reason}"}}': "0+1x60"
+        for status, reason in counted.items()
+    }
+
+
+def slow(seconds: int) -> Series:
+    """Starts that took so long, one a minute."""
+    return {
+        f'{STARTS}_bucket{{{HERE},status="success",le="{le}"}}': "0+1x60"
+        if le >= seconds
+        else "0x60"
+        for le in (60.0, 120.0, 300.0, float("inf"))
+    }
+
+
+def held(cpus: int) -> Series:
+    of = f'{{{HERE},group="/mlhub/users",dimension="cpu"}}'
+    return {f"mlhub_quota_used{of}": f"{cpus}x30", f"mlhub_quota_limit{of}": "100x30"}
+
+
+def full(gigabytes: int, namespace: str) -> Series:
+    of = f'{{namespace="{namespace}",persistentvolumeclaim="data-0"}}'
+    return {
+        f"kubelet_volume_stats_used_bytes{of}": f"{gigabytes}e9x40",
+        f"kubelet_volume_stats_capacity_bytes{of}": "100e9x40",
+    }
+
+
+def one(series: str, values: str, **labels: str) -> Series:
+    told = ",".join([HERE, *(f'{key}="{value}"' for key, value in labels.items())])
+    return {f"{series}{{{told}}}": values}
+
+
+CASES = {
+    "MlhubHubDown": down("hub"),
+    "MlhubExecutionDown": down("execution"),
+    "MlhubWorkspacesDown": down("workspaces"),
+    "MlhubKubernetesSilent": Case(
+        one("mlhub_kubernetes_seen", "0x20"), one("mlhub_kubernetes_seen", "1x20"), after=5
+    ),
+    "MlhubStartsFail": Case(
+        starts(success="", failure="image"), starts(success="", failure="quota"), after=11
+    ),
+    "MlhubStartsSlow": Case(slow(300), slow(120), after=16),
+    "MlhubGroupQuotaFull": Case(
+        held(96),
+        held(95),
+        after=120,
+        labels={"namespace": "hub", "group": "/mlhub/users", "dimension": "cpu"},
+        step=10,
+    ),
+    "MlhubVolumeFull": Case(
+        full(91, "base"),
+        full(91, "elsewhere") | full(90, "hub"),
+        after=15,
+        labels={"namespace": "base", "persistentvolumeclaim": "data-0"},
+    ),
+    "MlhubBackupMissing": Case(
+        one("mlhub_backup_timestamp_seconds", "0x400"),
+        one("mlhub_backup_timestamp_seconds", "0x143 86400x143 172800x143"),
+        after=2 * DAY + 70,
+        step=10,
+    ),
+    "MlhubServiceFaults": Case(
+        one("mlhub_requests_refused_total", "0+1x40", job="execution-metrics", status="503"),
+        one("mlhub_requests_refused_total", "0+1x40", job="execution-metrics", status="429"),
+        after=11,
+        labels={"job": "execution-metrics"},
+    ),
+    "MlhubRunsNotSeen": Case(
+        one("mlhub_reconciled_timestamp_seconds", "0x40"),
+        one("mlhub_reconciled_timestamp_seconds", "0+60x40"),
+        after=11,
+    ),
+    "MlhubRunsWait": Case(
+        one("mlhub_run_oldest_queued_seconds", "0+60x40"),
+        one("mlhub_run_oldest_queued_seconds", "900x40"),
+        after=21,
+    ),
+    "MlhubRunsLost": Case(
+        one("mlhub_run_seconds_count", "0x5 1x40", status="lost"),
+        one("mlhub_run_seconds_count", "0x5 1x40", status="failed"),
+        after=7,
+    ),
+    "MlhubVerifyFailed": Case(
+        one("mlhub_verify_failed", "1x20"), one("mlhub_verify_failed", "0x20"), after=1
+    ),
+    "MlhubVerifyMissing": Case(
+        one("mlhub_verified_timestamp_seconds", "0x1300"),
+        one("mlhub_verified_timestamp_seconds", "0+600x1300"),
+        after=8 * DAY + 70,
+        step=10,
+    ),
+}
+
+
+def expected(alert: Alert, labels: dict[str, str]) -> dict[str, Any]:
+    (group,) = rule_groups([alert], DOCS)
+    said = dict(group["rules"][0]["annotations"])
+    for label, value in labels.items():
+        said["summary"] = said["summary"].replace(f"{{{{ $labels.{label} }}}}", value)
+    return {"exp_labels": {**labels, "severity": alert.severity}, "exp_annotations": said}
+
+
+def asked(case: Case, series: Series, *at: tuple[int, list[Any]], name: str) -> dict[str, Any]:
+    return {
+        "interval": f"{case.step}m",
+        "input_series": [{"series": key, "values": values} for key, values in series.items()],
+        "alert_rule_test": [
+            {"eval_time": f"{minute}m", "alertname": name, "exp_alerts": raised}
+            for minute, raised in at
+        ],
+    }
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_an_alert_is_raised_by_what_it_is_for_and_when_it_says(alert: Alert, tmp_path: Path):
+    case = CASES[alert.name]
+    raised = [expected(alert, case.labels)]
+    tests = [
+        asked(case, case.ill, (case.after - case.step, []), (case.after, raised), name=alert.name),
+        asked(case, case.well, (case.after, []), (case.after + case.step, []), name=alert.name),
+    ]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": rule_groups(ALERTS, DOCS)}))
+    document = {
+        "rule_files": ["rules.yaml"],
+        "evaluation_interval": f"{case.step}m",
+        "tests": tests,
+    }
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(document))
+    done = subprocess.run(
+        ["promtool", "test", "rules", "tests.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
