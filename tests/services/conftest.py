@@ -16,7 +16,7 @@ from components import mlflow_server
 from mlhub.hub import audit
 from tests.ports import free_port
 from tests.services import mlflow_server as mlflow_doubles
-from tests.services.hub import Hub, chart_values, running
+from tests.services.hub import Hub, chart_values, logged_in, running
 from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, PEOPLE, Keycloak
 from tests.services.kubernetes import Kubernetes
 
@@ -129,7 +129,7 @@ async def alice(hub: Hub, keycloak: Keycloak) -> AsyncIterator[ClientSession]:
     """Alice's browser, logged in."""
     keycloak.at_the_browser = "alice"
     async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(browser)
         yield browser
 
 

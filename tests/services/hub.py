@@ -138,6 +138,12 @@ async def until(holds: Callable[[], Any], seconds: float = 150) -> None:
             await asyncio.sleep(0.02)
 
 
+async def logged_in(browser: aiohttp.ClientSession) -> None:
+    """Whoever is at the browser is, from here on."""
+    async with browser.get("/hub/oauth_login?next=/hub/home") as page:
+        assert (page.status, page.url.path) == (200, "/hub/home"), await page.text()
+
+
 @dataclass
 class Hub:
     app: JupyterHub

@@ -16,7 +16,7 @@ from mlhub.admission import Holding, Size
 from mlhub.hub import audit, stops
 from mlhub.hub.endings import Use, ending
 from mlhub.hub.settings import parse
-from tests.services.hub import IDENTITY, PROFILES, Hub, until
+from tests.services.hub import IDENTITY, PROFILES, Hub, logged_in, until
 from tests.services.test_hub_spawn import RUNNING, start
 
 LIMITS = {
@@ -97,7 +97,7 @@ async def test_T3_a_removed_members_servers_stop_at_the_next_refresh(
     assert (line["by"], "no longer a member" in line["why"]) == ("mlhub", True)
     assert "/user/alice/" not in hub.app.proxy.routes
     keycloak.people["alice"] = ["/mlhub/users"]
-    await alice.get("/hub/oauth_login?next=/hub/home")
+    await logged_in(alice)
     await ready(hub, alice)
     hub.app.authenticator.office.keeper._wake.set()
     await until(lambda: not hub.app.authenticator.office.keeper._wake.is_set())

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from jupyterhub import orm
 
-from tests.services.hub import Hub
+from tests.services.hub import Hub, logged_in
 from tests.services.keycloak import CLIENT_ID, Keycloak
 
 
@@ -70,7 +70,7 @@ async def test_T3_who_is_in_no_group_is_turned_away_and_can_take_another_account
     (query,) = keycloak.ended
     assert query["post_logout_redirect_uri"] == f"{hub.url}/hub/login"
     keycloak.at_the_browser = "alice"
-    await browser.get("/hub/oauth_login?next=/hub/home")
+    await logged_in(browser)
     assert (await whoami(browser))["name"] == "alice"
 
 
@@ -135,7 +135,7 @@ async def test_T3_an_admin_by_configuration_is_none(start_hub, keycloak):
     hub = await start_hub({"hub": {"config": {"Authenticator": {"admin_users": ["alice"]}}}})
     keycloak.at_the_browser = "alice"
     async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(browser)
         assert (await whoami(browser))["admin"] is False
 
 
@@ -264,7 +264,7 @@ async def test_a_keycloak_that_does_not_answer_is_said_on_a_page(start_hub, keyc
 async def test_a_silent_keycloak_leaves_sessions_alone_and_starts_nothing(
     hub, log_in, keycloak, audited
 ):
-    hub.wait_for_refusals(5)
+    hub.wait_for_refusals(30)
     browser = await log_in("alice")
     token = await token_of(hub, "alice")
     keycloak.silent = 502

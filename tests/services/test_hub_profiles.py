@@ -12,7 +12,7 @@ from mlhub.admission import Holding, Size
 from mlhub.hub import MlhubSpawner, watch
 from mlhub.hub.nodes import GpuNode, free_gpus, gpu_node, placed
 from mlhub.hub.offers import in_bytes
-from tests.services.hub import Hub, until
+from tests.services.hub import Hub, logged_in, until
 from tests.services.test_hub_admission import by_api
 
 GIB = 2**30
@@ -204,7 +204,7 @@ async def test_T6_an_API_that_fails_keeps_the_CPU_profiles_and_is_said_once(
     hub.app.log.addHandler(caplog.handler)
     keycloak.at_the_browser = "alice"
     async with hub.browser() as alice:
-        await alice.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(alice)
         assert profiles(await form(alice)) == ["standard", "own"]
         await asyncio.sleep(0.3)
         kubernetes.silent.clear()
@@ -226,10 +226,11 @@ async def test_T5_a_profile_of_a_group_is_offered_to_its_members_and_starts_for_
     assert (status, "no profile named" in text) == (400, True)
     assert not kubernetes.kept["pods"]
     keycloak.people["alice"] = ["/mlhub/users", "/mlhub/gpu"]
-    await alice.get("/hub/oauth_login?next=/hub/home")
+    await logged_in(alice)
     assert "gpu" in profiles(await form(alice))
     hub.wait_for_refusals(1)
     assert (await by_api(alice, "x", profile="gpu"))[0] in (201, 202)
+    await until(lambda: kubernetes.kept["pods"])
 
 
 async def test_T5_M4_a_chosen_node_kind_and_size_become_the_pods(hub, alice, kubernetes):
@@ -239,6 +240,7 @@ async def test_T5_M4_a_chosen_node_kind_and_size_become_the_pods(hub, alice, kub
     hub.wait_for_refusals(1)
     options = {"profile": "own", "cpu": "8", "gpu": "4", "node": "node-a", "gpu_type": "A100"}
     assert (await by_api(alice, "x", **options))[0] in (201, 202)
+    await until(lambda: kubernetes.kept["pods"])
     (pod,) = kubernetes.kept["pods"].values()
     (term,) = pod["spec"]["affinity"]["nodeAffinity"][
         "requiredDuringSchedulingIgnoredDuringExecution"
@@ -256,6 +258,7 @@ async def test_T5_one_GPU_node_of_the_table_is_where_its_profile_starts(hub, ali
     await nodes_are(hub, 1)
     hub.wait_for_refusals(1)
     assert (await by_api(alice, "x", profile="node--node-a"))[0] in (201, 202)
+    await until(lambda: kubernetes.kept["pods"])
     (pod,) = kubernetes.kept["pods"].values()
     assert '"node-a"' in str(pod["spec"]["affinity"]).replace("'", '"')
 
@@ -268,6 +271,7 @@ async def test_T5_neither_a_GPU_nor_a_node_leaks_to_the_next_start(hub, alice, k
     kubernetes.refuse = lambda kind, item: None
     hub.wait_for_refusals(1)
     assert (await by_api(alice, "x", profile="standard"))[0] in (201, 202)
+    await until(lambda: kubernetes.kept["pods"])
     (pod,) = kubernetes.kept["pods"].values()
     assert not pod["spec"].get("affinity")
     assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "0"
@@ -304,6 +308,7 @@ async def test_the_form_says_when_nothing_more_may_start(hub, alice, kubernetes)
     hub.wait_for_refusals(1)
     for name in ("a", "b", "c"):
         await by_api(alice, name)
+    await until(lambda: len(hub.app.authenticator.office.desk.ledger.held()) == 3)
     page = await form(alice)
     assert "You have 3 of 3 servers running; stop one to start another." in page
     assert page.count("disabled") >= len(profiles(page))
@@ -315,7 +320,7 @@ async def test_who_is_in_no_group_of_any_profile_is_told_so(start_hub, keycloak,
     hub.wait_for_refusals(30)
     keycloak.at_the_browser = "alice"
     async with hub.browser() as alice:
-        await alice.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(alice)
         assert "No profile of this hub is for a group of yours" in await form(alice)
         status, text = await by_api(alice, "x")
     assert (status, "No profile of this hub" in text) == (403, True)
@@ -351,7 +356,7 @@ async def test_the_form_takes_under_100_ms_with_200_profiles_and_100_nodes(
     await nodes_are(hub, 100)
     keycloak.at_the_browser = "alice"
     async with hub.browser() as alice:
-        await alice.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(alice)
         page = await form(alice)
         assert len(profiles(page)) == 199 + 100
         spawner = hub.user("alice").spawner

@@ -11,7 +11,7 @@ from jupyterhub import orm
 from mlhub.hub import spawner as spawners
 from mlhub.hub.api import SCOPE
 from mlhub.hub.tokens import CLIENT, OF_SERVER, SERVER_SECONDS
-from tests.services.hub import PROFILES, SECRETS, Hub, merged, until
+from tests.services.hub import PROFILES, SECRETS, Hub, logged_in, merged, until
 from tests.services.test_hub_spawn import RUNNING, start, waiting
 
 MLFLOW = {
@@ -57,7 +57,7 @@ async def hub(start_hub: Any, server_port: int) -> Hub:
 async def alice(hub: Hub, keycloak: Any) -> Any:
     keycloak.at_the_browser = "alice"
     async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(browser)
         yield browser
 
 
@@ -208,7 +208,7 @@ async def test_where_no_mlflow_is_there_is_no_token_and_no_experiment(
     hub.wait_for_refusals(30)
     keycloak.at_the_browser = "alice"
     async with hub.browser() as alice:
-        await alice.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(alice)
         status, message = await start(alice, mlflow_experiment="churn")
         assert (status, message) == (400, "This hub has no MLflow.")
         hub.wait_for_refusals(0.1)

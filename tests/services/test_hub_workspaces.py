@@ -12,7 +12,7 @@ from mlhub.hub import membership
 from mlhub.hub.api import MEMBERS_SCOPE
 from mlhub.workspaces import records
 from mlhub.workspaces.mounts import mounted
-from tests.services.hub import PROFILES, SECRETS, Hub, until
+from tests.services.hub import PROFILES, SECRETS, Hub, logged_in, until
 from tests.services.test_hub_keeper import told
 from tests.services.test_hub_spawn import RUNNING, start
 
@@ -55,7 +55,7 @@ async def alice(hub: Hub, keycloak: Any) -> Any:
     ]
     keycloak.at_the_browser = "alice"
     async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(browser)
         yield browser
 
 
@@ -203,7 +203,7 @@ async def test_the_form_names_workspaces_by_their_slugs_where_keycloak_does_not_
 async def test_M7_who_has_no_workspace_sees_no_choice_of_one(hub, keycloak):
     keycloak.at_the_browser = "bob"
     async with hub.browser() as bob:
-        await bob.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(bob)
         async with bob.get("/hub/spawn") as page:
             text = await page.text()
     assert "Standard" in text
@@ -287,7 +287,7 @@ async def test_a_run_is_told_the_role_that_its_mount_follows(start_hub, keycloak
     keycloak.people["alice"] = ["/mlhub/users", "/workspaces/churn/viewer"]
     keycloak.at_the_browser = "alice"
     async with hub.browser() as alice:
-        await alice.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(alice)
     status, body = await reserve(hub, service("execution"), run="r1", workspace="churn")
     assert (status, body["role"]) == (200, "viewer"), json.dumps(body)
 

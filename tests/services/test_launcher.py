@@ -17,7 +17,7 @@ from notebooks.launcher import NotebookLauncher, NotStarted
 from notebooks.login import log_in, log_out
 from notebooks.models import NotebookStatus, ResourceConfig
 from notebooks.sizes import NoSize
-from tests.services.hub import Hub, until
+from tests.services.hub import Hub, logged_in, until
 from tests.services.test_hub_profiles import choice, resources
 from tests.services.test_hub_spawn import RUNNING
 
@@ -85,7 +85,7 @@ async def made_token(hub: Hub, keycloak: Any, name: str, **asked: Any) -> str:
     """A token as a person makes it on the hub's page Token."""
     keycloak.at_the_browser = name
     async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(browser)
         xsrf = next(cookie for cookie in browser.cookie_jar if cookie.key == "_xsrf").value
         url = f"/hub/api/users/{name}/tokens"
         async with browser.post(url, json=asked, headers={"X-XSRFToken": xsrf}) as answer:
@@ -296,7 +296,7 @@ async def test_M10_a_link_sets_no_repository_and_starts_nothing(
 ):
     keycloak.at_the_browser = "alice"
     async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(browser)
         async with browser.get(f"/hub/spawn/alice/sent?{link}") as page:
             assert page.status == 400
             assert "A link cannot set" in await page.text()
@@ -307,7 +307,7 @@ async def test_M10_a_link_sets_no_repository_and_starts_nothing(
 async def test_a_link_may_set_profile_and_sizes(hub, keycloak, kubernetes):
     keycloak.at_the_browser = "alice"
     async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(browser)
         link = "opt-profile=own-size&opt-profile-option-own-size--cpu=4"
         await browser.get(f"/hub/spawn/alice/sent?{link}", allow_redirects=False)
     await until(lambda: kubernetes.kept["pods"])

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from mlhub import metrics
 from mlhub.logs import JsonFormatter
 from tests.ports import free_port
-from tests.services.hub import merged, until
+from tests.services.hub import logged_in, merged, until
 from tests.services.test_hub_admission import VALUES, reserve, service
 
 
@@ -28,7 +28,7 @@ async def test_the_hub_shows_decisions_and_quotas_and_nobodys_name(
     hub = await start_hub(merged(VALUES, {"custom": {"mlhub": {"metrics_port": port}}}))
     keycloak.at_the_browser = "alice"
     async with hub.browser() as alice:
-        await alice.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(alice)
     yes = {"kind": "run", "outcome": "admitted", "reason": ""}
     no = {"kind": "run", "outcome": "refused"}
     before = [admissions(**yes), *(admissions(**no, reason=r) for r in ("largest", "servers"))]

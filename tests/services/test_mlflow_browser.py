@@ -13,6 +13,7 @@ from mlhub.mlflow.browser import AUTHORIZE, CALLBACK, COOKIE, PATH
 from mlhub.mlflow.hub import Hub as HubApi
 from mlhub.mlflow.people import REMEMBERED_SECONDS
 from tests.services import mlflow_server as real
+from tests.services.hub import logged_in
 from tests.services.test_hub_tokens import MLFLOW
 
 PAGE = {"Accept": "text/html,*/*", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "none"}
@@ -208,7 +209,7 @@ async def test_J3_the_real_hub_logs_people_in_to_mlflow_without_a_question(start
     keycloak.at_the_browser = "alice"
     query = {"client_id": CLIENT, "redirect_uri": CALLBACK, "response_type": "code", "state": "s"}
     async with hub.browser() as browser:
-        await browser.get("/hub/oauth_login?next=/hub/home")
+        await logged_in(browser)
         async with browser.get(AUTHORIZE, params=query, allow_redirects=False) as asked:
             back = urlsplit(asked.headers["Location"])
         async with browser.get("/hub/home") as home:
