@@ -91,7 +91,7 @@ class Kubernetes:
             "lastTimestamp": now(),
         }
         self.kept["events"][name] = event
-        self._tell("events", "ADDED", event)
+        self.tell("events", "ADDED", event)
 
     def put(self, kind: str, item: Object) -> None:
         """An object that somebody else made, or changed."""
@@ -99,18 +99,19 @@ class Kubernetes:
         change = "MODIFIED" if name in self.kept[kind] else "ADDED"
         item["metadata"]["uid"] = f"uid-of-{name}"
         self.kept[kind][name] = item
-        self._tell(kind, change, item)
+        self.tell(kind, change, item)
 
     def drop(self, kind: str, name: str) -> None:
         """An object that somebody else deleted."""
-        self._tell(kind, "DELETED", self.kept[kind].pop(name))
+        self.tell(kind, "DELETED", self.kept[kind].pop(name))
 
     def close(self) -> None:
         """End every watch."""
         for _, queue in itertools.chain(*self._watchers.values()):
             queue.put_nowait(None)
 
-    def _tell(self, kind: str, change: str, item: Object) -> None:
+    def tell(self, kind: str, change: str, item: Object) -> None:
+        """Whoever watches of an object that has changed."""
         self._version += 1
         item["metadata"]["resourceVersion"] = str(self._version)
         # As it is at this version: the object itself goes on changing.
@@ -166,12 +167,12 @@ class Kubernetes:
             item["status"] = {"phase": "Pending"}
             asyncio.get_running_loop().call_later(0.05, self._go_on, item)
         self.kept[kind][name] = item
-        self._tell(kind, "ADDED", item)
+        self.tell(kind, "ADDED", item)
         return web.json_response(item, status=201)
 
     def _go_on(self, pod: Object) -> None:
         pod["status"] = self.then(pod)
-        self._tell("pods", "MODIFIED", pod)
+        self.tell("pods", "MODIFIED", pod)
 
     async def _read(self, request: web.Request) -> web.Response:
         item = self.kept[request.match_info["kind"]].get(request.match_info["name"])
@@ -181,5 +182,5 @@ class Kubernetes:
         kind = request.match_info["kind"]
         item = self.kept[kind].pop(request.match_info["name"], None)
         if item:
-            self._tell(kind, "DELETED", item)
+            self.tell(kind, "DELETED", item)
         return web.json_response(item or {"message": "not found"}, status=200 if item else 404)

@@ -14,10 +14,12 @@ from jupyterhub.apihandlers.users import ActivityAPIHandler
 from mlhub.hub import trouble
 from tests.services.hub import PROFILES, Hub, logged_in, until
 
+NOTEBOOK = {"name": "notebook", "image": "ml", "imageID": "ml", "restartCount": 0}
+"""What Kubernetes says of every container; without it the client refuses to read its answers."""
 RUNNING = {
     "phase": "Running",
     "podIP": "127.0.0.1",
-    "containerStatuses": [{"name": "notebook", "ready": True, "state": {"running": {}}}],
+    "containerStatuses": [{**NOTEBOOK, "ready": True, "state": {"running": {}}}],
     "conditions": [{"type": "PodScheduled", "status": "True"}],
 }
 

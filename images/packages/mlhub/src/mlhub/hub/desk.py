@@ -149,7 +149,8 @@ class Desk:
 
     async def _know(self) -> None:
         try:
-            await asyncio.wait_for(self.pods.loaded.wait(), LOAD_SECONDS)
+            async with asyncio.timeout(LOAD_SECONDS):
+                await self.pods.loaded.wait()
         except TimeoutError:
             raise Refusal(BLIND, reason="kubernetes", status=503) from None
 

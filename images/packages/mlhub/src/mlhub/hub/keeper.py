@@ -67,7 +67,10 @@ class Keeper(Background):
                 except Exception:
                     self._app.log.exception("A chore of the hub's failed")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), TICK_SECONDS)
+                # Not wait_for, which loses the hub's end where somebody wakes this at that moment
+                # (Python 3.11): the hub would wait for another round, and for ever.
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._wake.wait()
 
     async def _hours(self) -> None:
         self._desk.count_hours()
