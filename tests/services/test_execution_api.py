@@ -15,7 +15,16 @@ import pytest
 from mlhub.execution.outcome import CREATION_SECONDS
 from mlhub.execution.store import Store
 from tests.ports import free_port
-from tests.services.execution import Jobs, Pod, Room, Tokens, serving, settings, succeeds
+from tests.services.execution import (
+    Jobs,
+    Pod,
+    Room,
+    Tokens,
+    eventually,
+    serving,
+    settings,
+    succeeds,
+)
 
 RUN = {"username": "alice", "notebook_name": "./work/sum.ipynb", "parameters": {"a": 1}}
 
@@ -61,12 +70,20 @@ async def api(world: World) -> Any:
 
 
 async def until(api: Any, run_id: str, *statuses: str) -> Any:
-    for _ in range(300):
+    async def one_of_them() -> Any:
         run = (await api.get(f"/runs/{run_id}")).json()
-        if run["status"] in statuses:
-            return run
-        await asyncio.sleep(0.05)
-    raise AssertionError(run)
+        return run if run["status"] in statuses else None
+
+    return await eventually(one_of_them)
+
+
+async def artifacts_of(api: Any, run_id: str) -> Any:
+    """Once there are any."""
+
+    async def found() -> Any:
+        return (await api.get(f"/runs/{run_id}/artifacts")).json()["artifacts"]
+
+    return await eventually(found)
 
 
 def problem(answer: Any, status: int, kind: str) -> Any:
@@ -118,7 +135,7 @@ async def test_P1_execute_waits_if_asked(api):
 async def test_P6_a_waited_run_that_goes_on_is_504_and_goes_on(api, world):
     world.cluster.script = hangs
     body = problem(await api.post("/execute?wait=1", json=RUN), 504, "still-running")
-    assert (await api.get(f"/runs/{body['run_id']}")).json()["status"] == "running"
+    await until(api, body["run_id"], "running")
 
 
 async def test_P6_a_waited_run_that_fails_is_a_problem_with_the_structured_error(api, world):
@@ -174,11 +191,7 @@ async def test_P6_a_killed_pods_partial_notebook_gets_its_name_by_a_pod_of_the_p
     world.cluster.script = killed
     run = (await api.post("/execute", json=RUN)).json()
     await until(api, run["run_id"], "failed")
-    for _ in range(100):
-        artifacts = (await api.get(f"/runs/{run['run_id']}/artifacts")).json()["artifacts"]
-        if artifacts:
-            break
-        await asyncio.sleep(0.1)
+    artifacts = await artifacts_of(api, run["run_id"])
     assert artifacts[0]["kind"] == "partial-notebook"
     assert artifacts[0]["path"] == run["output_notebook"]
     ended = (await api.get(f"/runs/{run['run_id']}")).json()
@@ -201,11 +214,11 @@ async def test_P8_status_tells_the_cells_and_the_log_streams(api, world):
     world.cluster.script = slowly
     run_id = (await api.post("/execute", json=RUN)).json()["run_id"]
     await until(api, run_id, "running")
-    for _ in range(100):
-        if cells := (await api.get(f"/runs/{run_id}")).json()["cells"]:
-            break
-        await asyncio.sleep(0.1)
-    assert cells == {"done": 1, "total": 4}
+
+    async def cells() -> Any:
+        return (await api.get(f"/runs/{run_id}")).json()["cells"]
+
+    assert await eventually(cells) == {"done": 1, "total": 4}
     seen = []
     async with api.stream("GET", f"/runs/{run_id}/log?follow=true") as log:
         async for part in log.aiter_text():
@@ -230,11 +243,7 @@ async def test_P8_a_cancelled_run_ends_and_takes_its_pod_along(api, world):
 
 async def nothing_left(world: World) -> None:
     """No Job, that which looks for a cancelled run's notebook among them."""
-    for _ in range(100):
-        if not world.cluster.jobs:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(world.cluster.jobs)
+    await eventually(lambda: not world.cluster.jobs)
 
 
 async def test_P8_what_a_cancelled_run_had_done_is_kept_and_found_once_its_pod_is_over(api, world):
@@ -260,10 +269,7 @@ async def test_P8_what_a_cancelled_run_had_done_is_kept_and_found_once_its_pod_i
     await asyncio.sleep(0.6)
     going.set()
     world.cluster.pods.clear()
-    for _ in range(100):
-        if found := (await api.get(f"/runs/{run_id}/artifacts")).json()["artifacts"]:
-            break
-        await asyncio.sleep(0.05)
+    found = await artifacts_of(api, run_id)
     assert [(a["kind"], a["size"]) for a in found] == [("partial-notebook", 7)]
     run = (await api.get(f"/runs/{run_id}")).json()
     assert (run["status"], run["cells"]) == ("cancelled", {"done": 1, "total": 3})
@@ -320,10 +326,11 @@ async def test_P8_a_run_that_only_the_cluster_knows_is_written_down_again(world,
         update={"database_url": f"sqlite:///{tmp_path}/restored.db"}
     )
     client = await world.client(await world.start())
-    for _ in range(100):
-        if (await client.get(f"/runs/{run_id}")).status_code == 200:
-            break
-        await asyncio.sleep(0.1)
+
+    async def there() -> bool:
+        return bool((await client.get(f"/runs/{run_id}")).status_code == 200)
+
+    await eventually(there)
     run = await until(client, run_id, "running")
     assert (run["username"], run["parameters"]) == ("alice", {"a": 1})
 

@@ -1,6 +1,5 @@
 """The execution API with the real JupyterHub: its tokens, its admission, its proxy, its pods."""
 
-import asyncio
 import time
 from typing import Any
 
@@ -13,7 +12,7 @@ from mlhub.execution.settings import Settings
 from mlhub.execution.store import Run
 from tests.ports import free_port
 from tests.services.execution import Jobs, serving, settings
-from tests.services.hub import SECRETS, Hub, chart_values
+from tests.services.hub import SECRETS, Hub, chart_values, until
 from tests.services.test_execution_api import RUN, problem
 
 HUB_TOKEN = SECRETS["hub.services.execution.apiToken"]
@@ -131,10 +130,7 @@ async def test_P5_the_admission_says_no_room_gives_back_and_is_silent_in_words(h
 async def test_P5_a_runs_pod_is_the_servers_pod_with_another_command(hub, alice, kubernetes):
     xsrf = next(cookie for cookie in alice.cookie_jar if cookie.key == "_xsrf").value
     await alice.post("/hub/api/users/alice/server", json={}, headers={"X-XSRFToken": xsrf})
-    for _ in range(100):
-        if kubernetes.kept["pods"]:
-            break
-        await asyncio.sleep(0.1)
+    await until(lambda: kubernetes.kept["pods"])
     (server,) = kubernetes.kept["pods"].values()
     values = chart_values(VALUES)
     base = settings("http://k", "http://h", "sqlite://").model_dump()

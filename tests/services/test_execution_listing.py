@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tests.services.execution import Pod, RealRunner
+from tests.services.execution import Pod, RealRunner, eventually
 from tests.services.test_execution_api import RUN, problem, until, world  # noqa: F401
 
 
@@ -111,11 +111,12 @@ async def test_P6_P8_an_error_and_a_cancel_keep_the_partial_notebook(api, home, 
     assert "kept" in (home / body["run"]["output_notebook"]).read_text()
     save(home, "long.ipynb", "print('kept')", "import time; time.sleep(300)")
     run = (await api.post("/execute", json=named("./long.ipynb"))).json()
-    for _ in range(300):
+
+    async def first_cell_done() -> bool:
         found = (await api.get(f"/runs/{run['run_id']}")).json()
-        if found["cells"] and found["cells"]["done"] == 1:
-            break
-        await asyncio.sleep(0.2)
+        return bool(found["cells"] and found["cells"]["done"] == 1)
+
+    await eventually(first_cell_done)
     task = world.cluster.tasks[f"run-{run['run_id']}"]
     await api.post(f"/runs/{run['run_id']}/cancel")
     await until(api, run["run_id"], "cancelled")

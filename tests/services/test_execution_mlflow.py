@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.services.execution import Pod, succeeds
+from tests.services.execution import Pod, eventually, succeeds
 from tests.services.test_execution_api import RUN, hangs, until, world  # noqa: F401
 
 
@@ -87,8 +87,8 @@ async def test_J3_a_runs_token_is_in_a_secret_of_its_job_and_ends_with_it(world,
     assert world.room.tokens
     go.set()
     assert (await until(api, run_id, "succeeded"))["mlflow_run_id"] == "told"
+    await eventually(lambda: not world.room.tokens)
     await asyncio.sleep(0.5)
-    assert not world.room.tokens
     assert not mlflow.seen
 
 
@@ -127,10 +127,11 @@ async def test_J3_the_mlflow_run_of_a_pod_that_was_killed_hard_is_ended(
     await asyncio.sleep(0.5)
     assert mlflow.runs[run_id]["status"] == "RUNNING"
     mlflow.broken = 0
-    for _ in range(100):
-        if (await api.get(f"/runs/{run_id}")).json()["mlflow_run_id"]:
-            break
-        await asyncio.sleep(0.1)
+
+    async def found() -> Any:
+        return (await api.get(f"/runs/{run_id}")).json()["mlflow_run_id"]
+
+    await eventually(found)
     assert mlflow.runs[run_id]["status"] == mlflow_status
     assert mlflow.seen[-1] == ("Bearer mlflow-token-of-alice", "")
     assert not world.room.tokens

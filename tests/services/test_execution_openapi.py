@@ -58,7 +58,7 @@ def service(tmp_path_factory: Any) -> Iterator[Any]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     yield found
     loop.call_soon_threadsafe(stop.set)
     thread.join(30)

@@ -182,9 +182,10 @@ def test_P4_a_parameters_value_never_becomes_code(home):
 
 
 @pytest.mark.parametrize(
-    ("limit", "reason"), [({"cell_timeout": 2}, "cell-timeout"), ({"time_limit": 8}, "time-limit")]
+    ("limit", "reason"), [({"cell_timeout": 6}, "cell-timeout"), ({"time_limit": 25}, "time-limit")]
 )
 def test_P5_a_cell_and_a_run_have_a_time_limit(home, limit, reason):
+    """Long enough for the first cell, and for all that comes before it, on a busy machine."""
     home.notebook("work/sum.ipynb", "1", "import time; time.sleep(300)", "2")
     code, result, _ = home.run("work/sum.ipynb", **limit)
     assert (code, result["reason"], result["cells"]) == (1, reason, [1, 3])
@@ -213,7 +214,7 @@ def test_P8_a_killed_papermill_is_a_dead_kernel_and_not_a_hang(home):
     start = time.monotonic()
     code, result, _ = home.run("work/sum.ipynb")
     assert (code, result["reason"], result["output"]) == (138, "dead-kernel", OUTPUT)
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 110, "the run's own limit was waited for"
 
 
 @pytest.mark.parametrize(
@@ -303,10 +304,10 @@ def test_P1_the_listing_leaves_out_hidden_files_and_links(home):
 
 
 def test_P6_a_pod_that_was_killed_hard_leaves_a_partial_notebook_that_gets_its_name(home):
-    home.notebook("work/sum.ipynb", "print('first')", "import time; time.sleep(100)", "print('no')")
+    home.notebook("work/sum.ipynb", "print('first')", "import time; time.sleep(300)", "print('no')")
     process = home.start("work/sum.ipynb")
     hidden = home.folder / "work" / f".{Path(OUTPUT).stem}.0123456789abcdef.partial.ipynb"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while not (hidden.exists() and '"status": "completed"' in hidden.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -14,7 +14,7 @@ from aiohttp import web
 from mlhub.execution import cron, trigger
 from mlhub.execution.settings import Keycloak
 from notebooks.cli.plans import last_rows
-from tests.services.execution import Jobs, Tokens, settings
+from tests.services.execution import Jobs, Tokens, eventually, settings
 from tests.services.test_execution_api import World, hangs, problem, until, world  # noqa: F401
 
 DAILY = {
@@ -174,7 +174,8 @@ async def test_P10_a_schedule_is_a_cronjob_that_only_calls_the_api_with_a_secret
 
 
 async def test_P10_a_firing_runs_as_its_person_once_however_often_it_is_called(place, daily):
-    answers = await asyncio.gather(*(daily.fire(this_minute()) for _ in range(5)))
+    at = this_minute()
+    answers = await asyncio.gather(*(daily.fire(at) for _ in range(5)))
     assert {answer.status_code for answer in answers} == {200}, answers[0].text
     (run_id,) = {answer.json()["run_id"] for answer in answers}
     run = await until(daily.api, run_id, "succeeded")
@@ -244,11 +245,11 @@ async def test_P3_who_is_gone_or_disabled_is_no_member(place, daily, people, how
 async def test_P8_a_silent_keycloak_suspends_nobody_and_the_firing_comes_later(
     place, daily, people
 ):
-    people.broken = 503
-    problem(await daily.fire(this_minute()), 503, "identity")
+    people.broken, at = 503, this_minute()
+    problem(await daily.fire(at), 503, "identity")
     assert not (await daily.now())["suspended"]
     people.broken = 0
-    assert (await daily.fire(this_minute())).json()["outcome"] == "started"
+    assert (await daily.fire(at)).json()["outcome"] == "started"
     (last,) = (await daily.now())["last"]
     assert last["outcome"] == "started"
 
@@ -279,11 +280,11 @@ async def test_P8_what_nobody_called_for_is_told_as_missed_and_not_made_up_for(p
     runs = daily.service.app.state.api.runs
     start = time.time()
     runs.clock = lambda: start + 1800
-    for _ in range(100):
-        last = (await daily.now())["last"]
-        if last:
-            break
-        await asyncio.sleep(0.1)
+
+    async def told() -> Any:
+        return (await daily.now())["last"]
+
+    last = await eventually(told)
     assert {firing["outcome"] for firing in last} == {"missed"}
     assert not place.cluster.runs()
 
@@ -292,17 +293,16 @@ async def test_P8_whatever_was_lost_in_between_comes_back(place, daily, tmp_path
     cluster = place.cluster
     cluster.cron_jobs.clear()
     cluster.secrets.clear()
-    for _ in range(100):
-        if cluster.secrets:
-            break
-        await asyncio.sleep(0.1)
+    await eventually(lambda: cluster.secrets)
     (secret,) = cluster.secrets.values()
     old, daily.token = daily.token, secret["stringData"]["token"]
     problem(await daily.fire(this_minute(), old), 401, "token")
-    for _ in range(50):
-        if (await daily.fire(this_minute())).status_code == 200:
-            break
-        await asyncio.sleep(0.1)
+    at = this_minute()
+
+    async def fires() -> bool:
+        return bool((await daily.fire(at)).status_code == 200)
+
+    await eventually(fires)
     assert len(cluster.runs()) == 1
     # A database of before the schedule was made.
     await daily.service.stop()
@@ -311,10 +311,11 @@ async def test_P8_whatever_was_lost_in_between_comes_back(place, daily, tmp_path
     )
     daily.service = await place.start()
     daily.api = await place.client(daily.service)
-    for _ in range(100):
-        if (await daily.api.get(f"/schedules/{daily.id}")).status_code == 200:
-            break
-        await asyncio.sleep(0.1)
+
+    async def there() -> bool:
+        return bool((await daily.api.get(f"/schedules/{daily.id}")).status_code == 200)
+
+    await eventually(there)
     assert (await daily.now())["name"] == "daily"
     assert (await daily.fire(this_minute())).status_code == 200
 
@@ -339,12 +340,11 @@ async def test_P10_schedules_are_their_persons_changed_and_deleted_with_all_that
     assert not place.cluster.cron_jobs
     assert not place.cluster.secrets
     assert (await daily.api.get("/schedules")).json() == {"schedules": []}
-    for _ in range(100):
-        again = await daily.api.post("/schedules", json=DAILY)
-        if again.status_code == 201:
-            break
-        await asyncio.sleep(0.1)
-    assert again.status_code == 201, again.text
+
+    async def made_again() -> bool:
+        return bool((await daily.api.post("/schedules", json=DAILY)).status_code == 201)
+
+    await eventually(made_again)
 
 
 async def test_P8_replicas_that_look_while_schedules_are_made_leave_each_its_token(place):
@@ -371,10 +371,7 @@ async def test_P8_a_cluster_that_was_silent_gets_its_cronjob_later(place):
     assert made.status_code == 201
     assert not place.cluster.cron_jobs
     place.cluster.broken = 0
-    for _ in range(100):
-        if place.cluster.secrets:
-            break
-        await asyncio.sleep(0.1)
+    await eventually(lambda: place.cluster.secrets)
     assert len(place.cluster.cron_jobs) == len(place.cluster.secrets) == 1
 
 
@@ -390,10 +387,7 @@ async def test_P10_the_trigger_calls_for_its_jobs_own_time_and_again_where_that_
     monkeypatch.setenv("MLHUB_JOB", f"schedule-{daily.id}-{at // 60}")
     place.room.runs = 0
     calling = asyncio.create_task(asyncio.to_thread(trigger.main))
-    for _ in range(100):
-        if place.room.asked:
-            break
-        await asyncio.sleep(0.05)
+    await eventually(lambda: place.room.asked)
     place.room.runs = 1
     assert await calling == 0
     assert '"outcome":"started"' in capsys.readouterr().out

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.services.execution import eventually
 from tests.services.test_execution_api import (  # noqa: F401
     RUN,
     hangs,
@@ -25,12 +26,11 @@ SWEEP = {
 
 
 async def settled(api: Any, sweep_id: str, *statuses: str) -> Any:
-    for _ in range(300):
+    async def one_of_them() -> Any:
         sweep = (await api.get(f"/sweeps/{sweep_id}")).json()
-        if sweep["status"] in statuses:
-            return sweep
-        await asyncio.sleep(0.05)
-    raise AssertionError(sweep)
+        return sweep if sweep["status"] in statuses else None
+
+    return await eventually(one_of_them)
 
 
 async def test_P10_every_combination_is_one_run_and_the_sweep_says_what_became_of_them(world):  # noqa: F811
@@ -55,11 +55,11 @@ async def test_P10_a_sweep_is_kept_as_long_as_its_runs(world):  # noqa: F811
     await settled(api, sweep_id, "succeeded")
     kept = service.app.state.api.runs.settings.limits.run_kept_days * 86400
     service.app.state.api.runs.clock = lambda: time.time() + kept + 60
-    for _ in range(100):
-        if not (await api.get("/sweeps")).json()["sweeps"]:
-            break
-        await asyncio.sleep(0.1)
-    assert (await api.get("/sweeps")).json() == {"sweeps": []}
+
+    async def forgotten() -> bool:
+        return (await api.get("/sweeps")).json() == {"sweeps": []}
+
+    await eventually(forgotten)
     problem(await api.get(f"/sweeps/{sweep_id}"), 404, "no-sweep")
 
 
@@ -69,10 +69,7 @@ async def test_P7_a_sweep_leaves_one_start_of_each_minute_to_its_person(world): 
     sweep_id = (await api.post("/sweeps", json=SWEEP | {"grid": grid, "parallel": 20})).json()[
         "sweep_id"
     ]
-    for _ in range(200):
-        if len(world.cluster.runs()) >= 4:
-            break
-        await asyncio.sleep(0.05)
+    await eventually(lambda: len(world.cluster.runs()) >= 4)
     await asyncio.sleep(1)
     assert len(world.cluster.runs()) == 4
     assert (await api.post("/execute", json=RUN)).status_code == 202
@@ -86,13 +83,15 @@ async def test_P5_points_wait_for_the_quota_and_run_a_few_at_once(world, monkeyp
     world.cluster.script = hangs
     api = await world.client(await world.start(per_minute=50))
     sweep_id = (await api.post("/sweeps", json=SWEEP | {"parallel": 2})).json()["sweep_id"]
-    sweep = await settled(api, sweep_id, "running")
+    await settled(api, sweep_id, "running")
+    await eventually(world.cluster.runs)
     await asyncio.sleep(1)
     assert len(world.cluster.runs()) == 1
     world.room.runs = 10
-    await asyncio.sleep(1.5)
-    sweep = (await api.get(f"/sweeps/{sweep_id}")).json()
+    await eventually(lambda: len(world.cluster.runs()) > 1)
+    await asyncio.sleep(1)
     assert len(world.cluster.runs()) == 2
+    sweep = (await api.get(f"/sweeps/{sweep_id}")).json()
     assert sweep["counts"]["waiting"] == 2
 
 
@@ -116,10 +115,7 @@ async def test_P8_cancel_ends_what_runs_and_what_waits(world):  # noqa: F811
     world.cluster.script = hangs
     api = await world.client(await world.start(per_minute=50))
     sweep_id = (await api.post("/sweeps", json=SWEEP | {"parallel": 2})).json()["sweep_id"]
-    for _ in range(100):
-        if len(world.cluster.runs()) == 2:
-            break
-        await asyncio.sleep(0.05)
+    await eventually(lambda: len(world.cluster.runs()) == 2)
     assert (await api.post(f"/sweeps/{sweep_id}/cancel")).status_code == 202
     sweep = await settled(api, sweep_id, "cancelled")
     assert sweep["counts"] == {"cancelled": 4}
