@@ -14,6 +14,9 @@ from tests.pages import ROOT, Shown, text, told
 from tests.unit.test_docs import CLI
 from tools.recovery.archive import Manifest, Writer, recipient
 
+COMPILED = shutil.ignore_patterns("__pycache__")
+"""What Python keeps there it may be writing just now, for another test."""
+
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
@@ -21,7 +24,7 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "checkout"
     for part in ("components", "docs", "images", "stacks", "tools", "Makefile"):
         if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("*.pyc"))
+            shutil.copytree(ROOT / part, folder / part, ignore=COMPILED)
         else:
             shutil.copy(ROOT / part, folder / part)
     (folder / ".venv").symlink_to(sys.prefix)
@@ -106,7 +109,8 @@ def test_the_package_is_installed_on_a_laptop(tmp_path: Path):
     """From the checkout alone: what it needs is installed here."""
     for page in ("docs/data-scientist.md", "docs/notebooks.md"):
         (install,) = told(page, "pip install")
-    shutil.copytree(ROOT / "images/packages/notebooks", tmp_path / "images/packages/notebooks")
+    package = "images/packages/notebooks"
+    shutil.copytree(ROOT / package, tmp_path / package, ignore=COMPILED)
     options = f"--quiet --no-deps --no-index --no-build-isolation --target {tmp_path}/site"
     done(install, tmp_path, f"python -m {install.command} {options}")
     ended = run(f"{CLI} --help", tmp_path, PYTHONPATH=f"{tmp_path}/site")
