@@ -48,17 +48,20 @@ def test_stopping_a_stale_identity_leaves_the_pids_new_owner_alone(sleeper):
 
 
 def test_a_process_that_ignores_the_request_is_killed(layout):
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    child = subprocess.Popen([sys.executable, "-c", code])
-    time.sleep(0.5)
-    identity = processes.identify(child.pid)
-    processes.stop([identity], grace=0.5)
-    assert child.wait(5) == -signal.SIGKILL
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print('ignored', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ignored\n"
+        identity = processes.identify(child.pid)
+        processes.stop([identity], grace=0.5)
+        assert child.wait(60) == -signal.SIGKILL
 
 
 def test_a_dead_child_that_nobody_has_collected_does_not_count_as_alive():
     child = subprocess.Popen(["/bin/true"])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while processes.identify(child.pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert processes.identify(child.pid) is None
@@ -117,11 +120,11 @@ def test_a_command_of_a_killed_run_is_ended_by_the_next(layout):
         "import threading; from pathlib import Path; from bootstrap import commands; "
         "from bootstrap.paths import Layout; from bootstrap.schedule import Task; "
         f"layout = Layout(Path({str(layout.checkout)!r})); "
-        "commands.run(layout, Task('rootfs', threading.Event()), ['sleep', '60'], "
+        "commands.run(layout, Task('rootfs', threading.Event()), ['sleep', '600'], "
         "log=layout.log / 'x')"
     )
     child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "."})
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (left := orphans(layout)) and time.monotonic() < deadline:
         time.sleep(0.05)
     child.kill()

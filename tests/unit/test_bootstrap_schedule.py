@@ -37,7 +37,7 @@ def test_a_step_starts_only_when_all_that_it_needs_is_done():
 
 
 def test_steps_that_do_not_need_each_other_run_side_by_side():
-    meeting = threading.Barrier(3, timeout=5)
+    meeting = threading.Barrier(3, timeout=60)
 
     def meet(task):
         meeting.wait()  # breaks, and fails the step, unless all three are here at once
@@ -105,4 +105,4 @@ def test_outcomes_come_with_the_seconds_they_took():
     (done,) = run([Step("a", work)], Quiet(), 0.01)
     assert isinstance(done, Done)
     assert done.outcome == "done"
-    assert 0.05 <= done.seconds < 2
+    assert 0.05 <= done.seconds < 30

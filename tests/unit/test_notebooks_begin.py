@@ -203,10 +203,10 @@ def test_M10_an_address_that_needs_its_git_is_asked_again_with_it(forge, home):
 
 def test_M10_a_clone_that_takes_too_long_is_ended(forge, home, monkeypatch):
     monkeypatch.setattr(begins, "CLONE_SECONDS", 0.5)
-    forge.delay = 2
+    forge.delay = 120
     start = time.monotonic()
     (said,) = started(home, forge.url)
-    assert time.monotonic() - start < 1.9
+    assert time.monotonic() - start < 60
     assert "took longer than 0.5 s" in said
     assert list((home / "repos").iterdir()) == []
 

