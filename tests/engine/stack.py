@@ -139,7 +139,7 @@ class Stack:
                     os.kill(int(folder.name), signal.SIGKILL)
         self.wait_for_no_process()
 
-    def wait_for_no_process(self, seconds: float = 15) -> None:
+    def wait_for_no_process(self, seconds: float = 45) -> None:
         deadline = time.monotonic() + seconds
         while left := self.processes():
             assert time.monotonic() < deadline, "left behind: " + "; ".join(left)

@@ -30,7 +30,7 @@ def plugin(bin_dir: Path) -> Iterator[provider_pb2_grpc.ResourceProviderStub]:
         address = f"127.0.0.1:{process.stdout.readline().strip()}"
         with grpc.insecure_channel(address) as channel:
             stub = provider_pb2_grpc.ResourceProviderStub(channel)
-            stub.Configure(provider_pb2.ConfigureRequest(acceptSecrets=True), timeout=60)
+            stub.Configure(provider_pb2.ConfigureRequest(acceptSecrets=True), timeout=180)
             yield stub
         process.terminate()
 
@@ -53,7 +53,7 @@ def render(plugin: provider_pb2_grpc.ResourceProviderStub) -> Callable[..., Obje
         args = struct_pb2.Struct()
         args.update({"jsonOpts": json.dumps(options)})
         request = provider_pb2.InvokeRequest(tok="kubernetes:helm:template", args=args)
-        answer = plugin.Invoke(request, timeout=60)
+        answer = plugin.Invoke(request, timeout=180)
         objects = json_format.MessageToDict(getattr(answer, "return"))["result"]
         return {(item["kind"], item["metadata"]["name"]): item for item in objects}
 

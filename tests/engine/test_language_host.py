@@ -210,4 +210,4 @@ def test_nothing_outlives_the_engine(stack: New, how: signal.Signals) -> None:
         running.send_signal(how)  # the first asks politely, the second insists
     running.communicate(timeout=60)
     program.wait_for_no_process()
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 90

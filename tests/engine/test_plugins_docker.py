@@ -6,9 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
-from socket import create_server
 
 import bcrypt
 import pytest
@@ -17,6 +15,7 @@ import requests
 from tests.doubles.harbor import serving
 from tests.doubles.tls import Certificate, certificate
 from tests.engine.stack import Stack
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -51,8 +50,7 @@ class Registry:
 
     def __init__(self, folder: Path, tls: Certificate):
         self.tls = tls
-        with closing(create_server(("127.0.0.1", 0))) as free:
-            self.host = f"127.0.0.1:{free.getsockname()[1]}"
+        self.host = f"127.0.0.1:{free_port()}"
         hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
         (folder / "htpasswd").write_text(f"{USERNAME}:{hashed}\n")
         config = {
@@ -77,18 +75,18 @@ class Registry:
     def start(self) -> None:
         env = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}
         self._process = subprocess.Popen(self._command, env=env, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 self.http.get(f"https://{self.host}/v2/", timeout=5).raise_for_status()
                 return
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 assert time.monotonic() < deadline, "the registry does not start"
                 time.sleep(0.1)
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def blob(self, repository: str, content: bytes) -> dict[str, object]:
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"

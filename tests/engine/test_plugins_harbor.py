@@ -120,9 +120,9 @@ def test_what_somebody_deleted_is_made_again(platform: Stack, harbor: HarborDoub
 def test_an_up_killed_before_it_heard_the_answer_is_finished_by_the_next(
     platform: Stack, harbor: HarborDouble, late: str
 ) -> None:
-    harbor.late = {late: 30}
+    harbor.late = {late: 30}  # after it has made what is asked for
     process = platform.start("up", "--yes", "--skip-preview")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while late not in harbor.requests:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "the request never came"

@@ -18,7 +18,7 @@ def test_a_preview_reaches_no_server(platform: Stack, realm: str, server: Server
     platform.configure(url="http://127.0.0.1:9")
     start = time.monotonic()
     assert platform.changes() == {"create": 14}
-    assert time.monotonic() - start < 60, "the preview waited for the server"
+    assert time.monotonic() - start < 170, "the preview waited for the server"
     assert realm not in {found["realm"] for found in server.admin().get_realms()}
 
 
@@ -192,7 +192,7 @@ def test_an_up_that_was_killed_leaves_no_process_and_the_next_one_finishes(
     admin = server.admin()
     running = platform.start("up", "--yes", "--skip-preview")
     path = f"{server.url}/admin/realms/{realm}" + ("" if when == "realm" else f"/{when}")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (answer := admin.connection.raw_get(path)).ok or not answer.json():
         assert time.monotonic() < deadline
         assert running.poll() is None, platform.kill(running)

@@ -17,6 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from bootstrap import paths
 from components.seaweedfs import identities
+from tests import ports
 from tests.engine.stack import Stack
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -60,17 +61,17 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory, bin_dir: Path) -> Iterat
     known = json.loads(identities({BUCKET: ("test", "test")}))["identities"]
     config = folder / "identities.json"
     config.write_text(json.dumps({"identities": [maker, *known]}))
-    ports = {part: free_port() for part in ("master", "volume", "filer", "s3")}
+    given = {part: free_port() for part in ("master", "volume", "filer", "s3")}
     process = subprocess.Popen(
         [
             str(bin_dir / "weed"), "-logtostderr", "server", "-ip=127.0.0.1", f"-dir={folder}",
             "-filer", "-s3", f"-s3.config={config}", "-volume.max=100",
             "-master.volumeSizeLimitMB=64", "-volume.preStopSeconds=0",
-            *(f"-{part}.port={port}" for part, port in ports.items()),
+            *(f"-{part}.port={port}" for part, port in given.items()),
         ],
         stdout=subprocess.DEVNULL, stderr=(folder / "log").open("w"),
     )  # fmt: skip
-    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    endpoint = f"http://127.0.0.1:{given['s3']}"
     deadline = time.monotonic() + 60
     while not stores(endpoint):
         assert process.poll() is None, (folder / "log").read_text()[-2000:]
@@ -82,15 +83,10 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory, bin_dir: Path) -> Iterat
 
 
 def free_port() -> int:
-    """One whose neighbour for gRPC, 10000 above, is a port as well."""
+    """One whose neighbour for gRPC, 10000 above, is of those that the system gives to nobody else,
+    as it is itself: until SeaweedFS listens, a connection of another test's could have either."""
     while True:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-        if port < 2**16 - 10_000:
-            return port
-        # The system gives ports above that alone: try one of its lower ones.
-        port -= 20_000
+        port = ports.free_port() - 10_000
         with socket.socket() as one:
             if one.connect_ex(("127.0.0.1", port)):
                 return port
