@@ -2,9 +2,12 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.e2e.platform import Kubectl, wait_until
+from tests.e2e.test_restart import workloads
 from tests.pages import PAGES, Shown, shown
 
 CHECKOUT = Path(__file__).parents[2]
@@ -23,10 +26,19 @@ COMMANDS = {
     for each in shown(page)
     if each.command.startswith(tuple(BEGINNINGS))
 }
+ALL = "make status"
+"""Says no while any pod of the cluster is not ready, as those of tests beside it are at first."""
 
 
-@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_a_command_of_the_pages_runs_on_the_stack(command: Shown) -> None:
+def at_its_time(command: str, each: Shown) -> Any:
+    marks = [pytest.mark.alone] if command.startswith(ALL) else []
+    return pytest.param(each, id=command, marks=marks)
+
+
+@pytest.mark.parametrize("command", [at_its_time(*pair) for pair in COMMANDS.items()])
+def test_a_command_of_the_pages_runs_on_the_stack(command: Shown, kubectl: Kubectl) -> None:
+    if command.command.startswith(ALL):
+        wait_until("every part is ready", lambda: not workloads(kubectl), 120)
     done = subprocess.run(
         ["bash", "-c", command.command],
         cwd=CHECKOUT,

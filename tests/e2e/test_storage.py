@@ -176,7 +176,7 @@ def test_M8_writing_past_the_size_is_refused_and_deleting_makes_room(server: Pod
     wait_until(
         "what was deleted is room again",
         lambda: "0" in server.sh("head -c 10M /dev/urandom > /small/next 2>/dev/null; echo $?"),
-        40,
+        120,
     )
 
 
@@ -207,13 +207,15 @@ def test_T13_what_was_acknowledged_outlives_a_killed_part(
     server.sh(f"python3 -c '{WRITER}' {folder} 10 > /tmp/{part}.json &")
     time.sleep(3)
     kubectl("-n", "foundation", "exec", "seaweedfs-0", "-c", part, "--", "pkill", "-KILL", "weed")
-    report = wait_until("the writer has ended", lambda: server.sh(f"cat /tmp/{part}.json"), 40)
+    report = wait_until("the writer has ended", lambda: server.sh(f"cat /tmp/{part}.json"), 120)
     kept = json.loads(report)["kept"]
     assert len(kept) >= 10
-    kubectl("-n", "foundation", "wait", "--for=condition=Ready", "pod/seaweedfs-0", "--timeout=60s")
+    kubectl(
+        "-n", "foundation", "wait", "--for=condition=Ready", "pod/seaweedfs-0", "--timeout=110s"
+    )
     for reader in (server, pipeline):
         # A volume server that is ready may not be known to the master yet.
-        wait_until("every file is read as it was written", lambda r=reader: whole(r, kept), 60)
+        wait_until("every file is read as it was written", lambda r=reader: whole(r, kept), 120)
     server.sh(f"rm -r {folder}")
 
 

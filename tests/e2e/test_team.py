@@ -154,7 +154,7 @@ def test_M1_M5_M7_M11_a_teams_first_day(
     wait_until("the session stops with the role", lambda: kubectl.pod(pod) is None, 90)
     assert hand.workspaces("GET", f"/{slug}").status_code == 404
     assert hand.start(slug).status_code == 403
-    wait_until("it counts in MLflow, too", lambda: not runs(hand, slug), 30)
+    wait_until("it counts in MLflow, too", lambda: not runs(hand, slug), 90)
     bob.page.goto(f"{PAGE}#/experiments?workspace={slug}")
     shown(bob.page.get_by_text("Create your first experiment"))
     bob.page.goto(PAGE)

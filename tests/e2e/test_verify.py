@@ -41,7 +41,7 @@ def test_T12_verify_logs_in_spawns_writes_runs_and_leaves_nobody_behind(
     command = [sys.executable, "-m", "tools.verify", "--stack", "local", "--profile", "small-cpu"]
     done = subprocess.run(
         [*command, "--json", report], cwd=CHECKOUT, capture_output=True, text=True, check=False,
-        timeout=280, env=WITH_OURS,
+        timeout=400, env=WITH_OURS,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     checks = {check["what"]: check["outcome"] for check in json.loads(report.read_text())["checks"]}
@@ -91,7 +91,7 @@ def job(kubectl: Kubectl) -> Iterator[Callable[..., Ended]]:
             true = [c["type"] for c in conditions.get("conditions", []) if c["status"] == "True"]
             return next((c for c in true if c in ("Complete", "Failed")), None)
 
-        condition = wait_until(f"{name} has ended", ended, 240)
+        condition = wait_until(f"{name} has ended", ended, 400)
         (pod,) = kubectl.json("-n", NAMESPACE, "get", "pods", "-l", f"job-name={name}")["items"]
         (status,) = pod["status"]["containerStatuses"]
         log = kubectl("-n", NAMESPACE, "logs", f"job/{name}")

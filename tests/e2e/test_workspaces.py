@@ -56,7 +56,7 @@ class Hand:
 
     def stop(self) -> None:
         self("DELETE", f"/hub/api/users/{self.name}/servers/{SERVER}")
-        wait_until("the server has stopped", self.stopped, 60)
+        wait_until("the server has stopped", self.stopped, 120)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_M7_a_workspace_from_the_invitation_to_the_lost_role(
     assert bob.workspaces("DELETE", f"/{slug}").status_code == 403
 
     assert bob.start(slug).status_code in (201, 202), "the invitation counts at once"
-    wait_until("Bob's server runs", bob.running, 120)
+    wait_until("Bob's server runs", bob.running, 180)
     assert not write(kubectl, slug), "a viewer reads"
     assert alice.workspaces("PUT", f"/{slug}/members", user="bob", role="editor").ok
     time.sleep(2)
@@ -133,7 +133,7 @@ def test_M7_a_workspace_from_the_invitation_to_the_lost_role(
 
     bob.stop()
     assert bob.start(slug).status_code in (201, 202)
-    wait_until("Bob's server runs again", bob.running, 120)
+    wait_until("Bob's server runs again", bob.running, 180)
     assert write(kubectl, slug), "an editor writes"
     note = {"resource_type": "notebook", "resource_path": "reports/churn.ipynb"}
     assert bob.workspaces("POST", f"/{slug}/resources", **note).status_code == 201
@@ -141,7 +141,7 @@ def test_M7_a_workspace_from_the_invitation_to_the_lost_role(
     assert (shared["resource_path"], shared["shared_by"]) == ("reports/churn.ipynb", "bob")
 
     assert alice.workspaces("PUT", f"/{slug}/members", user="bob", role="viewer").ok
-    wait_until("the server that could write stops with the role", bob.stopped, 60)
+    wait_until("the server that could write stops with the role", bob.stopped, 120)
     last = alice.workspaces("DELETE", f"/{slug}/members/alice")
     assert (last.status_code, last.json()["type"]) == (409, "last-owner")
     assert alice.workspaces("DELETE", f"/{slug}").ok
