@@ -74,7 +74,7 @@ class Kernel:
         self._client.shell_channel.send(message)
         text, error = "", ""
         while True:
-            said = self._client.get_iopub_msg(timeout=60)
+            said = self._client.get_iopub_msg(timeout=150)
             if said["parent_header"].get("msg_id") != message["header"]["msg_id"]:
                 continue
             kind, what = said["msg_type"], said["content"]
@@ -90,6 +90,9 @@ class Kernel:
 def kernel(notebook: Path | None, home: Path, extra: Mapping[str, str]) -> Iterator[Kernel]:
     """A kernel for the notebook's file, started as Jupyter Server starts it."""
     manager = KernelManager(kernel_name="python3")
+    # Of an end that is asked for: it tells MLflow, which takes longer than the five seconds after
+    # which a kernel is killed, where the machine is busy.
+    manager.shutdown_wait_time = 60.0
     named = {"JPY_SESSION_NAME": str(notebook)} if notebook else {}
     manager.start_kernel(
         env=clean_environment(home, {**extra, **named}),
@@ -98,7 +101,7 @@ def kernel(notebook: Path | None, home: Path, extra: Mapping[str, str]) -> Itera
     client = manager.client()
     client.start_channels()
     try:
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=150)
         yield Kernel(client)
     finally:
         client.stop_channels()

@@ -44,6 +44,9 @@ AT_BUILD = {"model-training-pytorch": "ml-gpu"}
 ALONE = {"hyperparameter-tuning-ray"}
 """Run by test_notebooks_ray.py, with nothing beside it."""
 
+# Whoever comes first waits for what runs beside it as well.
+pytestmark = pytest.mark.timeout(900)
+
 PROBE = "import json; print('PROBE' + json.dumps({expression}, default=float))"
 
 
