@@ -1,6 +1,7 @@
 """Real JupyterHub, OAuthenticator and KubeSpawner, in process, with doubles of what is around."""
 
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,14 @@ def hub_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("PGPASSWORD", "")  # the configuration sets it for its own process
     monkeypatch.chdir(tmp_path)
     return etc
+
+
+@pytest.fixture(autouse=True)
+def own_trail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub sends the audit trail to standard output, which with `capsys` is one of the test's own:
+    the next test would write to a closed file, and be told of it on its standard error."""
+    for name, value in {"handlers": [], "level": logging.NOTSET, "propagate": True}.items():
+        monkeypatch.setattr(audit.log, name, value)
 
 
 @pytest.fixture
