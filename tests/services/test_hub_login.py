@@ -277,6 +277,7 @@ async def test_a_silent_keycloak_leaves_sessions_alone_and_starts_nothing(
         (line,) = audited("server.ask")
         assert (line["outcome"], "does not answer" in line["why"]) == ("refused", True)
         keycloak.silent = 0
+        hub.wait_for_refusals(1)
         async with script.post("/hub/api/users/alice/server", headers=token) as answer:
             assert answer.status in (201, 202), "it answers again, so servers start again"
 
