@@ -337,7 +337,7 @@ async def serving(given: Settings, secret: str = SECRET) -> AsyncIterator[Servic
         yield Service(f"http://127.0.0.1:{port}", app)
     finally:
         server.should_exit = True
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
 
 
 ROLES = ("owner", "editor", "viewer", "stranger", "former", "admin")
