@@ -86,7 +86,10 @@ if compiles:
 output("uv", "pip", "check", "--system", "--quiet", "--no-cache")
 print("jupyterhub-singleuser", output("jupyterhub-singleuser", "--version").strip())
 modules = given.modules + (modules_of(given.requirements) if given.requirements else [])
-for module in (*modules, "notebooks.activity", "notebooks.ending", "notebooks.start"):
+for module in (
+    *modules,
+    *(f"notebooks.{each}" for each in ("activity", "ending", "patience", "start")),
+):
     start = time.monotonic()
     importlib.import_module(module)
     print(f"import {module} ({time.monotonic() - start:.1f} s)", flush=True)

@@ -9,6 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from playwright.sync_api import expect
 
 from bootstrap import cgroups, processes
 from bootstrap.paths import here
-from tests.e2e.platform import NAMESPACE, Kubectl, runs_are_served, wait_until
+from tests.e2e.platform import HUB_URL, NAMESPACE, Kubectl, runs_are_served, wait_until
 from tests.e2e.test_execution import ENDED, Caller, alice  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.alone
@@ -118,6 +121,18 @@ def test_P8_V1_a_restart_of_the_node_ends_every_run_and_the_next_one_succeeds(
     alice.person.stop_server()
 
 
+@contextlib.contextmanager
+def no_hub(kubectl: Kubectl) -> Iterator[None]:
+    """As while its pod is replaced, for as long as a test likes."""
+    scale = ("-n", NAMESPACE, "scale", "deployment/hub")
+    kubectl(*scale, "--replicas=0")
+    try:
+        kubectl("-n", NAMESPACE, "wait", "--for=delete", "pod", "-l", "component=hub")
+        yield
+    finally:
+        kubectl(*scale, "--replicas=1")
+
+
 def test_a_start_that_the_hub_forgot_is_told_to_who_watches_it(person, kubectl, artifacts):
     """Hub and server go while somebody waits for the lab, and somebody else comes while there is no
     hub: both pages come back without them."""
@@ -125,17 +140,12 @@ def test_a_start_that_the_hub_forgot_is_told_to_who_watches_it(person, kubectl, 
     carol.page.goto(f"/hub/spawn/{carol.name}")
     carol.page.locator("#spawn_form [type=submit]").click()
     wait_until("the pod is there", lambda: kubectl.pod(carol.pod))
-    of_the_hub = ("-n", NAMESPACE, "scale", "deployment/hub")
-    kubectl(*of_the_hub, "--replicas=0")
-    try:
+    with no_hub(kubectl):
         kubectl("-n", NAMESPACE, "delete", "pod", carol.pod, "--force", "--grace-period=0")
-        kubectl("-n", NAMESPACE, "wait", "--for=delete", "pod", "-l", "component=hub")
         without = person("carol")
         without.page.goto("/hub/home")
         expect(without.page.get_by_text("This page tries again by itself")).to_be_visible()
         without.page.screenshot(path=artifacts / "no-hub.png")
-    finally:
-        kubectl(*of_the_hub, "--replicas=1")
     # Or it was on its way to the lab already, and the hub says that the server is down.
     told = carol.page.locator("#start").or_(carol.page.get_by_role("link", name="from the hub"))
     expect(told.or_(carol.page.locator("#jp-main-dock-panel"))).to_be_visible(timeout=120_000)
@@ -143,3 +153,26 @@ def test_a_start_that_the_hub_forgot_is_told_to_who_watches_it(person, kubectl, 
     expect(log_in.or_(without.page.locator("#username"))).to_be_visible()
     carol.start_server()
     carol.stop_server()
+
+
+def test_T13_a_file_that_is_saved_while_there_is_no_hub_is_saved_once_there_is(person, kubectl):
+    """By a token that the server has not seen, as each is after five minutes: it asks the hub."""
+    bob = person("bob").log_in().start_server()
+    token = bob.hub("POST", "users/bob/tokens")["body"]["token"]
+
+    def save() -> int:
+        address = f"{HUB_URL}/user/bob/api/contents/e2e-no-hub.txt"
+        body = {"type": "file", "format": "text", "content": "kept"}
+        headers = {"Authorization": f"token {token}"}
+        with httpx.Client(trust_env=False, timeout=90) as client:
+            return client.put(address, json=body, headers=headers).status_code
+
+    with ThreadPoolExecutor() as pool:
+        with no_hub(kubectl):
+            saved = pool.submit(save)
+            time.sleep(5)
+            assert not saved.done(), f"HTTP {saved.result()}"
+        assert saved.result(120) == 201
+    assert kubectl.exec(bob.pod, "cat", "e2e-no-hub.txt") == "kept"
+    kubectl.exec(bob.pod, "rm", "e2e-no-hub.txt")
+    bob.stop_server()
