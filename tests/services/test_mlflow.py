@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from components import mlflow_server
+from mlhub.mlflow import people
 from mlhub.mlflow.hub import Hub as HubApi
 from mlhub.mlflow.hub import HubSilentError, Person
 from mlhub.mlflow.people import REMEMBERED_SECONDS
@@ -249,6 +250,45 @@ def test_a_silent_hub_is_503_with_a_sentence_and_no_more_than_a_moment(
         assert server.ask("/health") == (200, "OK")
     time.sleep(3.2)
     assert server.ask(SEARCH, token, {"max_results": 1})[0] == 200
+
+
+def test_T13_what_the_hub_said_counts_for_minutes_while_it_is_silent_and_no_longer(monkeypatch):
+    """So that a training which logs outlives the Hub's restart."""
+
+    class Hub:
+        silent = False
+        owners: ClassVar = {"franks": Person("frank", admin=False)}
+
+        def bearer(self, token: str) -> Person | None:
+            if self.silent:
+                raise HubSilentError
+            return self.owners.get(token)
+
+    monkeypatch.setattr(people, "enrol", lambda _: None)
+    for name, seconds in (("REMEMBERED", 0.1), ("SILENT", 0.1), ("KEPT", 3)):
+        monkeypatch.setattr(people, f"{name}_SECONDS", seconds)
+    hub = Hub()
+    known = people.People(hub)
+
+    def after(seconds: float, by: str = "franks") -> str | None:
+        time.sleep(seconds)
+        found = known.bearer(by)
+        return found and found.name
+
+    assert after(0) == "frank"
+    hub.silent = True
+    assert [after(0.2), after(0.2)] == ["frank", "frank"]
+    with pytest.raises(HubSilentError):
+        after(0, "a new one")
+    with pytest.raises(HubSilentError):
+        after(3)
+    hub.silent = False
+    assert after(0.2) == "frank"
+    hub.owners = {}
+    assert after(0.2) is None, "the Hub is asked as soon as it answers"
+    hub.silent = True
+    with pytest.raises(HubSilentError):
+        after(0.2)
 
 
 def test_the_hub_is_asked_once_for_many_requests_and_again_after_ten_seconds(server, hub_double):

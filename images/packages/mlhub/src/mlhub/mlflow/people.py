@@ -26,6 +26,10 @@ from mlhub.slugs import personal_workspace
 REMEMBERED_SECONDS = 10
 """How long an answer of the Hub counts, and so how long a revoked token or role still works."""
 
+KEPT_SECONDS = 300
+"""How long an answer counts while the Hub is silent, as while it restarts: a training that logs
+would end. Nobody but the Hub revokes a token, and it is asked again before anything else."""
+
 SILENT_SECONDS = 3
 """How long nobody asks a Hub that did not answer."""
 
@@ -36,30 +40,46 @@ class People:
     def __init__(self, hub: Hub):
         self._hub = hub
         self._remembered: TTLCache[bytes, Person | None] = TTLCache(10_000, REMEMBERED_SECONDS)
+        self._kept: TTLCache[bytes, Person] = TTLCache(10_000, KEPT_SECONDS)
         self._lock = threading.Lock()
         self._enrolling = threading.Lock()
         self._silent_until = 0.0
 
     def bearer(self, token: str) -> Person | None:
-        """None for a token that is no person's. Raises HubSilentError."""
+        """None for a token that is no person's. Raises HubSilentError where the Hub does not answer
+        and has not told of the token of late.
+        """
         key = hashlib.sha256(token.encode()).digest()
         with self._lock:
             if key in self._remembered:
                 return self._remembered[key]
-        if time.monotonic() < self._silent_until:
-            raise HubSilentError("it did not answer a moment ago")
         try:
-            person = self._hub.bearer(token)
-        except HubSilentError as error:
-            self._silent_until = time.monotonic() + SILENT_SECONDS
-            log.error("The Hub does not answer: %s", error)
-            raise
+            person = self._ask(token)
+        except HubSilentError:
+            with self._lock:
+                if (kept := self._kept.get(key)) is None:
+                    raise
+            return kept
         if person is not None:
             with self._enrolling:
                 enrol(person)
         with self._lock:
             self._remembered[key] = person
+            if person is None:
+                self._kept.pop(key, None)
+            else:
+                self._kept[key] = person
         return person
+
+    def _ask(self, token: str) -> Person | None:
+        if time.monotonic() < self._silent_until:
+            raise HubSilentError("it did not answer a moment ago")
+        try:
+            return self._hub.bearer(token)
+        except HubSilentError as error:
+            self._silent_until = time.monotonic() + SILENT_SECONDS
+            log.error("The Hub does not answer: %s", error)
+            raise
 
 
 def enrol(person: Person) -> None:
