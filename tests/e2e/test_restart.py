@@ -155,8 +155,23 @@ def test_a_start_that_the_hub_forgot_is_told_to_who_watches_it(person, kubectl, 
     carol.stop_server()
 
 
-def test_T13_a_file_that_is_saved_while_there_is_no_hub_is_saved_once_there_is(person, kubectl):
-    """By a token that the server has not seen, as each is after five minutes: it asks the hub."""
+TRAINING = """
+import pathlib, time, mlflow
+mlflow.set_experiment("e2e-no-hub")
+step = 0
+with mlflow.start_run():
+    while not pathlib.Path("e2e-enough").exists():
+        mlflow.log_metric("loss", 1 / (step + 1), step=step)
+        pathlib.Path("e2e-began").touch()
+        step += 1
+        time.sleep(0.5)
+print("logged", step)
+"""
+
+
+def test_T13_saving_waits_for_a_hub_that_restarts_and_training_goes_on(person, kubectl):
+    """The save has a token that the server has not seen, as each is after five minutes; what MLflow
+    heard of the training's is older than the ten seconds after which it asks the hub again."""
     bob = person("bob").log_in().start_server()
     token = bob.hub("POST", "users/bob/tokens")["body"]["token"]
 
@@ -167,12 +182,21 @@ def test_T13_a_file_that_is_saved_while_there_is_no_hub_is_saved_once_there_is(p
         with httpx.Client(trust_env=False, timeout=90) as client:
             return client.put(address, json=body, headers=headers).status_code
 
+    def began() -> bool:
+        return bool(kubectl.exec(bob.pod, "sh", "-c", "ls e2e-began || true"))
+
     with ThreadPoolExecutor() as pool:
+        training = pool.submit(kubectl.exec, bob.pod, "python3", "-c", TRAINING)
+        wait_until("the training logs", began, 90)
         with no_hub(kubectl):
+            time.sleep(10)
             saved = pool.submit(save)
             time.sleep(5)
+            assert not training.done(), training.result()
             assert not saved.done(), f"HTTP {saved.result()}"
+            kubectl.exec(bob.pod, "touch", "e2e-enough")
+            assert int(training.result(60).split()[-1]) > 10
         assert saved.result(120) == 201
     assert kubectl.exec(bob.pod, "cat", "e2e-no-hub.txt") == "kept"
-    kubectl.exec(bob.pod, "rm", "e2e-no-hub.txt")
+    kubectl.exec(bob.pod, "rm", "e2e-no-hub.txt", "e2e-began", "e2e-enough")
     bob.stop_server()
