@@ -158,7 +158,8 @@ def half_restored(layout: Layout) -> str | None:
         env={**os.environ, **environment(layout, own_context(layout))},
     )
     if done.returncode:
-        raise BootstrapError(f"the cluster does not tell of its namespaces: {done.stderr.strip()}")
+        *_, why = done.stderr.strip().splitlines() or ["kubectl says nothing"]
+        raise BootstrapError(f"the cluster does not tell of its namespaces: {why}")
     marks = json.loads(done.stdout.strip() or "{}").get("metadata", {}).get("annotations", {})
     archive: str | None = marks.get(names.RESTORING)
     return archive
