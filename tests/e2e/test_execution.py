@@ -231,19 +231,17 @@ def test_P10_a_schedules_cronjob_runs_it_as_its_person_and_goes_with_it(alice, k
             assert alice.call("DELETE", f"/schedules/{left['schedule_id']}").status_code == 204
     now = int(time.time() // 60)
     moment = time.gmtime(now * 60)
-    made = alice.call(
-        "POST",
-        "/schedules",
-        {
-            "username": "alice",
-            "name": "e2e",
-            "notebook_name": f"./{FOLDER}/sum-of-years",
-            "parameters": {"year": 1999},
-            "profile": "small-cpu",
-            # This very minute and no other today: the clock itself has passed it by.
-            "cron": f"{moment.tm_min} {moment.tm_hour} * * *",
-        },
-    )
+    body = {
+        "username": "alice",
+        "name": "e2e",
+        "notebook_name": f"./{FOLDER}/sum-of-years",
+        "parameters": {"year": 1999},
+        "profile": "small-cpu",
+        # This very minute and no other today: the clock itself has passed it by.
+        "cron": f"{moment.tm_min} {moment.tm_hour} * * *",
+    }
+    while "is being deleted" in (made := alice.call("POST", "/schedules", body)).text:
+        time.sleep(2)
     assert made.status_code == 201, made.text
     path = f"/schedules/{made.json()['schedule_id']}"
     name = f"schedule-{made.json()['schedule_id']}"
