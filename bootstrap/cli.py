@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import shlex
-import subprocess
 import sys
 from base64 import b64decode
 from collections.abc import Sequence
@@ -44,13 +43,8 @@ def parser() -> argparse.ArgumentParser:
 def password(layout: Layout, user: str) -> str:
     """The password of a demo user, from the Secret that the stack has made."""
     space = stack.foundation_namespace(layout)
-    done = subprocess.run(
-        ["kubectl", "-n", space, "get", "secret", names.DEMO_USERS_SECRET, "-o", "json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment(layout, stack.own_context(layout))},
-    )
+    asked = ("-n", space, "get", "secret", names.DEMO_USERS_SECRET, "-o", "json")
+    done = stack.kubectl(layout, stack.own_context(layout), *asked)
     if done.returncode:
         raise BootstrapError(
             f"The passwords are not there ({done.stderr.strip()}). They come with `make up`."

@@ -70,6 +70,19 @@ def _pulumi(layout: Layout, *arguments: str, folder: Path) -> "subprocess.Comple
     )
 
 
+def kubectl(
+    layout: Layout, context: str | None, *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """Of the cluster that the stack is on; `context` is `own_context`'s."""
+    return subprocess.run(
+        ["kubectl", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment(layout, context)},
+    )
+
+
 def _must(layout: Layout, *arguments: str, folder: Path) -> str:
     done = _pulumi(layout, *arguments, folder=folder)
     if done.returncode:
@@ -136,13 +149,8 @@ def _clear_releases(layout: Layout) -> list[str]:
         selector = f"owner=helm,name={name}"
         if operation != "creating":
             selector += ",status in (pending-install,pending-upgrade,pending-rollback)"
-        done = subprocess.run(
-            ["kubectl", "-n", namespace, "delete", "secret", "-l", selector],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, **environment(layout, own_context(layout))},
-        )
+        selected = ("-n", namespace, "delete", "secret", "-l", selector)
+        done = kubectl(layout, own_context(layout), *selected)
         if "deleted" in done.stdout:
             cleared.append(f"cleared the interrupted release {name}")
     return cleared
@@ -150,13 +158,8 @@ def _clear_releases(layout: Layout) -> list[str]:
 
 def half_restored(layout: Layout) -> str | None:
     """The archive of a restore of this stack that has begun and not ended."""
-    done = subprocess.run(
-        ["kubectl", "get", "namespace", hub_namespace(layout), "-o", "json", "--ignore-not-found"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment(layout, own_context(layout))},
-    )
+    asked = ("get", "namespace", hub_namespace(layout), "-o", "json", "--ignore-not-found")
+    done = kubectl(layout, own_context(layout), *asked)
     if done.returncode:
         *_, why = done.stderr.strip().splitlines() or ["kubectl says nothing"]
         raise BootstrapError(f"the cluster does not tell of its namespaces: {why}")

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from bootstrap import cgroups, control_plane, leftovers, node, processes, registry, service, stack
 from bootstrap.errors import BootstrapError
 from bootstrap.node import CGROUP
-from bootstrap.paths import LOGIN_URL, Layout, environment
+from bootstrap.paths import LOGIN_URL, Layout
 from bootstrap.service import Service
 from components import names
 
@@ -106,13 +104,8 @@ def pod_row(pod: Mapping[str, Any], memory: int) -> Row:
 
 
 def pods(layout: Layout, context: str | None) -> list[Row]:
-    done = subprocess.run(
-        ["kubectl", "get", "pods", "-A", "-o", "json", "--request-timeout=10s"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment(layout, context)},
-    )
+    asked = ("get", "pods", "-A", "-o", "json", "--request-timeout=10s")
+    done = stack.kubectl(layout, context, *asked)
     if done.returncode:
         return []
     return [
@@ -124,13 +117,8 @@ def pods(layout: Layout, context: str | None) -> list[Row]:
 def last_backup(layout: Layout, context: str | None) -> dict[str, str] | None:
     """What `make backup` has left in the cluster: when it began, the archive and its bytes."""
     space = stack.hub_namespace(layout)
-    done = subprocess.run(
-        ["kubectl", "-n", space, "get", "configmap", names.BACKUP_RECORD, "-o", "json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment(layout, context)},
-    )
+    asked = ("-n", space, "get", "configmap", names.BACKUP_RECORD, "-o", "json")
+    done = stack.kubectl(layout, context, *asked)
     return None if done.returncode else dict(json.loads(done.stdout)["data"])
 
 
