@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from aiohttp.web import Application, AppRunner, Request, Response, TCPSite, json_response
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.ports import free_port
-from tests.services.hub import PROFILES, SECRETS, chart_values, merged
-from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, PEOPLE, Keycloak
-from tests.services.kubernetes import Kubernetes
+from tests.services.hub import POD, PROFILES, SECRETS, chart_values, merged
+from tests.services.keycloak import PEOPLE, Keycloak
+from tests.services.kubernetes import Kubernetes, kubeconfig
 from tests.services.process import HubProcess
 from tests.services.test_hub_admission import VALUES
 from tests.services.test_hub_spawn import RUNNING
@@ -103,17 +102,6 @@ def kubernetes() -> Kubernetes:
     return double
 
 
-def kubeconfig(server: str) -> str:
-    return yaml.safe_dump(
-        {
-            "current-context": "test",
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-            "clusters": [{"name": "test", "cluster": {"server": server}}],
-            "users": [{"name": "test", "user": {}}],
-        }
-    )
-
-
 def values(keycloak: Keycloak, port: int) -> dict[str, Any]:
     """Of a hub whose people's servers answer at `port`."""
     identity = {
@@ -157,12 +145,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
             values(keycloak, at_server),
             port,
             folder / "kubeconfig",
-            {
-                "POD_NAMESPACE": "jupyterhub",
-                "OAUTH_CLIENT_ID": CLIENT_ID,
-                "OAUTH_CLIENT_SECRET": CLIENT_SECRET,
-                "PGPASSWORD": "",
-            },
+            {**POD, "PGPASSWORD": ""},
         )
         run(made.start())
         yield made

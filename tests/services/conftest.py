@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from aiohttp import ClientSession
 from aiohttp.web import Application, AppRunner, TCPSite
 from kubernetes_asyncio.config import kube_config
@@ -17,9 +16,9 @@ from components import mlflow_server
 from mlhub.hub import audit
 from tests.ports import free_port
 from tests.services import mlflow_server as mlflow_doubles
-from tests.services.hub import Hub, chart_values, logged_in, running
-from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, PEOPLE, Keycloak
-from tests.services.kubernetes import Kubernetes
+from tests.services.hub import POD, Hub, chart_values, logged_in, running
+from tests.services.keycloak import PEOPLE, Keycloak
+from tests.services.kubernetes import Kubernetes, kubeconfig
 
 BUCKET = "artifacts"
 
@@ -47,9 +46,8 @@ def hub_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The environment of a hub pod; returns the folder which the chart mounts."""
     etc = tmp_path / "etc"
     monkeypatch.setenv("MLHUB_HUB_ETC", str(etc))
-    monkeypatch.setenv("POD_NAMESPACE", "jupyterhub")
-    monkeypatch.setenv("OAUTH_CLIENT_ID", CLIENT_ID)
-    monkeypatch.setenv("OAUTH_CLIENT_SECRET", CLIENT_SECRET)
+    for name, value in POD.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("PGPASSWORD", "")  # the configuration sets it for its own process
     monkeypatch.chdir(tmp_path)
     return etc
@@ -69,15 +67,8 @@ async def kubernetes(
 ) -> AsyncIterator[Kubernetes]:
     """A Kubernetes that KubeSpawner takes for its own."""
     double = Kubernetes()
-    context = {"cluster": "test", "user": "test"}
-    config = {
-        "current-context": "test",
-        "contexts": [{"name": "test", "context": context}],
-        "clusters": [{"name": "test", "cluster": {"server": await serve(double.application())}}],
-        "users": [{"name": "test", "user": {}}],
-    }
     path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(kubeconfig(await serve(double.application())))
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
     load_config.cache_clear()
     yield double

@@ -6,7 +6,6 @@ Job takes its pod along, names are unique, labels select. What a pod does, a tes
 """
 
 import asyncio
-import inspect
 import json
 import os
 import sys
@@ -32,19 +31,6 @@ Object = dict[str, Any]
 SOURCES = Path(__file__).parents[2] / "images/packages/notebooks/src"
 BASE = "/services/execution"
 SCOPE = "access:services!service=execution"
-
-
-async def eventually(holds: Callable[[], Any], seconds: float = 120) -> Any:
-    """What `holds()` gives, awaited if it has to be, once that is true. A guard alone: a busy
-    machine may be slow, and what a stopped replica had a lease of is kept for half a minute."""
-    async with asyncio.timeout(seconds):
-        while True:
-            found = holds()
-            if inspect.isawaitable(found):
-                found = await found
-            if found:
-                return found
-            await asyncio.sleep(0.05)
 
 
 def moment() -> str:

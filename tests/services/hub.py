@@ -20,7 +20,8 @@ from jupyterhub.app import JupyterHub
 from jupyterhub.proxy import Proxy
 
 from mlhub.hub import MlhubSpawner
-from tests.services.keycloak import PEOPLE, REALM
+from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, PEOPLE, REALM
+from tests.services.waiting import eventually
 
 CHART = Path(__file__).parents[2] / "charts" / "jupyterhub-lite"
 CONFIG = CHART / "files" / "jupyterhub_config.py"
@@ -36,6 +37,12 @@ SECRETS = {
     "mlhub.people.client_secret": PEOPLE[1],
     "hub.services.stranger.apiToken": "23" * 32,
 }
+POD = {
+    "POD_NAMESPACE": "jupyterhub",
+    "OAUTH_CLIENT_ID": CLIENT_ID,
+    "OAUTH_CLIENT_SECRET": CLIENT_SECRET,
+}
+"""The environment of a hub pod."""
 IDENTITY = {
     "public_url": "http://keycloak.example.com",
     "internal_url": "http://keycloak.example.com",
@@ -133,9 +140,7 @@ def mount(etc: Path, values: Mapping[str, Any], secrets: Mapping[str, str] = SEC
 
 async def until(holds: Callable[[], Any], seconds: float = 150) -> None:
     """Return once `holds` does; a busy machine may be slow."""
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.02)
+    await eventually(holds, seconds, every=0.02)
 
 
 async def logged_in(browser: aiohttp.ClientSession) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import yaml
 from aiohttp import web
 
 Object = dict[str, Any]
@@ -22,6 +23,18 @@ Object = dict[str, Any]
 
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def kubeconfig(server: str) -> str:
+    """For a client of the API at that address."""
+    return yaml.safe_dump(
+        {
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "clusters": [{"name": "test", "cluster": {"server": server}}],
+            "users": [{"name": "test", "user": {}}],
+        }
+    )
 
 
 def selects(selector: str, item: Object) -> bool:

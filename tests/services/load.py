@@ -25,14 +25,13 @@ from typing import Any
 
 import aiohttp
 import psutil
-import yaml
 from aiohttp import web
 from yarl import URL
 
 from tests.ports import free_port
-from tests.services.hub import IDENTITY, PROFILES, chart_values
-from tests.services.keycloak import CLIENT_ID, CLIENT_SECRET, PEOPLE, REALM, Keycloak
-from tests.services.kubernetes import Kubernetes
+from tests.services.hub import IDENTITY, POD, PROFILES, chart_values
+from tests.services.keycloak import PEOPLE, REALM, Keycloak
+from tests.services.kubernetes import Kubernetes, kubeconfig
 from tests.services.process import ROOT, HubProcess
 
 PAGE = ROOT / "docs" / "hub.md"
@@ -107,15 +106,8 @@ class World:
         server = web.Application()
         server.router.add_get("/user/{name}/api", lambda _: web.json_response({"version": "1"}))
         self.server_port = URL(await self._serve(server)).port
-        context = {"cluster": "load", "user": "load"}
-        kubeconfig = {
-            "current-context": "load",
-            "contexts": [{"name": "load", "context": context}],
-            "clusters": [{"name": "load", "cluster": {"server": api}}],
-            "users": [{"name": "load", "user": {}}],
-        }
         self.kubeconfig = self.folder / "kubeconfig"
-        self.kubeconfig.write_text(yaml.safe_dump(kubeconfig))
+        self.kubeconfig.write_text(kubeconfig(api))
         return self
 
     async def __aexit__(self, *_: Any) -> None:
@@ -154,14 +146,7 @@ class World:
         values = chart_values(given)
         if not ours:
             values["hub"]["extraConfig"] = {"plain": plain}
-        return HubProcess(self.folder, values, self.hub_port, self.kubeconfig, OAUTH)
-
-
-OAUTH = {
-    "POD_NAMESPACE": "jupyterhub",
-    "OAUTH_CLIENT_ID": CLIENT_ID,
-    "OAUTH_CLIENT_SECRET": CLIENT_SECRET,
-}
+        return HubProcess(self.folder, values, self.hub_port, self.kubeconfig, POD)
 
 
 def _used(hub: HubProcess) -> float:

@@ -20,11 +20,11 @@ from tests.services.execution import (
     Pod,
     Room,
     Tokens,
-    eventually,
     serving,
     settings,
     succeeds,
 )
+from tests.services.waiting import eventually
 
 RUN = {"username": "alice", "notebook_name": "./work/sum.ipynb", "parameters": {"a": 1}}
 

@@ -17,8 +17,9 @@ from aiohttp import web
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tests.ports import free_port
-from tests.services.execution import BASE, Jobs, Pod, eventually, settings, succeeds
+from tests.services.execution import BASE, Jobs, Pod, settings, succeeds
 from tests.services.test_execution_api import RUN, world  # noqa: F401
+from tests.services.waiting import eventually
 
 PROGRAM = (
     "import sys, uvicorn; from mlhub.execution.__main__ import application; "

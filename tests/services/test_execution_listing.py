@@ -10,8 +10,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tests.services.execution import Pod, RealRunner, eventually
+from tests.services.execution import Pod, RealRunner
 from tests.services.test_execution_api import RUN, problem, until, world  # noqa: F401
+from tests.services.waiting import eventually
 
 
 def save(home: Path, name: str, *sources: str) -> None:

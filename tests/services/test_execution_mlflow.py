@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.services.execution import Pod, eventually, succeeds
+from tests.services.execution import Pod, succeeds
 from tests.services.test_execution_api import RUN, hangs, until, world  # noqa: F401
+from tests.services.waiting import eventually
 
 
 @dataclass

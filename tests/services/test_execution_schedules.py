@@ -14,8 +14,9 @@ from aiohttp import web
 from mlhub.execution import cron, trigger
 from mlhub.execution.settings import Keycloak
 from notebooks.cli.plans import last_rows
-from tests.services.execution import Jobs, Tokens, eventually, settings
+from tests.services.execution import Jobs, Tokens, settings
 from tests.services.test_execution_api import World, hangs, problem, until, world  # noqa: F401
+from tests.services.waiting import eventually
 
 DAILY = {
     "username": "alice",

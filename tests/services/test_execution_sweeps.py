@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tests.services.execution import eventually
 from tests.services.test_execution_api import (  # noqa: F401
     RUN,
     hangs,
@@ -15,6 +14,7 @@ from tests.services.test_execution_api import (  # noqa: F401
     until,
     world,
 )
+from tests.services.waiting import eventually
 
 SWEEP = {
     "username": "alice",
