@@ -62,7 +62,7 @@ def settings(kubernetes_url: str, hub_url: str, database: str, **given: Any) -> 
                     "mem_guarantee": "512M",
                 }
             ],
-            "hub": {"api_url": hub_url, "scope": SCOPE},
+            "hub": {"api_url": hub_url, "scope": SCOPE, "patience_seconds": 0},
             "trigger": {"image": "registry/execution@sha256:2", "url": "http://execution:8002"},
             "limits": {"reconcile_seconds": 0.2},
         }

@@ -1,17 +1,23 @@
-"""Tokens of services: Keycloak's, checked against the realm's keys."""
+"""Tokens of people while the Hub is silent; of services, checked against the realm's keys."""
 
+import asyncio
 import time
+from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from aiohttp import BasicAuth, web
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from mlhub.execution.settings import Keycloak
+from mlhub.execution.identity import HubTokens
+from mlhub.execution.problems import Problem
+from mlhub.execution.settings import Hub, Keycloak
 from tests.ports import free_port
-from tests.services.execution import Jobs, Room, Tokens, serving, settings
+from tests.services.execution import SCOPE, Jobs, Room, Tokens, serving, settings
 from tests.services.test_execution_api import RUN, problem
+from tests.services.waiting import eventually
 
 ISSUER = "https://keycloak.example.com/realms/mlhub"
 
@@ -152,3 +158,68 @@ async def test_P6_a_silent_keycloak_is_503_for_services(service, realm):
     realm.broken = True
     async with service.client(realm.token()) as client:
         problem(await client.get("/runs?username=alice"), 503, "identity")
+
+
+@dataclass
+class Asked:
+    """Those who ask a Hub of the test about tokens, at a time of its own."""
+
+    hub: Tokens
+    api_url: str
+    client: httpx.AsyncClient
+    now: float = 0
+
+    def tokens(self, patience: float = 0) -> HubTokens:
+        hub = Hub(api_url=self.api_url, scope=SCOPE, patience_seconds=patience)
+        return HubTokens(hub, self.client, lambda: self.now)
+
+
+@pytest.fixture
+async def asked(serve):
+    hub = Tokens()
+    async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        yield Asked(hub, await serve(hub.application()) + "/hub/api", client)
+
+
+async def test_P6_who_is_known_stays_known_while_the_hub_is_silent_and_no_longer(asked):
+    """So that whoever waits for their run outlives the Hub's restart."""
+    known, alice, bob = asked.tokens(), asked.hub.person("alice"), asked.hub.person("bob")
+
+    async def at(now: float, token: str = alice) -> str:
+        asked.now = now
+        return (await known.caller(token)).name
+
+    assert await at(0) == "alice"
+    asked.hub.broken = 502
+    assert [await at(11), await at(299)] == ["alice", "alice"]
+    for now, token in ((299, bob), (300, alice)):
+        with pytest.raises(Problem, match="does not answer"):
+            await at(now, token)
+    asked.hub.broken = 0
+    assert await at(301) == "alice"
+    asked.hub.known.clear()
+    with pytest.raises(Problem, match="unknown to the Hub"):
+        await at(312)
+    asked.hub.broken = 502
+    with pytest.raises(Problem, match="does not answer"):
+        await at(323)
+
+
+async def test_P6_a_silent_hub_is_not_asked_at_every_call_of_those_it_knows(asked):
+    known, alice = asked.tokens(), asked.hub.person("alice")
+    await known.caller(alice)
+    asked.hub.broken, before = 502, asked.hub.asked
+    for asked.now in (11, 12, 13, 15):
+        await known.caller(alice)
+    assert asked.hub.asked == before + 2
+
+
+async def test_P6_whom_the_hub_has_not_told_of_waits_for_it_a_moment(asked, caplog):
+    known, alice = asked.tokens(patience=60), asked.hub.person("alice")
+    asked.hub.broken = 503
+    waiting = asyncio.create_task(known.caller(alice))
+    await eventually(lambda: asked.hub.asked)
+    asked.hub.broken = 0
+    assert (await waiting).name == "alice"
+    assert "503" in caplog.text
+    assert alice not in caplog.text

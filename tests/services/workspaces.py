@@ -41,7 +41,7 @@ def settings(keycloak: str, hub: str, kubernetes: str, database: str, **given: A
             "database_url": database,
             "base_path": BASE,
             "kubernetes_url": kubernetes,
-            "hub": {"api_url": hub, "scope": SCOPE, "cache_seconds": 0},
+            "hub": {"api_url": hub, "scope": SCOPE, "cache_seconds": 0, "patience_seconds": 0},
             "keycloak": {
                 "url": keycloak,
                 "realm": "mlhub",

@@ -7,6 +7,7 @@ credentials), from this realm, for this service, and the client on the list of t
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,19 @@ KEYS_AGAIN_SECONDS = 10
 
 MOST_CACHED = 10_000
 LONGEST_TOKEN = 8192
+
+KEPT_SECONDS = 300
+"""How long a person stays known while the Hub is silent, as while it restarts. Nobody but the Hub
+revokes a token, and it is asked again as soon as it answers."""
+
+SILENT_SECONDS = 3
+"""How long nobody asks a Hub that did not answer, of those who are known."""
+
+log = logging.getLogger(__name__)
+
+
+class _SilentError(Exception):
+    """The Hub gave no answer, neither yes nor no."""
 
 
 @dataclass(frozen=True)
@@ -69,36 +83,61 @@ class HubTokens:
     def __init__(self, hub: Hub, client: httpx.AsyncClient, clock: Callable[[], float] = time.time):
         self._hub, self._client, self._clock = hub, client, clock
         self._known: dict[str, tuple[float, Caller | Problem]] = {}
+        self._silent_until = 0.0
 
     async def caller(self, token: str) -> Caller:
-        """Raises Problem: 401, 403, or 503 where the Hub is silent."""
+        """Raises Problem: 401, 403, or 503 where the Hub is silent and has not told of late."""
         key = hashlib.sha256(token.encode()).hexdigest()
-        now = self._clock()
-        until, found = self._known.get(key, (0.0, None))
-        if found is None or until <= now:
-            found = await self._ask(token)
-            if len(self._known) >= MOST_CACHED:
-                self._known.clear()
-            self._known[key] = (now + self._hub.cache_seconds, found)
+        asked, found = self._known.get(key, (float("-inf"), None))
+        if found is None or self._clock() >= asked + self._hub.cache_seconds:
+            if isinstance(found, Caller) and self._clock() < asked + KEPT_SECONDS:
+                found = await self._ask_or_keep(token, key, found)
+            else:
+                found = await self._ask_for_long(token, key)
         if isinstance(found, Problem):
             raise found
         return found
 
-    async def _ask(self, token: str) -> Caller | Problem:
+    async def _ask_or_keep(self, token: str, key: str, kept: Caller) -> Caller | Problem:
+        if self._clock() >= self._silent_until:
+            try:
+                return await self._ask(token, key)
+            except _SilentError:
+                self._silent_until = self._clock() + SILENT_SECONDS
+        return kept
+
+    async def _ask_for_long(self, token: str, key: str) -> Caller | Problem:
+        """A stranger waits for a moment in which the Hub is busy or away."""
+        until = self._clock() + self._hub.patience_seconds
+        while True:
+            try:
+                return await self._ask(token, key)
+            except _SilentError:
+                if self._clock() + 1 >= until:
+                    raise _silent("The Hub, which knows whose token this is,") from None
+                await asyncio.sleep(1)
+
+    async def _ask(self, token: str, key: str) -> Caller | Problem:
+        """Ask and remember. Raises _SilentError."""
         try:
             answer = await self._client.get(
                 f"{self._hub.api_url}/user", headers={"Authorization": f"token {token}"}
             )
-        except httpx.HTTPError:
-            raise _silent("The Hub, which knows whose token this is,") from None
-        if answer.status_code in (401, 403):
-            return unauthorized(
-                "The token is unknown to the Hub or has expired. Make one on the Hub's page "
-                "'Token' and send it as 'Authorization: Bearer …'."
-            )
-        if answer.is_error:
-            raise _silent("The Hub, which knows whose token this is,")
-        return self._judge(answer.json())
+            if answer.status_code in (401, 403):
+                found: Caller | Problem = unauthorized(
+                    "The token is unknown to the Hub or has expired. Make one on the Hub's page "
+                    "'Token' and send it as 'Authorization: Bearer …'."
+                )
+            else:
+                answer.raise_for_status()
+                found = self._judge(answer.json())
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            log.warning("The Hub does not answer: %r", error)
+            raise _SilentError from None
+        if len(self._known) >= MOST_CACHED:
+            self._known.clear()
+        self._known[key] = (self._clock(), found)
+        return found
 
     def _judge(self, model: dict[str, Any]) -> Caller | Problem:
         if model.get("kind") != "user":

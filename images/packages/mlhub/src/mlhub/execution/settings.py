@@ -78,6 +78,9 @@ class Hub(Section):
     api_url: str = Field(description="such as http://hub:8081/hub/api")
     scope: str = Field(description="what a token must be allowed")
     cache_seconds: float = 10
+    patience_seconds: float = Field(
+        default=15, description="how long somebody whom it has not told of waits for it"
+    )
 
 
 class Keycloak(Section):
