@@ -75,14 +75,36 @@ def pod_processes(uid: str) -> set[int]:
     return found
 
 
-def pod_row(pod: Mapping[str, Any], memory: int) -> Row:
-    """A pod as the API server tells of it."""
+def _firings(pod: Mapping[str, Any]) -> str:
+    """What fires the pod's Job, whose name ends in a number of its own; empty for none."""
+    meta = pod["metadata"]
+    name, _, number = meta.get("labels", {}).get("job-name", "").rpartition("-")
+    return f"{meta['namespace']}/{name}" if number.isdigit() else ""
+
+
+def mended(pods: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The uids of pods that a CronJob has fired again since: Kubernetes keeps its last failed Job
+    until another one fails, however well the ones after it went."""
+    pods = list(pods)
+    last: dict[str, str] = {}
+    for pod in pods:
+        fired, made = _firings(pod), pod["metadata"]["creationTimestamp"]
+        last[fired] = max(last.get(fired, ""), made)
+    return {
+        pod["metadata"]["uid"]
+        for pod in pods
+        if (fired := _firings(pod)) and pod["metadata"]["creationTimestamp"] < last[fired]
+    }
+
+
+def pod_row(pod: Mapping[str, Any], memory: int, *, over: bool = False) -> Row:
+    """A pod as the API server tells of it; `over`: its failure is mended by a later one."""
     meta, status = pod["metadata"], pod.get("status", {})
     conditions = {one["type"]: one["status"] for one in status.get("conditions", [])}
     labels = meta.get("labels", {})
     notebook = labels.get(NOTEBOOK[0]) == NOTEBOOK[1]
     # A run that failed is its person's matter, and says nothing of the platform.
-    ended = ("Succeeded", "Failed") if notebook else ("Succeeded",)
+    ended = ("Succeeded", "Failed") if notebook or over else ("Succeeded",)
     finished = status.get("phase") in ended
     waiting = [
         reason
@@ -108,9 +130,12 @@ def pods(layout: Layout, context: str | None) -> list[Row]:
     done = stack.kubectl(layout, context, *asked)
     if done.returncode:
         return []
+    found = json.loads(done.stdout)["items"]
+    over = mended(found)
     return [
-        pod_row(pod, memory_of(pod_processes(pod["metadata"]["uid"])))
-        for pod in json.loads(done.stdout)["items"]
+        pod_row(pod, memory_of(pod_processes(uid)), over=uid in over)
+        for pod in found
+        for uid in [pod["metadata"]["uid"]]
     ]
 
 

@@ -462,3 +462,19 @@ def pod(component: str, phase: str) -> dict[str, object]:
 )
 def test_a_persons_run_that_failed_is_no_ill_of_the_platform(component, phase, healthy):
     assert status.pod_row(pod(component, phase), 0).healthy is healthy
+
+
+def fired(job: str, hour: int, phase: str) -> dict[str, object]:
+    made = {"uid": f"{job}-uid", "creationTimestamp": f"2026-01-02T{hour:02}:00:00Z"}
+    metadata = {"namespace": "jupyterhub", "name": f"{job}-x", "labels": {"job-name": job}}
+    return {"metadata": metadata | made, "status": {"phase": phase}}
+
+
+def test_a_failed_firing_is_an_ill_until_it_is_fired_again():
+    """Kubernetes keeps the last one that failed for ever."""
+    failed, later = fired("verify-100", 1, "Failed"), fired("verify-160", 2, "Succeeded")
+    alone, others = fired("import-7", 1, "Failed"), fired("shared-folders-abc", 3, "Failed")
+    assert status.mended([later, failed, alone, others]) == {"verify-100-uid"}
+    assert status.mended([failed, alone]) == set()
+    assert status.pod_row(failed, 0, over=True).healthy
+    assert not status.pod_row(failed, 0).healthy
