@@ -5,11 +5,13 @@ nobody stops; and into the running stack itself, by the one command, for somebod
 """
 
 import json
+import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from typing import Any
 import pytest
 from keycloak import KeycloakAdmin
 
+from bootstrap import stack
+from bootstrap.paths import here
 from tests.e2e.platform import KEYCLOAK_URL, NAMESPACE, Kubectl, Person, wait_until
 from tools.recovery import rollback
 from tools.recovery.agents import ROOT, mounted
@@ -245,16 +249,37 @@ def limits(person: Person) -> dict[str, Any]:
     }
 
 
-def recovery(verb: str, *options: str) -> None:
+def of_recovery(verb: str, *options: str) -> list[str]:
     """A command of docs/recovery.md on the running stack, as the Makefile runs it."""
     config = ".mlhub/stacks/Pulumi.local.yaml"
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.recovery", verb, "--stack", "local", "--config-file", config,
-         *options],
-        capture_output=True, text=True, check=False, timeout=900,
-    )  # fmt: skip
+    how = ("-u", "-m", "tools.recovery", verb, "--stack", "local", "--config-file", config)
+    return [sys.executable, *how, *options]
+
+
+def recovery(verb: str, *options: str) -> None:
+    command = of_recovery(verb, *options)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def killed(after: Sequence[str], verb: str, *options: str) -> None:
+    """The command, with all that it has started, at the moment when it has said all of `after`, in
+    that order."""
+    awaited = [*after]
+    with subprocess.Popen(
+        of_recovery(verb, *options),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    ) as begun:  # fmt: skip
+        assert begun.stdout
+        said: list[str] = []
+        for line in begun.stdout:
+            said.append(line)
+            if awaited and awaited[0] in line:
+                del awaited[0]
+                if not awaited:
+                    os.killpg(begun.pid, signal.SIGKILL)
+    assert begun.returncode == -signal.SIGKILL, "".join(said)
 
 
 @pytest.mark.long
@@ -262,7 +287,10 @@ def recovery(verb: str, *options: str) -> None:
 def test_T13_after_a_restore_people_log_in_and_find_notebooks_runs_and_limits(
     person: Callable[[str], Person], place: Place, kubectl: Kubectl, tmp_path: Path
 ):
-    """The whole of it, in place: data, services, `up`, and then a browser that is new there."""
+    """The whole of it, in place: data, services, `up`, and then a browser that is new there.
+
+    By a command that is killed between two databases and given again, as after a lost connection.
+    """
     alice = person("alice").log_in().start_server()
     cell = {
         "cell_type": "code", "id": "one", "metadata": {}, "execution_count": None, "outputs": [],
@@ -298,7 +326,10 @@ def test_T13_after_a_restore_people_log_in_and_find_notebooks_runs_and_limits(
         place.kubectl.execute(at, "rm", *gone)
     place.sql("DELETE FROM execution_runs WHERE \"user\" = 'alice'", "execution")
 
-    recovery("restore", "--from", str(archive), "--identity", str(key), "--replace", "yes")
+    how = ("restore", "--from", str(archive), "--identity", str(key), "--replace", "yes")
+    killed(("services, servers and runs stopped", "databases/"), *how)
+    assert stack.half_restored(here()) == archive.name
+    recovery(*how)
     again = person("alice").log_in()
     assert limits(again) == before
     again.start_server()
