@@ -293,6 +293,27 @@ async def test_J3_a_long_training_logs_on_when_its_owners_session_at_keycloak_is
     assert (await person(hub, lookalike))[0] == 403
 
 
+async def test_M7_who_opens_a_server_of_somebody_elses_lends_them_no_name_at_mlflow(
+    hub, alice, kubernetes, keycloak
+):
+    """The Hub gives that server a token of the visitor's: to code that is not theirs."""
+    await started(hub, alice, kubernetes)
+    keycloak.people["carol"] = ["/mlhub/users", "/mlhub/admins"]
+    keycloak.at_the_browser = "carol"
+    async with hub.browser() as browser:
+        await logged_in(browser)
+    carol, of_server = hub.user("carol"), hub.user("alice").spawner.oauth_client_id
+    hub.user("carol").orm_user.admin = True
+    hub.app.db.commit()
+    visits = carol.orm_user.new_api_token(
+        client_id=of_server, scopes=["read:users:name!user=carol"]
+    )
+    status, body = await person(hub, visits)
+    assert (status, "carol" in json.dumps(body)) == (403, False)
+    assert "another's server" in body["message"]
+    assert (await person(hub, carol.new_api_token()))[0] == 200
+
+
 async def test_T3_a_removed_members_run_is_nobody_from_the_next_refresh_on(hub, alice, keycloak):
     service = SECRETS["hub.services.execution.apiToken"]
     wish = {"user": "alice", "run": "run-1", "seconds": 600}

@@ -31,6 +31,10 @@ from mlhub.slugs import personal_workspace
 CLIENT = "service-mlflow"
 """MLflow's OAuth client; the hub has it where the stack has an MLflow."""
 
+OF_PEOPLE = "jupyterhub"
+"""The Hub's own client: of tokens that people make, and of a server's for its owner (6.1.1,
+`orm.APIToken`)."""
+
 OF_SERVER = "MLflow, server "
 OF_RUN = "MLflow, run "
 OF_HUB = "Server at "
@@ -210,7 +214,7 @@ class RunTokenRevokeHandler(RunTokenHandler):
 
 
 class PersonHandler(APIHandler):  # type: ignore[misc]
-    """Whose a token is, and what they are in workspaces; any token of theirs may ask.
+    """Whose a token is, and what they are in workspaces; any token that they hold may ask.
 
     A token of this module's counts when its owner's Keycloak session is over, as long as nobody
     says that they have left: otherwise a long training could log no more after a day, and a
@@ -230,6 +234,10 @@ class PersonHandler(APIHandler):  # type: ignore[misc]
         user = self.current_user
         if user is None or isinstance(user, orm.Service):
             raise web.HTTPError(403, "A person's token is required.")
+        token = self.get_token()
+        # The Hub gives one of a visitor's to each server that they open, and so to its owner.
+        if token is not None and token.client_id not in (CLIENT, OF_PEOPLE):
+            raise web.HTTPError(403, "That token is for the use of another's server alone.")
         roles = workspace_roles(group.name for group in user.groups)
         self.write(json.dumps({"name": user.name, "admin": user.admin, "workspaces": roles}))
 
