@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mlhub import audit
 from mlhub.execution import store as execution
+from mlhub.execution.cluster import ClusterError
 from mlhub.workspaces import records
 from mlhub.workspaces import store as stores
 from mlhub.workspaces.paths import confined
@@ -112,6 +113,24 @@ async def test_M7_a_member_is_found_by_name_or_address_and_must_be_of_the_hub(se
     assert (stranger.status_code, stranger.json()["type"]) == (403, "no-access")
     nobody = await service.ask("olga", "PUT", at, user="nobody", role="viewer")
     assert (nobody.status_code, nobody.json()["type"]) == (404, "person")
+
+
+async def test_M7_an_address_counts_once_it_is_verified_and_never_for_ones_own_roles(
+    service, slug, place
+):
+    """People may say of themselves that an address is theirs."""
+    fran = place.realm.users["fran"] | {"email": "boss@mlhub.example", "emailVerified": False}
+    place.realm.users["fran"] = fran
+    at = f"/workspaces/{slug}/members"
+    nobody = await service.ask("olga", "PUT", at, user="boss@mlhub.example", role="owner")
+    assert (nobody.status_code, nobody.json()["type"]) == (404, "person")
+    # In a realm whose user names are addresses.
+    for name, email in (("sam@corp.example", ""), ("vera", "sam@corp.example")):
+        place.realm.users[name] = place.realm.users[name.split("@")[0]] | {
+            "username": name, "email": email
+        }  # fmt: skip
+    by_name = await service.ask("olga", "PUT", at, user="sam@corp.example", role="viewer")
+    assert by_name.json()["user"] == "sam@corp.example"
 
 
 async def test_M7_a_change_of_role_leaves_one_role_and_the_hub_is_told(service, slug, place):
@@ -429,10 +448,38 @@ async def test_M7_after_the_grace_the_groups_go_and_a_new_one_begins_with_nothin
         await rooms.sweep()
         assert set(place.volumes.claims) == {f"workspace-{other}"}
         assert place.realm.paths("edda") == set()
-        assert (await create(service, "sam", "Fraud Detection"))[0] == 201
+        status, refused = await create(service, "sam", "Fraud Detection")
+        assert (status, refused["type"]) == (409, "ended"), "MLflow keeps what is under that slug"
+        assert (await create(service, "ada", "Fraud Detection", owner="sam"))[0] == 201
         assert (await service.ask("sam", "GET", at)).json() == {"resources": []}
         members = (await service.ask("sam", "GET", f"/workspaces/{slug}/members")).json()
         assert [each["user"] for each in members["members"]] == ["sam"]
+
+
+async def test_M7_one_that_cannot_end_keeps_no_other_from_its_end(place):
+    limits = {"per_person": 3, "grace_days": 0, "sweep_seconds": 3600}
+    async with serving(place.settings(limits=limits)) as service:
+        for name in ("first", "second", "third"):
+            await create(service, "olga", name)
+            await service.ask("olga", "DELETE", f"/workspaces/{name}")
+        rooms = service.app.state.api.rooms
+        remove = rooms.claims.remove
+
+        async def removed(slug: str, group: str) -> bool:
+            if slug == "first":
+                raise ClusterError(500, "not well")
+            if slug == "second":
+                raise RuntimeError
+            return bool(await remove(slug, group))
+
+        rooms.claims.remove = removed
+        await rooms.sweep()
+        rooms.claims.remove = remove
+        assert set(place.volumes.claims) == {"workspace-first", "workspace-second"}
+        by_hand = place.realm.child(place.realm.put("/workspaces")["id"], "second.deleted")
+        by_hand["attributes"]["mlhub.deleted"] = ["2026-01-02T03:04:05"]
+        await rooms.sweep()
+        assert not place.volumes.claims
 
 
 async def test_M7_before_the_grace_ends_nothing_goes(service, slug, place):

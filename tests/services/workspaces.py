@@ -82,6 +82,7 @@ class Realm:
                 "id": f"id-of-{name}",
                 "username": name,
                 "email": f"{name}@mlhub.example",
+                "emailVerified": True,
                 "enabled": True,
             }
             if path:

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 import httpx
 from fastapi import FastAPI
 
-from mlhub.execution.cluster import ClusterError
 from mlhub.execution.identity import Callers, HubTokens
 from mlhub.execution.problems import Problem
 from mlhub.execution.shell import furnish
@@ -73,5 +72,7 @@ async def _sweep(rooms: Rooms) -> None:
         await asyncio.sleep(rooms.settings.limits.sweep_seconds)
         try:
             await rooms.sweep()
-        except (Problem, ClusterError) as error:
+        except Problem as error:
             log.warning("Deleted workspaces were not looked after: %s", error)
+        except Exception:
+            log.exception("Deleted workspaces were not looked after")

@@ -62,14 +62,23 @@ class Directory:
 
     # People
 
+    async def named(self, name: str) -> Person | None:
+        """Somebody by user name."""
+        found = await self._users(username=name)
+        return _person(found[0]) if len(found) == 1 else None
+
     async def person(self, who: str) -> Person | None:
-        """Somebody by user name or e-mail address."""
-        for key in ("email", "username") if "@" in who else ("username",):
-            answer = await self._call("GET", "/users", params={key: who, "exact": "true"})
-            found = answer.json()
-            if len(found) == 1:
-                return _person(found[0])
-        return None
+        """Somebody by user name or by an e-mail address that Keycloak has verified: people may say
+        of themselves that they have another's."""
+        if (known := await self.named(who)) or "@" not in who:
+            return known
+        found = [one for one in await self._users(email=who) if one.get("emailVerified")]
+        return _person(found[0]) if len(found) == 1 else None
+
+    async def _users(self, **query: str) -> list[Object]:
+        answer = await self._call("GET", "/users", params={**query, "exact": "true"})
+        found: list[Object] = answer.json()
+        return found
 
     async def paths(self, person: Person) -> list[str]:
         """The full paths of the groups that somebody is in."""

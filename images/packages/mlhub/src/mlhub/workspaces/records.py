@@ -48,7 +48,8 @@ class Record:
         if not self.group.name.endswith(DELETED):
             return None
         try:
-            return datetime.fromisoformat(self.group.attributes[DELETED_AT])
+            at = datetime.fromisoformat(self.group.attributes[DELETED_AT])
+            return at if at.tzinfo else at.replace(tzinfo=UTC)
         except (KeyError, ValueError):
             # Somebody else's rename: its grace never ends by itself.
             return datetime.max.replace(tzinfo=UTC)

@@ -6,7 +6,7 @@ owners who remove each other at once leave one of them.
 
 import asyncio
 import logging
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from mlhub import audit
 from mlhub.execution.cluster import ClusterError
@@ -77,7 +77,7 @@ class Rooms:
     async def create(
         self, caller: Caller, name: str, *, description: str, owner: str | None, size: int | None
     ) -> Record:
-        person = await self._person(owner or caller.name)
+        person = await (self._person(owner) if owner else self._oneself(caller))
         if person.name != caller.name and not caller.admin:
             raise Problem(
                 403, "owner", "A workspace begins with you as its owner; add others afterwards."
@@ -87,7 +87,7 @@ class Rooms:
         slug = workspace_slug(name)
         async with self.store.alone(f"workspace:{slug}", f"person:{person.name}"):
             top = await self._top()
-            await self._is_free(slug, name)
+            await self._is_free(caller, slug)
             if not caller.admin:
                 await self._has_room(top, person)
             attributes = {
@@ -234,21 +234,32 @@ class Rooms:
     # The end
 
     async def sweep(self) -> None:
-        """End what was deleted long enough ago; the volume stays, released, with its data."""
+        """End what was deleted long enough ago; the volume stays, released, with its data.
+
+        One that fails is tried again with the next round, and keeps no other from its end.
+        """
         for group in await self.directory.children(await self._top()):
-            record = Record(group)
-            until = record.restorable_until(self.grace)
-            if until is None or until > now() or not record.creator:
-                continue
-            async with self.store.alone(f"workspace:{record.slug}"):
-                again = await self.directory.group(TOP, group.name)
-                if again is None or again.id != group.id:
-                    continue
-                if not await self.claims.remove(record.slug, group.id):
-                    log.warning("The claim of %s is not the service's, and stays.", record.slug)
-                await self.store.db(self.store.end, group.id)
-                await self.directory.remove(group)
-            audit.note("workspace.end", "mlhub", "done", what=record.slug)
+            try:
+                await self._end(group)
+            except (Problem, ClusterError) as error:
+                log.warning("%s has not ended yet: %s", group.name, error)
+            except Exception:
+                log.exception("%s has not ended yet", group.name)
+
+    async def _end(self, group: Group) -> None:
+        record = Record(group)
+        until = record.restorable_until(self.grace)
+        if until is None or until > now() or not record.creator:
+            return
+        async with self.store.alone(f"workspace:{record.slug}"):
+            again = await self.directory.group(TOP, group.name)
+            if again is None or again.id != group.id:
+                return
+            if not await self.claims.remove(record.slug, group.id):
+                log.warning("The claim of %s is not the service's, and stays.", record.slug)
+            await self.store.db(self.store.end, group.id, record.slug)
+            await self.directory.remove(group)
+        audit.note("workspace.end", "mlhub", "done", what=record.slug)
 
     # What everything above asks
 
@@ -261,7 +272,7 @@ class Rooms:
         return top
 
     async def _roles(self, caller: Caller) -> dict[str, str]:
-        person = await self.directory.person(caller.name)
+        person = await self.directory.named(caller.name)
         return roles_in(await self.directory.paths(person)) if person else {}
 
     async def _standing(self, caller: Caller, slug: str, name: str) -> tuple[Record, str]:
@@ -290,8 +301,16 @@ class Rooms:
         person = await self.directory.person(who)
         if person is None:
             raise Problem(
-                404, "person", "Keycloak knows nobody by that user name or e-mail address."
+                404,
+                "person",
+                "Keycloak knows nobody by that user name or verified e-mail address.",
             )
+        return person
+
+    async def _oneself(self, caller: Caller) -> Person:
+        person = await self.directory.named(caller.name)
+        if person is None:
+            raise Problem(404, "person", f"Keycloak knows nobody by the user name {caller.name}.")
         return person
 
     async def _is_of_the_hub(self, person: Person) -> None:
@@ -314,7 +333,7 @@ class Rooms:
                 "owner first.",
             )
 
-    async def _is_free(self, slug: str, name: str) -> None:
+    async def _is_free(self, caller: Caller, slug: str) -> None:
         if await self.directory.group(TOP, slug):
             raise _taken(slug)
         if gone := await self.directory.group(TOP, slug + DELETED):
@@ -324,6 +343,15 @@ class Rooms:
                 "deleted",
                 f"A workspace of that name was deleted and can be restored by its owners until "
                 f"{until:%Y-%m-%d %H:%M} UTC. Choose another name.",
+            )
+        # Its experiments and models in MLflow stay, and would be whoever's makes it again.
+        if not caller.admin and (end := await self.store.db(self.store.ended, slug)):
+            raise Problem(
+                409,
+                "ended",
+                f"A workspace of that name ended on {datetime.fromtimestamp(end, UTC):%Y-%m-%d}, "
+                "and what it has in MLflow is kept. Choose another name; for the same people, an "
+                "administrator can make it again.",
             )
 
     async def _has_room(self, top: Group, person: Person) -> None:

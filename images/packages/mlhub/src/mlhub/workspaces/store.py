@@ -38,6 +38,14 @@ resources = sa.Table(
     sa.UniqueConstraint("workspace", "path", name="workspace_path_shared_once"),
 )
 
+ended = sa.Table(
+    "workspaces_ended",
+    metadata,
+    sa.Column("slug", sa.String(63), primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+)
+"""Whose data in MLflow stay, by the slug, when all else is gone."""
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -143,7 +151,14 @@ class Store(execution.Store):
             )
         return bool(gone.rowcount)
 
-    def end(self, workspace: str) -> None:
+    def end(self, workspace: str, slug: str) -> None:
         """The workspace is gone for good."""
         with self.begin() as connection:
             connection.execute(resources.delete().where(resources.c.workspace == workspace))
+            connection.execute(ended.delete().where(ended.c.slug == slug))
+            connection.execute(ended.insert().values(slug=slug, at=time.time()))
+
+    def ended(self, slug: str) -> float | None:
+        """When the last workspace of that slug was gone for good, in seconds since 1970."""
+        with self.begin() as connection:
+            return connection.scalar(sa.select(ended.c.at).where(ended.c.slug == slug))
