@@ -41,7 +41,11 @@ settings = {
         "fs_gid": 100,
     },
     "profiles": [profile | {"mem_limit": "1G", "mem_guarantee": "1G"}],
-    "hub": {"api_url": f"{NOWHERE}/hub/api", "scope": "access:services!service=execution"},
+    "hub": {
+        "api_url": f"{NOWHERE}/hub/api",
+        "scope": "access:services!service=execution",
+        "patience_seconds": 0,
+    },
     "trigger": {"image": "image", "url": NOWHERE},
 }
 Path("/tmp/execution.json").write_text(json.dumps(settings), encoding="utf-8")

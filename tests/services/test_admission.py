@@ -251,6 +251,8 @@ def test_M9_a_pod_tells_all_that_a_restarted_hub_needs():
         reservation="r",
         node="node-1",
         started=datetime(2026, 11, 18, 10, tzinfo=UTC),
+        pod="jupyter-alice",
+        kind="server",
     )
 
 

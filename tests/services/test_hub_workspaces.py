@@ -1,5 +1,6 @@
 """A workspace in a server: mounted by role, on the form, and gone with the role."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,10 +8,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from mlhub.admission import Charge, Holding, Size
+from mlhub.admission.holdings import metadata
 from mlhub.hub import membership
 from mlhub.hub.api import MEMBERS_SCOPE
 from mlhub.workspaces import records
-from mlhub.workspaces.mounts import mounted
+from mlhub.workspaces.mounts import mounted, volume
 from tests.services.hub import PROFILES, SECRETS, Hub, logged_in, until
 from tests.services.test_hub_keeper import told
 from tests.services.test_hub_spawn import RUNNING, start
@@ -288,6 +291,113 @@ async def test_a_run_is_told_the_role_that_its_mount_follows(start_hub, keycloak
         await logged_in(alice)
     status, body = await reserve(hub, service("execution"), run="r1", workspace="churn")
     assert (status, body["role"]) == (200, "viewer"), json.dumps(body)
+
+
+def put_run(kubernetes: Any, name: str, role: str = "", owner: str = "alice") -> None:
+    """A run's pod, with `churn` in it by a role."""
+    held = Holding(f"{owner}/run/{name}", owner, Size(), frozenset({Charge("user", owner)}))
+    about = metadata(held, "run")
+    pod = {
+        "metadata": {"name": name, **about},
+        "spec": {
+            "containers": [{"name": "run", "resources": {"limits": {"cpu": "1"}}}],
+            "volumes": [volume("churn", role)] if role else [],
+        },
+        "status": {"phase": "Running", "startTime": "2026-01-02T03:04:05Z"},
+    }
+    kubernetes.put("pods", pod)
+
+
+@pytest.mark.parametrize(
+    ("becomes", "stays"),
+    [
+        (["/mlhub/users", "/workspaces/churn/editor"], {"writes", "reads", "none"}),
+        (["/mlhub/users", "/workspaces/churn/viewer"], {"reads", "none"}),
+        (["/mlhub/users"], {"none"}),
+        ([], set()),
+    ],
+)
+async def test_M7_a_run_ends_with_the_role_that_mounted_the_workspace(
+    hub, alice, keycloak, kubernetes, audited, *, becomes, stays
+):
+    """Though nothing else of its owner's runs, who is asked about as if a server did."""
+    for name, role in (("writes", "editor"), ("reads", "viewer"), ("none", "")):
+        put_run(kubernetes, name, role)
+    put_run(kubernetes, "another", "editor", owner="bob")
+    await until(lambda: len(hub.app.authenticator.office.desk.runs()) == 4)
+    keycloak.people["alice"] = becomes
+    keeper = hub.app.authenticator.office.keeper
+    hub.user("alice")._auth_refreshed -= 1000
+    await keeper._ask_about_members()
+    for _ in range(2):
+        await keeper._stop_runs()
+    assert set(kubernetes.kept["pods"]) == stays | {"another"}
+    ended = {"writes", "reads", "none"} - stays
+    assert {line["what"].rpartition("/")[2] for line in audited("run.stop")} == ended
+    assert len(audited("run.stop")) == len(ended)
+
+
+async def test_M7_a_server_that_does_not_stop_keeps_no_other_running(
+    hub, running, keycloak, monkeypatch
+):
+    """As one whose node is lost, for which KubeSpawner waits minutes."""
+    keycloak.people["bob"] = ["/mlhub/users", "/workspaces/churn/editor"]
+    keycloak.at_the_browser = "bob"
+    async with hub.browser() as bob:
+        await logged_in(bob)
+        xsrf = next(cookie for cookie in bob.cookie_jar if cookie.key == "_xsrf").value
+        made = bob.post("/hub/api/users/bob/server", headers={"X-XSRFToken": xsrf},
+                        json={"profile": "standard", "workspace": "churn"})  # fmt: skip
+        async with made as answer:
+            assert answer.status in (201, 202), await answer.text()
+    await until(lambda: hub.user("bob").spawner.ready)
+    delete, lost = hub.app.proxy.delete_user, asyncio.Event()
+
+    async def delete_user(user: Any, name: str = "") -> None:
+        if user.name == "alice":
+            await lost.wait()
+            raise OSError
+        await delete(user, name)
+
+    monkeypatch.setattr(hub.app.proxy, "delete_user", delete_user)
+    keeper = hub.app.authenticator.office.keeper
+    keeper.turn_out("alice", "of the test")
+    await until(lambda: hub.user("alice").spawner.pending == "stop")
+    keeper.turn_out("bob", "of the test")
+    await until(lambda: set(running.kept["pods"]) == {"jupyter-alice"})
+    # Nor is one that failed to stop left alone.
+    monkeypatch.undo()
+    lost.set()
+    await until(lambda: keeper.look_now() or not running.kept["pods"])
+
+
+async def test_T3_a_run_is_asked_for_in_the_name_of_who_is_a_member_now(start_hub, keycloak):
+    """Of somebody who has no server, and whom the Hub would know as they were at their log-in."""
+    from tests.services.test_hub_admission import VALUES, reserve, service
+
+    hub = await start_hub(VALUES)
+    keycloak.people["alice"] = ["/mlhub/users", "/workspaces/churn/editor"]
+    keycloak.at_the_browser = "alice"
+    async with hub.browser() as alice:
+        await logged_in(alice)
+
+    async def asked(groups: list[str], run: str, workspace: str | None) -> tuple[int, str]:
+        keycloak.people["alice"] = groups
+        hub.user("alice")._auth_refreshed -= 1000
+        hub.app.authenticator._asked.clear()
+        status, body = await reserve(hub, service("execution"), run=run, workspace=workspace)
+        return status, str(body.get("role") or body.get("message"))
+
+    churn = ["/mlhub/users", "/workspaces/churn/viewer"]
+    assert await asked(churn, "r1", "churn") == (200, "viewer")
+    assert (await asked(["/mlhub/users"], "r2", "churn"))[0] == 403
+    assert (await asked(["/mlhub/users"], "r3", None))[0] == 200
+    keycloak.silent = 500
+    assert (await asked(churn, "r4", "churn"))[0] == 503
+    assert (await asked(churn, "r5", None))[0] == 200
+    keycloak.silent = 0
+    status, said = await asked([], "r6", None)
+    assert (status, said) == (403, "alice is no member of this hub any more.")
 
 
 def test_a_volume_that_is_no_workspaces_is_not_taken_for_one():

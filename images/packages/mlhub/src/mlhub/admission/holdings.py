@@ -50,6 +50,10 @@ class Holding:
     """When its node took it in; None while it waits for one."""
     mounts: frozenset[tuple[str, bool]] = frozenset()
     """The workspaces in it; True where it can write."""
+    pod: str = ""
+    """The pod's name."""
+    kind: str = ""
+    """`server` or `run`; empty while there is no pod."""
 
 
 def metadata(holding: Holding, kind: str) -> dict[str, dict[str, str]]:
@@ -82,6 +86,8 @@ def holding_of(pod: Mapping[str, Any]) -> Holding | None:
         size=of_containers(pod["spec"]["containers"]),
         charges=charges,
         uid=about["uid"],
+        pod=about["name"],
+        kind=(about.get("labels") or {}).get(HOLDER, ""),
         reservation=(about.get("labels") or {}).get(RESERVATION, ""),
         node=pod["spec"].get("nodeName") or "",
         profile=notes.get(PROFILE, ""),

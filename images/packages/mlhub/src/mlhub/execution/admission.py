@@ -14,7 +14,7 @@ RESERVED_SECONDS = 120
 """From the decision to the pod; the Job controller makes it within seconds."""
 
 
-NO_MEMBER = "no member of workspace"
+NO_MEMBER = "is no member of"
 """The Hub's words (`mlhub.hub.api`)."""
 
 

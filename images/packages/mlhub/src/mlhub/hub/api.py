@@ -6,9 +6,9 @@ them.
 """
 
 import json
+import time
 from typing import Annotated, Any, Literal, TypeVar
 
-from jupyterhub import orm  # type: ignore[import-untyped]
 from jupyterhub.apihandlers.base import APIHandler  # type: ignore[import-untyped]
 from jupyterhub.apihandlers.users import UserServerAPIHandler  # type: ignore[import-untyped]
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -72,11 +72,20 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
         if not self.has_scope(SCOPE):
             raise web.HTTPError(403, f"The scope {SCOPE} is required.")
 
-    def _person(self, name: str) -> orm.User:
-        user = self.db.query(orm.User).filter_by(name=name).first()
+    async def _groups_now(self, given: RunAsk) -> list[str]:
+        """The Hub groups of a run's owner, who may have neither server nor session: Keycloak is
+        asked about them as about those who have. Raises HTTPError (403, 404, 503)."""
+        user = self.find_user(given.user)
         if user is None:
-            raise web.HTTPError(404, f"Nobody named {name!r} has ever logged in at this hub.")
-        return user
+            raise web.HTTPError(404, f"Nobody named {given.user!r} has ever logged in at this hub.")
+        oldest = time.monotonic() - self.authenticator.auth_refresh_age
+        if self.authenticator.asked(user) < oldest:
+            answered = await self.authenticator.ask_about(user)
+            if given.workspace and not answered:
+                raise web.HTTPError(503, f"Keycloak does not say what {user.name} may do now.")
+        if self.authenticator.office.keeper.has_turned_out(user.name):
+            raise web.HTTPError(403, f"{user.name} is no member of this hub any more.")
+        return [group.name for group in user.groups]
 
     async def get(self) -> None:
         """What remains to whoever asks."""
@@ -92,7 +101,7 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
         """Reserve a run's share: 200, or 403 or 429 with the same body and the reason in it."""
         self._require_scope()
         given = parsed(RunAsk, self.request.body)
-        groups = [group.name for group in self._person(given.user).groups]
+        groups = await self._groups_now(given)
         role = workspace_roles(groups).get(given.workspace or "", "")
         ask = Ask(
             f"{given.user}/run/{given.run}",

@@ -73,6 +73,20 @@ class Desk:
         """The pods that hold something, by what they hold."""
         return {held.name: held for held in self.pods.items.values()}
 
+    def runs(self) -> dict[str, Holding]:
+        """The pods of runs, by their uid."""
+        return {uid: held for uid, held in self.pods.items.items() if held.kind == "run"}
+
+    async def end(self, held: Holding) -> None:
+        """Delete a pod, whose container has its grace. Raises ApiException and OSError."""
+        try:
+            await shared_client("CoreV1Api").delete_namespaced_pod(
+                held.pod, os.environ["POD_NAMESPACE"], _request_timeout=10
+            )
+        except ApiException as error:
+            if error.status != 404:
+                raise
+
     def charges(self, owner: str, groups: list[str], workspace: str = "") -> frozenset[Charge]:
         """Whom a server or run of `owner` counts against; `groups` are Hub names."""
         found = {Charge("user", owner)}

@@ -1,4 +1,4 @@
-"""What the hub looks after by itself, once a minute: hours, roles, tokens, servers that end."""
+"""What the hub looks after by itself, once a minute: hours, roles, tokens, what has to end."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ from typing import Any
 from jupyterhub.user import User  # type: ignore[import-untyped]
 
 from mlhub.admission import Holding
+from mlhub.hub import audit
 from mlhub.hub.background import Background
 from mlhub.hub.desk import Desk
 from mlhub.hub.endings import Ending, Use, ending
@@ -34,6 +35,9 @@ class Keeper(Background):
         self._out: dict[str, str] = {}
         """Who may not use the hub any more, and why."""
         self._wake = asyncio.Event()
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._ended_runs: set[str] = set()
+        """The uids of their pods, which have their grace."""
 
     def turn_out(self, name: str, why: str) -> None:
         """Stop what somebody runs, now and whatever else is found of theirs later."""
@@ -58,6 +62,7 @@ class Keeper(Background):
                 self._hours,
                 self._ask_about_members,
                 self._stop_servers,
+                self._stop_runs,
                 self._tend_tokens,
                 self._desk.measure,
             )
@@ -79,28 +84,54 @@ class Keeper(Background):
         self._tokens.tend()
 
     async def _ask_about_members(self) -> None:
-        """Whose server runs while nobody has asked Keycloak about them for two refresh ages.
+        """Who has something that runs while nobody has asked Keycloak about them for two refresh
+        ages.
 
-        A server reports its activity and is refreshed by that; one that does not must not keep its
-        owner's membership from being looked at.
+        A server reports its activity and is refreshed by that; one that does not, and a run, must
+        not keep its owner's membership from being looked at.
         """
         oldest = time.monotonic() - 2 * self._settings.identity.refresh_seconds
-        for user in list(self._app.users.values()):
-            if not any(spawner.ready for spawner in user.spawners.values()):
-                continue
+        for user in self._with_something_running():
             if self._app.authenticator.asked(user) > oldest:
                 continue
             if not await self._app.authenticator.ask_about(user):
                 return
 
+    def _with_something_running(self) -> list[User]:
+        owners = [
+            user.name
+            for user in self._app.users.values()
+            if any(spawner.ready for spawner in user.spawners.values())
+        ]
+        owners += [run.owner for run in self._desk.runs().values()]
+        return [self._app.users[name] for name in dict.fromkeys(owners) if name in self._app.users]
+
     async def _stop_servers(self) -> None:
-        due = list(self._due())
-        results = await asyncio.gather(
-            *(self._stop(user, name, why) for user, name, why in due), return_exceptions=True
-        )
-        for (user, name, _), result in zip(due, results, strict=True):
-            if isinstance(result, BaseException):
-                self._app.log.error("%s/%s could not be stopped: %r", user.name, name, result)
+        """Each by itself: one whose node is lost takes minutes."""
+        for user, name, why in list(self._due()):
+            stop = asyncio.create_task(self._stop(user, name, why))
+            self._stopping.add(stop)
+            stop.add_done_callback(self._stopping.discard)
+
+    async def _stop_runs(self) -> None:
+        """Those whose owner may not have what they mount, or use the hub; what they had done by
+        then is in their output."""
+        runs = self._desk.runs()
+        self._ended_runs &= runs.keys()
+        for uid, run in runs.items():
+            if uid in self._ended_runs or not (why := self._why_a_run_ends(run)):
+                continue
+            await self._desk.end(run)
+            self._ended_runs.add(uid)
+            audit.note("run.stop", run.owner, "stopped", what=run.name, by=ITSELF, why=why)
+
+    def _why_a_run_ends(self, run: Holding) -> str:
+        if why := self._out.get(run.owner, ""):
+            return why
+        if not run.mounts or run.owner not in self._app.users:
+            return ""
+        groups = self._app.users[run.owner].groups
+        return why_a_mount_ends(run, [group.name for group in groups])
 
     def _due(self) -> Iterator[tuple[User, str, str]]:
         """Servers that must stop and why."""
@@ -146,11 +177,17 @@ class Keeper(Background):
         # As the Hub does, before anything that waits: a person's own stop waits for this one.
         spawner._stop_pending = True
         spawner._stop_future = asyncio.ensure_future(self._end(user, name))
-        await spawner._stop_future
+        try:
+            await spawner._stop_future
+        except Exception as error:
+            self._app.log.error("%s/%s could not be stopped: %r", user.name, name, error)
 
     async def _end(self, user: User, name: str) -> None:
+        spawner = user.spawners[name]
         try:
             await self._app.proxy.delete_user(user, name)
             await user.stop(name)
         finally:
-            user.spawners[name]._stop_future = None
+            # Otherwise a proxy that did not answer would keep the next round from stopping it.
+            spawner._stop_pending = False
+            spawner._stop_future = None
