@@ -779,8 +779,8 @@ class Foundation(Section):
         default=None,
         pattern=PROVISIONER,
         description=(
-            "the provisioner of the foundation's own volumes, such as rancher.io/local-path "
-            "(without it: storage.provisioner)"
+            "what makes the foundation's own volumes, a driver of block volumes such as "
+            "ebs.csi.aws.com (without it: storage.provisioner, which may not be SeaweedFS's)"
         ),
     )
 

@@ -290,12 +290,7 @@ def _about_places(stack: StackFile) -> Iterator[str]:
             f"{stack.registry.repository}; the same registry is required"
         )
     yield from _about_artifacts(stack)
-    if stack.foundation.seaweedfs is not None and stack.data_provisioner == names.SEAWEEDFS_CSI:
-        yield (
-            "foundation.seaweedfs is to keep its own files on volumes of "
-            f"{names.SEAWEEDFS_CSI}, that is on itself; foundation.provisioner is required, such "
-            f"as {names.LOCAL_PATH}"
-        )
+    yield from _about_databases(stack)
     places = {
         "hub.namespace": stack.hub.namespace,
         "foundation.namespace": stack.foundation.namespace,
@@ -308,6 +303,19 @@ def _about_places(stack: StackFile) -> Iterator[str]:
                 f"{one} and {other} are both {places[one]}; two different namespaces are required, "
                 "so that user pods and databases stay apart"
             )
+
+
+def _about_databases(stack: StackFile) -> Iterator[str]:
+    if stack.data_provisioner != names.SEAWEEDFS_CSI:
+        return
+    given = stack.foundation.provisioner
+    said = given or f"missing, for which storage.provisioner {stack.data_provisioner} stands in"
+    yield (
+        f"foundation.provisioner is {said}, and on SeaweedFS's mounts a database is not safe; a "
+        f"driver of block volumes is required, such as ebs.csi.aws.com, or {names.LOCAL_PATH} on a "
+        'single node (a claim that is there keeps its class: docs/recovery.md, "Another Postgres", '
+        "tells how to move what is on it)"
+    )
 
 
 def _about_artifacts(stack: StackFile) -> Iterator[str]:

@@ -80,8 +80,9 @@ config:
     keycloak: [10.0.8.10/32]
     # s3: [10.0.9.0/24]
   mlhub:foundation:
-    # The hub's database.
+    # The databases. Any CSI driver of block volumes: on SeaweedFS's mounts none is safe.
     postgres: {{volume: 20Gi}}
+    provisioner: ebs.csi.aws.com
 """
 
 LIMITS = """\

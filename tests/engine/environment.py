@@ -254,7 +254,9 @@ def adapted(name: str, hub: str, harbor: str, keycloak: str, charts: str) -> dic
     }  # fmt: skip
     # A profile that is not offered where no GPU is: a verification ends soon, and as a failure.
     config["mlhub:verify"] = {"suspended": True, "profiles": ["gpu"]}
-    config["mlhub:foundation"]["namespace"] = f"{hub}-foundation"
+    config["mlhub:foundation"] |= {
+        "namespace": f"{hub}-foundation", "provisioner": "rancher.io/local-path",
+    }  # fmt: skip
     config["mlhub:mlflow"]["namespace"] = f"{hub}-mlflow"
     return dict(document)
 

@@ -248,6 +248,19 @@ def test_the_local_stack_is_right():
             "foundation.seaweedfs.state.bucket is mlflow, where MLflow's artifacts are; another "
             "is required",
         ),
+        *(
+            (
+                {"foundation__provisioner": given},
+                f"foundation.provisioner is {said}, and on SeaweedFS's mounts a database is not "
+                "safe; a driver of block volumes is required, such as ebs.csi.aws.com, or "
+                "rancher.io/local-path on a single node (a claim that is there keeps its class: "
+                'docs/recovery.md, "Another Postgres", tells how to move what is on it)',
+            )
+            for given, said in (
+                (None, "missing, for which storage.provisioner seaweedfs-csi-driver stands in"),
+                ("seaweedfs-csi-driver", "seaweedfs-csi-driver"),
+            )
+        ),
         (
             {"hub__namespace": "foundation"},
             "hub.namespace and foundation.namespace are both foundation; two different namespaces "

@@ -285,6 +285,16 @@ def test_T13_an_up_does_not_wait_for_a_claim_that_is_bound_already(stack: Monito
         assert claim.plain["metadata"]["annotations"]["pulumi.com/skipAwait"] == "true", claim.name
 
 
+def test_no_database_is_on_a_mount_of_seaweedfs(stack: Monitor):
+    claim = stack.one("kubernetes:core/v1:PersistentVolumeClaim", "postgres-data").plain
+    (of,) = [
+        made.plain["provisioner"]
+        for made in stack.of_type("kubernetes:storage.k8s.io/v1:StorageClass")
+        if made.plain["metadata"]["name"] == claim["spec"]["storageClassName"]
+    ]
+    assert of != "seaweedfs-csi-driver"
+
+
 def test_namespaces_admit_restricted_pods_alone(stack: Monitor):
     for namespace in stack.of_type(NAMESPACE):
         labels = namespace.plain["metadata"]["labels"]

@@ -18,6 +18,12 @@ def test_the_file_is_one_that_the_model_and_the_schema_take(tmp_path):
     jsonschema.validate(yaml.safe_load(file.read_text()), schema())
 
 
+def test_the_database_is_not_where_shared_files_are(tmp_path):
+    text = new_stack("team-a", tmp_path).read_text()
+    foundation = yaml.safe_load(text)["config"]["mlhub:foundation"]
+    assert foundation["provisioner"] == "ebs.csi.aws.com"
+
+
 def test_what_the_file_only_suggests_is_right_as_well():
     text = TEMPLATE.format(name="team-a")
     suggested = r"^( *)# (mlhub:mlflow:|  artifacts:|s3:|build:)"
