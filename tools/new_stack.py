@@ -15,7 +15,7 @@ from components.config import SECRET_KEYS
 from components.stackfile import PREFIX, load
 
 STACKS = Path(__file__).resolve().parent.parent / "stacks"
-NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+NAME = re.compile(r"[a-z]([a-z0-9-]{0,29}[a-z0-9])?")
 
 TEMPLATE = """\
 # yaml-language-server: $schema=schema.json
@@ -27,12 +27,14 @@ config:
   # The hub will be https://jupyter.<domain>.
   mlhub:domain: {name}.example.com
   mlhub:identity:
-    # A Keycloak that is there, with the realm. Without one: foundation.keycloak instead.
+    # A Keycloak that is there, with a realm for this stack alone: names of clients and groups are
+    # the same in every stack. Without one: foundation.keycloak instead.
     keycloak:
       url: https://keycloak.example.com
       client_id: mlhub-pulumi
-    realm: mlhub
-    # Only members of these groups may log in; they are made if they are not there.
+    realm: mlhub-{name}
+    # Only members of these groups may log in. The stack makes them; at one that others have made
+    # `up` stops, and says how to take it over.
     access_groups: [/mlhub/users, /mlhub/admins]
     admin_groups: [/mlhub/admins]
   mlhub:registry:
@@ -71,7 +73,10 @@ config:
   # An MLflow whose artifacts go to a bucket that is there, with network.s3 below. Its secret:
   # pulumi config set --secret mlhub:s3_secret_key --stack {name}
   # mlhub:mlflow:
-  #   artifacts: {{endpoint: https://s3.example.com, bucket: mlflow, access_key: mlflow}}
+  #   artifacts:
+  #     endpoint: https://s3.example.com
+  #     bucket: mlflow-{name}
+  #     access_key: mlflow-{name}
   # A temporary person tries the stack after each `up` and every night.
   mlhub:verify: {{}}
   mlhub:network:
@@ -105,7 +110,7 @@ def new_stack(name: str, folder: Path) -> Path:
     if not NAME.fullmatch(name):
         raise ValueError(
             f"NAME is {name!r}; up to 31 small letters, digits and `-` are required, beginning "
-            "with a letter: make new-stack NAME=team-a"
+            "with a letter and not ending with `-`: make new-stack NAME=team-a"
         )
     file = folder / f"Pulumi.{name}.yaml"
     if file.exists():

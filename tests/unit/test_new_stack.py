@@ -18,6 +18,15 @@ def test_the_file_is_one_that_the_model_and_the_schema_take(tmp_path):
     jsonschema.validate(yaml.safe_load(file.read_text()), schema())
 
 
+def test_no_two_stacks_share_a_realm_whose_clients_and_groups_have_fixed_names(tmp_path):
+    files = [new_stack("team-a", tmp_path), new_stack("team-b", tmp_path)]
+    files += sorted((ROOT / "stacks").glob("Pulumi.*.yaml"))
+    found = [yaml.safe_load(file.read_text())["config"]["mlhub:identity"] for file in files]
+    realms = [(one["keycloak"]["url"], one["realm"]) for one in found if "keycloak" in one]
+    assert len(realms) >= 5
+    assert len(set(realms)) == len(realms)
+
+
 def test_the_database_is_not_where_shared_files_are(tmp_path):
     text = new_stack("team-a", tmp_path).read_text()
     foundation = yaml.safe_load(text)["config"]["mlhub:foundation"]
@@ -26,12 +35,15 @@ def test_the_database_is_not_where_shared_files_are(tmp_path):
 
 def test_what_the_file_only_suggests_is_right_as_well():
     text = TEMPLATE.format(name="team-a")
-    suggested = r"^( *)# (mlhub:mlflow:|  artifacts:|s3:|build:)"
+    suggested = (
+        r"^( *)# (mlhub:mlflow:|  artifacts:|    (?:endpoint|bucket|access_key):|s3:|build:)"
+    )
     given, count = re.subn(suggested, r"\1\2", text, flags=re.MULTILINE)
-    assert count == 4
+    assert count == 7
     given = re.sub("^ *promote:.*\n", "", given, flags=re.MULTILINE)
     assert checked("team-a", given)[-1] == "s3_secret_key"
     assert "mlhub:s3_secret_key --stack team-a" in text
+    assert yaml.safe_load(given)["config"]["mlhub:mlflow"]["artifacts"]["bucket"] == "mlflow-team-a"
 
 
 def test_the_context_is_the_one_that_the_workflows_make():
@@ -64,7 +76,7 @@ def test_a_stack_that_is_there_is_left_as_it_is(tmp_path):
     assert (tmp_path / "Pulumi.team-a.yaml").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["", "Team", "../x", "1st", "a" * 32])
+@pytest.mark.parametrize("name", ["", "Team", "../x", "1st", "team-", "a" * 32])
 def test_a_name_that_pulumi_or_a_file_could_not_have_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match="are required"):
         new_stack(name, tmp_path)
