@@ -129,7 +129,10 @@ class Cluster(Section):
     context: str | None = Field(
         default=None,
         min_length=1,
-        description="a context of your kubeconfig (leave it out for the embedded node)",
+        description=(
+            "a context of your kubeconfig; after the first `up` rename that one, never this, since "
+            "another name is another cluster (leave it out for the embedded node)"
+        ),
     )
 
 

@@ -127,7 +127,11 @@ def find_context(stack: StackFile, root: Path) -> Context | str:
     else:
         given = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
         files = [Path(part) for part in given.split(os.pathsep) if part]
-        advice = "correct cluster.context, or point KUBECONFIG at the file that has it"
+        # To the provider another name is another cluster, on which all is to be made anew.
+        advice = (
+            "`kubectl config rename-context` gives the cluster's that name, or point KUBECONFIG at "
+            "the file that has it (cluster.context itself may change before the first `up` alone)"
+        )
     name = wanted or names.EMBEDDED_CONTEXT
     seen: list[str] = []
     for file in files:

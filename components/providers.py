@@ -10,7 +10,8 @@ from components.foundation import Foundation
 
 
 def kubernetes_provider(cluster: Cluster) -> k8s.Provider:
-    """The cluster by its context; the identifier says that a moved kubeconfig is still the same.
+    """The cluster by its context; the identifier says that a moved kubeconfig is still the same,
+    and that a context of another name is another cluster, where every object is to be made anew.
 
     Secrets change in place. Otherwise one is deleted and another made: pods that start in between
     would fail, and after a kill in between there would be none.

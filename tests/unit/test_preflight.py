@@ -192,7 +192,8 @@ def test_a_context_of_ones_own_is_found_in_any_file_of_kubeconfig(
     (sentence,) = preflight.problems("local", with_context(local, "prod"), checkout)
     assert sentence == (
         f"no Kubernetes context prod in {checkout}/one, {checkout}/two (it has other, mine); "
-        "correct cluster.context, or point KUBECONFIG at the file that has it"
+        "`kubectl config rename-context` gives the cluster's that name, or point KUBECONFIG at the "
+        "file that has it (cluster.context itself may change before the first `up` alone)"
     )
 
 
