@@ -320,6 +320,9 @@ class Storage(Section):
         pattern=PROVISIONER,
         description="what makes homes, such as rancher.io/local-path (without it: provisioner)",
     )
+    home_parameters: dict[str, str] = Field(
+        default={}, description="parameters of home_provisioner, texts by name"
+    )
     scratch: Quantity | None = Field(
         default=None,
         description="the size of a server's scratch folder, which ends with it, such as 50Gi",
@@ -783,8 +786,11 @@ class Foundation(Section):
         pattern=PROVISIONER,
         description=(
             "what makes the foundation's own volumes, a driver of block volumes such as "
-            "ebs.csi.aws.com (without it: storage.provisioner, which may not be SeaweedFS's)"
+            "ebs.csi.aws.com (without it: what makes homes, which may not be SeaweedFS)"
         ),
+    )
+    parameters: dict[str, str] = Field(
+        default={}, description="parameters of foundation.provisioner, texts by name"
     )
 
 
@@ -837,8 +843,13 @@ class StackFile(Section):
 
     @property
     def data_provisioner(self) -> str:
-        """What makes the volumes of databases."""
-        return self.foundation.provisioner or self.storage.provisioner
+        """What makes the volumes of databases: what makes homes, where nothing else is named."""
+        return self.foundation.provisioner or self.home_provisioner
+
+    @property
+    def home_provisioner(self) -> str:
+        """What makes homes."""
+        return self.storage.home_provisioner or self.storage.provisioner
 
     @property
     def default_profile(self) -> Profile:

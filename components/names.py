@@ -64,6 +64,15 @@ MLFLOW_BUCKET = "mlflow"
 SEAWEEDFS_CSI = "seaweedfs-csi-driver"
 """The provisioner whose volumes the program lays over one path by itself."""
 LOCAL_PATH = "rancher.io/local-path"
+BLOCK_CSI = (
+    "cinder.csi.openstack.org",
+    "disk.csi.azure.com",
+    "ebs.csi.aws.com",
+    "pd.csi.storage.gke.io",
+    "rbd.csi.ceph.com",
+)
+"""Well-known drivers whose file systems one node mounts at a time. Rook's name for the last begins
+with a namespace."""
 HOME = "/home/jovyan"
 SCRATCH_MOUNT = f"{HOME}/scratch"
 TMP_MOUNTS = ("/tmp", "/var/tmp")  # noqa: S108

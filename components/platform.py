@@ -157,6 +157,19 @@ def ran_images(
     return RanImages("ran-images", args, pulumi.ResourceOptions(providers=[builder]))
 
 
+def home_storage(stack: StackFile, providers: list[pulumi.ProviderResource]) -> Storage:
+    """The class of homes, and of all that has none of its own."""
+    storage = stack.storage
+    args = StorageArgs(
+        class_name=names.home_class(stack.hub.namespace),
+        provisioner=stack.home_provisioner,
+        parameters=storage.home_parameters if storage.home_provisioner else storage.parameters,
+        labels=names.labels("storage"),
+        grows=grows(stack, stack.home_provisioner),
+    )
+    return Storage("storage", args, pulumi.ResourceOptions(providers=providers))
+
+
 def shared_storage(stack: StackFile, homes: Storage, opts: pulumi.ResourceOptions) -> Storage:
     """The class of workspaces and shared volumes: that of homes, or one of their own."""
     if stack.storage.home_provisioner is None:
@@ -167,14 +180,15 @@ def shared_storage(stack: StackFile, homes: Storage, opts: pulumi.ResourceOption
         parameters=stack.storage.parameters,
         labels=names.labels("storage"),
         holds="volumes",
-        grows=grows(stack),
+        grows=grows(stack, stack.storage.provisioner),
     )
     return Storage("shared-storage", args, opts)
 
 
-def grows(stack: StackFile) -> bool:
+def grows(stack: StackFile, provisioner: str) -> bool:
     """The embedded cluster's own driver makes no volume larger."""
-    return expandable(stack.storage.provisioner) and stack.foundation.seaweedfs is None
+    embedded = provisioner == names.SEAWEEDFS_CSI and stack.foundation.seaweedfs is not None
+    return expandable(provisioner) and not embedded
 
 
 def data_storage(stack: StackFile, providers: list[pulumi.ProviderResource]) -> Storage | None:
@@ -184,10 +198,10 @@ def data_storage(stack: StackFile, providers: list[pulumi.ProviderResource]) -> 
     args = StorageArgs(
         class_name=names.data_class(stack.foundation.namespace),
         provisioner=stack.foundation.provisioner,
-        parameters={},
+        parameters=stack.foundation.parameters,
         labels=names.labels("storage"),
         holds="volumes",
-        grows=expandable(stack.foundation.provisioner),
+        grows=grows(stack, stack.foundation.provisioner),
     )
     return Storage("foundation-data", args, pulumi.ResourceOptions(providers=providers))
 
@@ -499,17 +513,7 @@ class Platform:
         kubernetes = kubernetes_provider(stack.cluster)
         generator = random.Provider("random")
 
-        storage = Storage(
-            "storage",
-            StorageArgs(
-                class_name=names.home_class(stack.hub.namespace),
-                provisioner=stack.storage.home_provisioner or stack.storage.provisioner,
-                parameters={} if stack.storage.home_provisioner else stack.storage.parameters,
-                labels=names.labels("storage"),
-                grows=grows(stack) and stack.storage.home_provisioner is None,
-            ),
-            pulumi.ResourceOptions(providers=[kubernetes]),
-        )
+        storage = home_storage(stack, [kubernetes])
         shared = shared_storage(stack, storage, pulumi.ResourceOptions(providers=[kubernetes]))
         data = data_storage(stack, [kubernetes])
         wanted_spaces = {

@@ -177,6 +177,7 @@ def _about_volumes(stack: StackFile) -> Iterator[str]:
                 "homes and workspace- those of workspaces, so another is required"
             )
     yield from _about_mounts(storage)
+    yield from _about_drivers(stack)
     yield from _about_workspaces(stack)
     yield from _about_the_workspace_service(stack)
 
@@ -195,6 +196,33 @@ def _about_mounts(storage: Storage) -> Iterator[str]:
             yield (
                 f"storage.volumes[].mount is {outer}, in which {inner} is mounted as well and "
                 "would hide what is there; two folders apart are required"
+            )
+
+
+def _about_drivers(stack: StackFile) -> Iterator[str]:
+    storage = stack.storage
+    shared = {
+        "storage.volumes": storage.volumes,
+        "workspaces": stack.workspaces,
+        "workspace_service": stack.workspace_service,
+    }
+    given = [key for key, value in shared.items() if value]
+    if given and storage.provisioner.endswith(names.BLOCK_CSI):
+        yield (
+            f"storage.provisioner is {storage.provisioner}, whose volumes one node mounts at a "
+            f"time, and {', '.join(given)} are for many; a driver of shared files is required, "
+            f"such as efs.csi.aws.com or {names.SEAWEEDFS_CSI}, and for homes "
+            f"storage.home_provisioner may be {storage.provisioner}"
+        )
+    own = {
+        ("storage", "home_"): (storage.home_parameters, storage.home_provisioner),
+        ("foundation", ""): (stack.foundation.parameters, stack.foundation.provisioner),
+    }
+    for (section, kind), (parameters, provisioner) in own.items():
+        if parameters and provisioner is None:
+            yield (
+                f"{section}.{kind}parameters is given and {section}.{kind}provisioner is missing; "
+                "name the driver whose parameters these are"
             )
 
 
@@ -309,7 +337,7 @@ def _about_databases(stack: StackFile) -> Iterator[str]:
     if stack.data_provisioner != names.SEAWEEDFS_CSI:
         return
     given = stack.foundation.provisioner
-    said = given or f"missing, for which storage.provisioner {stack.data_provisioner} stands in"
+    said = given or f"missing, for which that of homes stands in, {stack.data_provisioner}"
     yield (
         f"foundation.provisioner is {said}, and on SeaweedFS's mounts a database is not safe; a "
         f"driver of block volumes is required, such as ebs.csi.aws.com, or {names.LOCAL_PATH} on a "

@@ -15,7 +15,7 @@ class StorageArgs:
     labels: Mapping[str, str]
     holds: str = "homes"
     grows: bool = False
-    """Whether a claim grows when its size in the stack file does."""
+    """Whether a claim may become larger."""
 
 
 class Storage(pulumi.ComponentResource):

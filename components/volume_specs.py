@@ -63,8 +63,11 @@ def is_static(provisioner: str) -> bool:
 
 
 def expandable(provisioner: str) -> bool:
-    """Whether a claim of the class grows when its size in the stack file does."""
-    return provisioner == names.SEAWEEDFS_CSI
+    """Whether Kubernetes may ask for a larger volume; one of local-path is a folder of any size.
+
+    A driver that makes none larger says so at the claim, and the volume stays.
+    """
+    return provisioner != names.LOCAL_PATH
 
 
 def filer_path(place: Place, parameters: Mapping[str, str]) -> str:

@@ -255,7 +255,7 @@ def adapted(name: str, hub: str, harbor: str, keycloak: str, charts: str) -> dic
     # A profile that is not offered where no GPU is: a verification ends soon, and as a failure.
     config["mlhub:verify"] = {"suspended": True, "profiles": ["gpu"]}
     config["mlhub:foundation"] |= {
-        "namespace": f"{hub}-foundation", "provisioner": "rancher.io/local-path",
+        "namespace": f"{hub}-foundation", "provisioner": "rancher.io/local-path", "parameters": {},
     }  # fmt: skip
     config["mlhub:mlflow"]["namespace"] = f"{hub}-mlflow"
     return dict(document)

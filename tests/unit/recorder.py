@@ -178,9 +178,14 @@ def run(program: Callable[[], Any], stack: str = "local") -> Monitor:
 @functools.cache
 def platform(stack: str) -> Monitor:
     """A whole stack as its file describes it, registered once for all tests."""
+    return registered(stack_file(stack), stack)
+
+
+def registered(file: StackFile, stack: str) -> Monitor:
+    """A whole stack, with the secrets that it asks a person for."""
     secrets = given_secrets()
     pulumi.runtime.set_all_config(secrets, list(secrets))
-    return run(lambda: Platform(stack_file(stack)), stack)
+    return run(lambda: Platform(file), stack)
 
 
 def given_secrets() -> dict[str, str]:

@@ -250,14 +250,14 @@ def test_the_local_stack_is_right():
         ),
         *(
             (
-                {"foundation__provisioner": given},
+                {"foundation__provisioner": given, "storage__home_provisioner": None},
                 f"foundation.provisioner is {said}, and on SeaweedFS's mounts a database is not "
                 "safe; a driver of block volumes is required, such as ebs.csi.aws.com, or "
                 "rancher.io/local-path on a single node (a claim that is there keeps its class: "
                 'docs/recovery.md, "Another Postgres", tells how to move what is on it)',
             )
             for given, said in (
-                (None, "missing, for which storage.provisioner seaweedfs-csi-driver stands in"),
+                (None, "missing, for which that of homes stands in, seaweedfs-csi-driver"),
                 ("seaweedfs-csi-driver", "seaweedfs-csi-driver"),
             )
         ),
@@ -367,6 +367,26 @@ def test_the_local_stack_is_right():
         ),
         *(
             (
+                {"storage__provisioner": driver},
+                f"storage.provisioner is {driver}, whose volumes one node mounts at a time, and "
+                "storage.volumes, workspaces, workspace_service are for many; a driver of shared "
+                "files is required, such as efs.csi.aws.com or seaweedfs-csi-driver, and for homes "
+                f"storage.home_provisioner may be {driver}",
+            )
+            for driver in ("ebs.csi.aws.com", "rook-ceph.rbd.csi.ceph.com")
+        ),
+        (
+            {"storage__home_provisioner": None, "storage__home_parameters": {"type": "gp3"}},
+            "storage.home_parameters is given and storage.home_provisioner is missing; name the "
+            "driver whose parameters these are",
+        ),
+        (
+            {"foundation__provisioner": None, "foundation__parameters": {"type": "gp3"}},
+            "foundation.parameters is given and foundation.provisioner is missing; name the "
+            "driver whose parameters these are",
+        ),
+        *(
+            (
                 {"workspaces": [{"slug": slug, "name": "A", "size": "1Gi"}]},
                 f"workspaces[0].slug is {slug}; 2 to 50 small letters, digits and single `-` are "
                 "required, other than MLflow's own ajax-api, api, default, static-files, "
@@ -405,6 +425,11 @@ def test_the_local_stack_is_right():
 )
 def test_what_is_wrong_is_said_in_one_sentence(changes, expected):
     assert f"{FILE}: {expected}" in sentences(**changes)
+
+
+def test_a_driver_of_one_node_at_a_time_may_make_all_that_there_is_where_nothing_is_shared():
+    alone = {"storage__volumes": [], "workspaces": None, "workspace_service": None}
+    assert sentences(storage__provisioner="ebs.csi.aws.com", **alone) == []
 
 
 def test_a_key_without_its_prefix_is_refused_since_pulumi_alone_would_take_it():

@@ -380,7 +380,9 @@ def test_the_page_of_settings_has_every_key_of_every_stack_file():
         config = yaml.safe_load(text(file))["config"]
         for key in keys({name.removeprefix(PREFIX): part for name, part in config.items()}):
             free = re.match(
-                r"(storage\.parameters|hub\.ingress\.annotations|monitoring\.labels)\.", key
+                r"(storage\.(home_)?parameters|foundation\.parameters|hub\.ingress\.annotations"
+                r"|monitoring\.labels)\.",
+                key,
             )
             assert free or f"`{key}" in page, key
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ from components import names, volume_specs
 from components.config import SharedVolume, Twin
 from components.storage import Storage, StorageArgs
 from components.volumes import Volumes, VolumesArgs
-from tests.unit.recorder import ROOT, STACKS, Monitor, platform, run, stack_file
+from tests.unit.recorder import ROOT, STACKS, Monitor, platform, registered, run, stack_file
+from tools.report import compare
 
 CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
 VOLUME = "kubernetes:core/v1:PersistentVolume"
@@ -340,6 +342,65 @@ def test_folder_names_with_a_slash_are_folders_in_folders(folder):
 
 
 # In the stacks
+
+
+def classes(monitor: Monitor) -> dict[str, dict[str, Any]]:
+    """The stack's classes by name."""
+    found = [r.plain for r in monitor.of_type("kubernetes:storage.k8s.io/v1:StorageClass")]
+    return {made["metadata"]["name"]: made for made in found}
+
+
+@pytest.fixture(scope="module")
+def drivers() -> dict[str, dict[str, Any]]:
+    """The classes of a stack whose homes, shared files and databases each have another driver."""
+    stack = stack_file("dev")
+    storage = stack.storage.model_copy(
+        update={
+            "provisioner": "nfs.csi.k8s.io",
+            "parameters": {"server": "nfs.example.com", "share": "/mlhub"},
+            "home_provisioner": "rbd.csi.ceph.com",
+            "home_parameters": {"clusterID": "one", "pool": "homes"},
+        }
+    )
+    foundation = stack.foundation.model_copy(
+        update={"provisioner": "rbd.csi.ceph.com", "parameters": {"pool": "databases"}}
+    )
+    changed = stack.model_copy(update={"storage": storage, "foundation": foundation})
+    return classes(registered(changed, "dev"))
+
+
+def test_each_class_has_the_parameters_of_its_own_driver(drivers: dict[str, dict[str, Any]]):
+    assert {name: made["parameters"] for name, made in drivers.items()} == {
+        "jupyterhub-homes": {"clusterID": "one", "pool": "homes"},
+        "jupyterhub-shared": {"server": "nfs.example.com", "share": "/mlhub"},
+        "foundation-data": {"pool": "databases"},
+    }
+
+
+def test_volumes_grow_on_every_driver_but_those_that_make_none_larger(
+    drivers: dict[str, dict[str, Any]],
+):
+    assert all(made["allowVolumeExpansion"] for made in drivers.values())
+    assert all(made["allowVolumeExpansion"] for made in classes(platform("prod")).values())
+    # local-path and the embedded cluster's own
+    assert not any(made["allowVolumeExpansion"] for made in classes(platform("local")).values())
+
+
+def test_databases_without_a_driver_of_their_own_are_with_homes_as_the_model_says():
+    stack = stack_file("local")
+    foundation = stack.foundation.model_copy(update={"provisioner": None})
+    storage = stack.storage.model_copy(update={"home_provisioner": "ebs.csi.aws.com"})
+    changed = stack.model_copy(update={"foundation": foundation, "storage": storage})
+    monitor = registered(changed, "local")
+    claim = monitor.one(CLAIM, "postgres-data").plain["spec"]
+    of = classes(monitor)[claim["storageClassName"]]["provisioner"]
+    assert of == changed.data_provisioner == "ebs.csi.aws.com"
+
+
+def test_that_a_class_lets_volumes_grow_is_changed_in_place():
+    fixed = compare.REPLACES["kubernetes:storage.k8s.io/v1:StorageClass"]
+    assert re.match(fixed, "parameters.pool")
+    assert not re.match(fixed, "allowVolumeExpansion")
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
