@@ -1,10 +1,11 @@
 """A restore's way in and out: what it may replace, how it goes on, how one gives it up."""
 
 import json
+import re
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ import pytest
 
 from components import names
 from tests.unit.test_recovery import HERE, STATE, Known, names_in
-from tools.recovery import beside, restore, state
-from tools.recovery.agents import ROOT
+from tools.recovery import beside, contents, restore, state
+from tools.recovery.agents import ROOT, NotMountedError
 from tools.recovery.archive import Manifest, Reader, Writer
 from tools.recovery.beside import restore_beside
-from tools.recovery.contents import PACK
+from tools.recovery.contents import PACK, Writers
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Kubectl, Pod
 from tools.recovery.note import Note
-from tools.recovery.place import REPLICAS, SUSPENDED, Place, stack_file
+from tools.recovery.place import REPLICAS, SUSPENDED, Claim, Place, stack_file
 
 EMPTY: dict[str, Any] = {"version": 3, "deployment": {}}
 OF_UP = ("foundation/postgres-data", "jupyterhub/datasets")
@@ -327,3 +328,46 @@ def test_T13_the_passphrase_of_a_machine_that_lost_it_is_the_archives(tmp_path, 
     told.write_bytes(b"another")
     restore.prepare(Reader(path, [key]), "local", lambda _: None)
     assert told.read_bytes() == b"another"
+
+
+IN_ZONES = {Claim("jupyterhub", f"claim-{name}"): zone for name, zone in (("alice", 1), ("bob", 2))}
+
+
+@pytest.fixture
+def agents(monkeypatch: pytest.MonkeyPatch) -> list[list[Claim]]:
+    """The claims of each agent that was asked for; one has volumes of one zone, which works."""
+    asked: list[list[Claim]] = []
+
+    @contextmanager
+    def agent(_: Kubectl, claims: Sequence[Claim], *__: Any, **___: Any) -> Iterator[Pod]:
+        asked.append([*claims])
+        if len({IN_ZONES[claim] for claim in claims}) > 1 or 0 in map(IN_ZONES.get, claims):
+            named = ", ".join(claim.name for claim in claims)
+            raise NotMountedError(f"{named} could not be mounted: volume node affinity conflict")
+        yield Pod("jupyterhub", "agent")
+
+    monkeypatch.setattr(contents, "mounted", agent)
+    monkeypatch.setattr(Place, "image", lambda _: ("image", []))
+    return asked
+
+
+def test_T13_volumes_of_two_zones_are_written_one_after_the_other(agents: list[list[Claim]]):
+    """No node has both, so that a restore failed the same way however often it was given."""
+    place = Place(stack_file("local"), Cluster())
+    with Writers(place, [*IN_ZONES]) as writers:
+        for claim in (*IN_ZONES, *IN_ZONES):
+            assert writers.pod(claim) == Pod("jupyterhub", "agent")
+    alice, bob = IN_ZONES
+    assert agents == [[alice, bob], [alice], [bob], [alice], [bob]]
+
+
+def test_T13_a_volume_that_does_not_mount_is_named_with_what_to_do(agents, monkeypatch):
+    alice, bob = IN_ZONES
+    monkeypatch.setitem(IN_ZONES, bob, 0)
+    with Writers(Place(stack_file("local"), Cluster()), [alice, bob]) as writers:
+        writers.pod(alice)
+        with pytest.raises(RecoveryError) as told:
+            writers.pod(bob)
+    assert re.search(
+        r"^claim-bob could not be mounted: .* services stay stopped.* same command", str(told.value)
+    )

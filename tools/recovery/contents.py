@@ -109,7 +109,8 @@ def write_volume(place: Place, pod: Pod, claim: Claim, chunks: Iterator[bytes]) 
 
 
 class Writers:
-    """Agents that write, the next batch of claims mounted when its first part comes."""
+    """Agents that write, the next batch of claims mounted when its first part comes; claims that do
+    not mount together, one after the other."""
 
     def __init__(self, place: Place, claims: Sequence[Claim]):
         self._place = place
@@ -127,11 +128,26 @@ class Writers:
     def pod(self, claim: Claim) -> Pod:
         if claim not in self._batch:
             self._stack.close()
-            self._batch = next(batch for batch in self._batches if claim in batch)
-            self._pod = self._stack.enter_context(
-                mounted(self._place.kubectl, self._batch, self._image, writes=True)
-            )
+            batch = next(batch for batch in self._batches if claim in batch)
+            try:
+                self._mount(batch)
+            except NotMountedError as error:
+                if len(batch) == 1:
+                    raise RecoveryError(
+                        f"{str(error).rstrip('.')}. The services stay stopped, for its files are "
+                        "not there. Mend that volume, then run the same command again: it goes on "
+                        '(docs/recovery.md, "A volume that does not mount")'
+                    ) from None
+                # Volumes of two zones or nodes have no node in common.
+                self._batches = [*([one] for one in batch), *self._batches]
+                return self.pod(claim)
         return self._pod
+
+    def _mount(self, batch: list[Claim]) -> None:
+        self._pod = self._stack.enter_context(
+            mounted(self._place.kubectl, batch, self._image, writes=True)
+        )
+        self._batch = batch
 
 
 def sources(
