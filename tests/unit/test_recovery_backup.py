@@ -13,11 +13,11 @@ import pytest
 from tests.unit.test_recovery import STATE, Known
 from tools.recovery import __main__ as main
 from tools.recovery import backup, contents, state
-from tools.recovery.agents import NotMountedError, mounted
+from tools.recovery.agents import NodeError, NotMountedError, agent, mounted
 from tools.recovery.archive import Reader
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Kubectl, Pod, Report
-from tools.recovery.place import Claim, Place
+from tools.recovery.place import Claim, Node, Place, stack_file
 
 HOMES = [Claim("jupyterhub", f"claim-{name}") for name in ("alice", "bob", "carol")]
 BROKEN = HOMES[1]
@@ -66,19 +66,19 @@ def agents(monkeypatch: pytest.MonkeyPatch) -> list[list[Claim]]:
     asked: list[list[Claim]] = []
 
     @contextmanager
-    def agent(_: Kubectl, claims: Sequence[Claim], *__: Any) -> Iterator[Pod]:
+    def send(_: Kubectl, claims: Sequence[Claim], *__: Any, **___: Any) -> Iterator[Pod]:
         asked.append([*claims])
         if BROKEN in claims:
             raise NotMountedError("claim-bob could not be mounted: no such disk")
         yield Pod("jupyterhub", "agent")
 
-    def read(_: Place, pod: Pod, claim: Claim, ended: Any) -> Iterator[bytes]:
+    def take(_: Place, pod: Pod, claim: Claim, ended: Any) -> Iterator[bytes]:
         data = claim.name.encode()
         yield data
         ended(Report(0, len(data), hashlib.sha256(data).hexdigest(), 1, []))
 
-    monkeypatch.setattr(contents, "mounted", agent)
-    monkeypatch.setattr(contents, "read_volume", read)
+    monkeypatch.setattr(contents, "mounted", send)
+    monkeypatch.setattr(contents, "read_volume", take)
     monkeypatch.setattr(state, "revision", lambda: "revision")
     return asked
 
@@ -167,6 +167,162 @@ def test_an_agent_that_does_not_start_is_a_claims_fault_only_where_it_says_so(
     ):
         pass
     assert told.type is kind
+
+
+GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+HERE, THERE = Node("worker-1"), Node("gpu-1", (GPU,))
+
+
+class Working(Kubectl):
+    """A cluster where homes are disks of one node at a time, with people at work."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.pods: list[dict[str, Any]] = []
+
+    def run(self, user: str, node: str, phase: str = "Running", **spec: Any) -> None:
+        claims = [{"persistentVolumeClaim": {"claimName": c}} for c in (f"claim-{user}", "data")]
+        spec = {"nodeName": node, "volumes": [*claims, {"emptyDir": {}}], **spec}
+        name = f"jupyter-{user}-{len(self.pods)}"
+        self.pods.append({"metadata": {"name": name}, "spec": spec, "status": {"phase": phase}})
+
+    @property
+    def claims(self) -> list[dict[str, Any]]:
+        modes = {"data": "ReadWriteMany"} | {c.name: "ReadWriteOnce" for c in HOMES}
+        return [
+            {
+                "metadata": {"name": name, "namespace": "jupyterhub"},
+                "spec": {"accessModes": [mode]},
+                "status": {"phase": "Bound"},
+            }
+            for name, mode in modes.items()
+        ]
+
+    def items(self, kind: str, namespace: str, *_: str) -> list[dict[str, Any]]:
+        found = {"pods": self.pods, "persistentvolumeclaims": self.claims}
+        return found.get(kind, []) if namespace == "jupyterhub" else []
+
+
+DATA = Claim("jupyterhub", "data")
+
+
+@pytest.fixture
+def working(monkeypatch: pytest.MonkeyPatch) -> tuple[Place, Working]:
+    cluster = Working()
+    place = Place(stack_file("local"), cluster)
+    for what in ("databases", "buckets"):
+        monkeypatch.setattr(place, what, list)
+    monkeypatch.setattr(place, "image", lambda: ("image", []))
+    return place, cluster
+
+
+def read(place: Place, cluster: Working, missed: dict[Claim, str]) -> list[str]:
+    return [name for name, _ in contents.sources(place, cluster.claims, missed.__setitem__)]
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Node | None, list[Claim]]]:
+    """Where each agent was sent to, and its claims."""
+    asked: list[tuple[Node | None, list[Claim]]] = []
+
+    @contextmanager
+    def send(
+        _: Kubectl, claims: Sequence[Claim], *__: Any, node: Node | None = None
+    ) -> Iterator[Pod]:
+        asked.append((node, [*claims]))
+        yield Pod("jupyterhub", "agent")
+
+    monkeypatch.setattr(contents, "mounted", send)
+    return asked
+
+
+def test_T13_a_disk_of_one_node_is_read_where_its_person_works(working, nodes):
+    """Elsewhere it does not mount, so that no backup succeeded while anybody worked."""
+    place, cluster = working
+    alice, bob, carol = HOMES
+    cluster.run("alice", "gpu-1", tolerations=[GPU])
+    cluster.run("bob", "worker-1")
+    cluster.run("carol", "worker-2", phase="Succeeded")
+    assert len(read(place, cluster, {})) == 4
+    assert nodes == [(None, [DATA, carol]), (THERE, [alice]), (HERE, [bob])]
+    assert place.nodes([alice])[alice].tolerations == (GPU,)
+
+
+def test_T13_the_pod_that_waits_for_a_disk_does_not_say_where_it_is(working, nodes):
+    place, cluster = working
+    alice, *_ = HOMES
+    cluster.run("alice", "worker-2", phase="Pending")
+    cluster.run("alice", "worker-1")
+    cluster.run("alice", "worker-3", phase="Pending")
+    assert place.nodes([alice]) == {alice: HERE}
+
+
+def test_T13_where_a_disk_is_is_looked_up_when_its_turn_comes(working, nodes):
+    """Whoever has begun or ended work meanwhile has the disk elsewhere."""
+    place, cluster = working
+    alice, bob, carol = HOMES
+    cluster.run("alice", "gpu-1", tolerations=[GPU])
+    parts = contents.sources(place, cluster.claims, lambda *_: None)
+    next(parts)
+    cluster.pods.clear()
+    cluster.run("alice", "worker-1")
+    assert len([*parts]) == 3
+    assert nodes == [(None, [DATA, bob, carol]), (HERE, [alice])]
+
+
+def test_T13_claims_of_a_node_that_takes_no_agent_are_left_out_at_once(working, monkeypatch):
+    place, cluster = working
+    alice, bob, carol = HOMES
+    cluster.run("alice", "worker-1")
+    cluster.run("bob", "worker-1")
+    asked: list[list[Claim]] = []
+
+    @contextmanager
+    def send(_: Kubectl, claims: Sequence[Claim], *__: Any, node: Any = None) -> Iterator[Pod]:
+        asked.append([*claims])
+        if node:
+            raise NodeError("worker-1 is gone")
+        yield Pod("jupyterhub", "agent")
+
+    monkeypatch.setattr(contents, "mounted", send)
+    missed: dict[Claim, str] = {}
+    assert read(place, cluster, missed) == [DATA.part, carol.part]
+    assert missed == {alice: "worker-1 is gone", bob: "worker-1 is gone"}
+    assert asked == [[DATA, carol], [alice, bob]]
+
+
+def test_an_agent_that_is_sent_to_a_node_gets_there_through_its_taints():
+    spec = agent("reader", HOMES, ("image", []), writes=False, node=THERE)["spec"]
+    (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    # By its name and not by a label, which may differ.
+    assert term == {
+        "matchFields": [{"key": "metadata.name", "operator": "In", "values": ["gpu-1"]}]
+    }
+    assert GPU in spec["tolerations"]
+    assert "node.kubernetes.io/unschedulable" in [one["key"] for one in spec["tolerations"]]
+    anywhere = agent("reader", HOMES, ("image", []), writes=False)["spec"]
+    assert not {"affinity", "tolerations"} & anywhere.keys()
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "kind"),
+    [
+        ("FailedMount", "no such disk", NotMountedError),
+        ("FailedScheduling", "Insufficient memory", NodeError),
+        ("FailedScheduling", "had untolerated taint {node.kubernetes.io/unreachable: }", NodeError),
+    ],
+)
+def test_a_node_that_takes_no_agent_is_no_reason_to_read_nothing(reason, message, kind):
+    with (
+        pytest.raises(kind) as told,
+        mounted(Stuck(reason, message), HOMES, ("image", []), node=HERE),
+    ):
+        pass
+    assert told.type is kind
+    assert "worker-1" in str(told.value)
+    assert message in str(told.value)
 
 
 def test_a_stack_that_is_not_there_is_told_how_it_comes(tmp_path, monkeypatch):

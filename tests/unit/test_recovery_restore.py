@@ -16,13 +16,13 @@ from components import names
 from tests.unit.test_recovery import HERE, STATE, Known, names_in
 from tools.recovery import beside, contents, restore, state
 from tools.recovery.agents import ROOT, NotMountedError
-from tools.recovery.archive import Manifest, Reader, Writer
+from tools.recovery.archive import Manifest, Part, Reader, Writer
 from tools.recovery.beside import restore_beside
 from tools.recovery.contents import PACK, Writers
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Kubectl, Pod
 from tools.recovery.note import Note
-from tools.recovery.place import REPLICAS, SUSPENDED, Claim, Place, stack_file
+from tools.recovery.place import REPLICAS, SUSPENDED, Claim, Node, Place, stack_file
 
 EMPTY: dict[str, Any] = {"version": 3, "deployment": {}}
 OF_UP = ("foundation/postgres-data", "jupyterhub/datasets")
@@ -295,6 +295,30 @@ def test_T13_one_home_comes_back_beside_what_is_there(with_home: Reader, volume:
         shutil.rmtree(folder)
 
 
+def test_T13_a_home_that_is_a_disk_is_written_to_where_its_person_works(
+    with_home, volume, monkeypatch
+):
+    class Working(Inside):
+        def items(self, kind: str, namespace: str, *_: str) -> list[dict[str, Any]]:
+            if kind == "pods":
+                claim = {"persistentVolumeClaim": {"claimName": "claim-alice"}}
+                spec = {"nodeName": "worker-1", "volumes": [claim]}
+                return [{"spec": spec, "status": {"phase": "Running"}}]
+            found = super().items(kind, namespace)
+            return [one | {"spec": {"accessModes": ["ReadWriteOnce"]}} for one in found]
+
+    nodes = list[str]()
+
+    def send(*_: Any, node: Node, **__: Any) -> Any:
+        nodes.append(node.name)
+        return nullcontext(Pod("jupyterhub", "a"))
+
+    monkeypatch.setattr(beside, "mounted", send)
+    place = Place(stack_file("local"), Working(volume.parent))
+    restore_beside(place, Known(STATE), with_home, "claim-alice", lambda _: None)
+    assert nodes == ["worker-1"]
+
+
 def test_T13_a_folder_that_is_there_is_never_written_into(with_home, volume, monkeypatch):
     monkeypatch.setattr(beside, "STAMP", "once")
     (volume / "restored-once").mkdir()
@@ -371,3 +395,24 @@ def test_T13_a_volume_that_does_not_mount_is_named_with_what_to_do(agents, monke
     assert re.search(
         r"^claim-bob could not be mounted: .* services stay stopped.* same command", str(told.value)
     )
+
+
+def test_T13_volumes_are_mounted_in_the_order_in_which_the_archive_has_them(
+    reader: Reader, monkeypatch
+):
+    """A backup reads them by node: a batch would be mounted anew for each of its volumes."""
+    alice, bob = IN_ZONES
+    claims = [Cluster._claim(one.namespace, one.name) for one in (alice, bob)]
+    parts = [Part(one.part, 0, "") for one in (bob, alice)]
+    asked: list[Claim] = []
+
+    def writers(_: Place, given: Sequence[Claim]) -> Any:
+        asked.extend(given)
+        return nullcontext()
+
+    monkeypatch.setattr(restore, "Writers", writers)
+    manifest = Manifest("local", "began", "ended", "revision", {}, claims, parts)
+    restore.fill(
+        Place(stack_file("local"), Cluster(str(alice), str(bob))), reader, manifest, lambda _: None
+    )
+    assert asked == [bob, alice]

@@ -11,10 +11,11 @@ from typing import Any
 from components.pods import GID, UID
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Kubectl, Pod
-from tools.recovery.place import LABELS, Claim
+from tools.recovery.place import LABELS, Claim, Node
 
 BATCH = 20
 ROOT = "/volumes"
+CORDONED = {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"}
 SELECTOR = f"app.kubernetes.io/name={LABELS['app.kubernetes.io/name']}"
 
 
@@ -24,8 +25,10 @@ def agent(
     image: tuple[str, list[dict[str, str]]],
     *,
     writes: bool,
-) -> dict[str, object]:
-    """The pod. It ends by itself after a day, should nobody be there to end it."""
+    node: Node | None = None,
+) -> dict[str, Any]:
+    """The pod, on `node` where one is given. It ends by itself after a day, should nobody be there
+    to end it."""
     security = {
         "runAsNonRoot": True,
         "runAsUser": UID,
@@ -63,6 +66,7 @@ def agent(
             "enableServiceLinks": False,
             "restartPolicy": "Never",
             "activeDeadlineSeconds": 86_400,
+            **(_placed(node) if node else {}),
             "terminationGracePeriodSeconds": 1,
             "imagePullSecrets": image[1],
             "securityContext": security,
@@ -72,6 +76,20 @@ def agent(
                 for number, claim in enumerate(claims)
             ],
         },
+    }
+
+
+def _placed(node: Node) -> dict[str, Any]:
+    """Through the scheduler, and by the node's name, which its label need not be.
+
+    With the tolerations of the pod that is there, and not all there are: on a node that is gone,
+    which is tainted, an agent would never end.
+    """
+    named = {"key": "metadata.name", "operator": "In", "values": [node.name]}
+    terms = {"nodeSelectorTerms": [{"matchFields": [named]}]}
+    return {
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}},
+        "tolerations": [*node.tolerations, CORDONED],
     }
 
 
@@ -89,6 +107,10 @@ def batches(claims: Sequence[Claim]) -> list[list[Claim]]:
 
 class NotMountedError(RecoveryError):
     """One of the claims, and nothing else, keeps the agent from starting."""
+
+
+class NodeError(NotMountedError):
+    """The only node that has the claims takes no agent: it is gone or full, for example."""
 
 
 def of_volumes(event: Mapping[str, Any]) -> bool:
@@ -113,13 +135,15 @@ def mounted(
     image: tuple[str, list[dict[str, str]]],
     *,
     writes: bool = False,
+    node: Node | None = None,
 ) -> Iterator[Pod]:
-    """A running agent with these claims, which goes afterwards."""
+    """A running agent with these claims, on the node that has them where one has; it goes
+    afterwards."""
     name = "mlhub-recovery-write" if writes else "mlhub-recovery-read"
     pod = Pod(claims[0].namespace, name)
     gone = ["pod", name, "--namespace", pod.namespace, "--ignore-not-found", "--wait=true"]
     kubectl("delete", *gone)
-    kubectl.apply(agent(name, claims, image, writes=writes))
+    kubectl.apply(agent(name, claims, image, writes=writes, node=node))
     try:
         try:
             kubectl(
@@ -130,8 +154,11 @@ def mounted(
             warnings = _warnings(kubectl, pod)
             told = "; ".join(one["message"] for one in warnings) or error
             names = ", ".join(claim.name for claim in claims)
-            kind = NotMountedError if any(map(of_volumes, warnings)) else RecoveryError
-            raise kind(f"{names} could not be mounted: {told}") from None
+            there = f" on {node.name}, where pods have them" if node else ""
+            kind = NodeError if node else RecoveryError
+            if any(map(of_volumes, warnings)):
+                kind = NotMountedError
+            raise kind(f"{names} could not be mounted{there}: {told}") from None
         yield pod
     finally:
         kubectl("delete", *gone)

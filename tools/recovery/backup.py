@@ -14,7 +14,7 @@ from components import names
 from components.stackfile import path_of
 from tools.recovery import state
 from tools.recovery.archive import Manifest, Part, Writer
-from tools.recovery.contents import claims_of, sources
+from tools.recovery.contents import sources
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Report
 from tools.recovery.place import HELD_ELSEWHERE, Claim, Place, claim_of
@@ -85,7 +85,7 @@ def backup(
         small("state.json", json.dumps(stack.export()).encode())
         small("stack.yaml", Path(path_of(stack.name)).read_bytes())
         small("secrets.json", json.dumps(place.secrets()).encode())
-        for name, read in sources(place, claims_of(listed), missed.__setitem__):
+        for name, read in sources(place, listed, missed.__setitem__):
             at, reports = time.monotonic(), list[Report]()
             part = writer.add(name, read(reports.append))
             (report,) = reports

@@ -12,7 +12,7 @@ from tools.recovery.archive import Manifest, Reader
 from tools.recovery.backup import STAMP, Say
 from tools.recovery.contents import UNPACK, claims_of
 from tools.recovery.errors import RecoveryError
-from tools.recovery.place import Claim, Place, claim_of
+from tools.recovery.place import Claim, Place, claim_of, of_one_node
 from tools.recovery.restore import verified
 from tools.recovery.state import Stack
 
@@ -24,7 +24,8 @@ def restore_beside(place: Place, stack: Stack, reader: Reader, only: str, say: S
     """The files of the claim `only`, into a new folder at the top of its volume."""
     manifest = verified(reader, stack)
     claim = _claim(manifest, reader, only)
-    if claim not in [claim_of(one) for one in place.claims()]:
+    here = {claim_of(one): one for one in place.claims()}
+    if claim not in here:
         raise RecoveryError(
             f"{claim} is not on the cluster, or is being deleted; let its person start a server, "
             "or `make rebind` where its claim was deleted, then run this again"
@@ -32,7 +33,8 @@ def restore_beside(place: Place, stack: Stack, reader: Reader, only: str, say: S
     stamp = datetime.datetime.now(datetime.UTC).strftime(STAMP)
     folder = f"{ROOT}/{claim.name}/restored-{stamp}"
     say(f"            {claim} as of {manifest.began}, into the folder restored-{stamp}")
-    with mounted(place.kubectl, [claim], place.image(), writes=True) as pod:
+    node = place.nodes([claim] if of_one_node(here[claim]) else []).get(claim)
+    with mounted(place.kubectl, [claim], place.image(), writes=True, node=node) as pod:
         command = ["sh", "-c", UNPACK_ASIDE, folder, *UNPACK]
         report = place.kubectl.give(pod, _content(reader, claim), *command)
     (wanted,) = [part for part in manifest.parts if part.name == claim.part]

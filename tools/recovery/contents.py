@@ -4,15 +4,15 @@ Databases by pg_dump, one snapshot each; a bucket through the filer; volumes by 
 restored beside its place and renamed, so that one which does not restore leaves the old one alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tools.recovery.agents import ROOT, NotMountedError, batches, mounted
+from tools.recovery.agents import ROOT, NodeError, NotMountedError, batches, mounted
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Pod, Report
-from tools.recovery.place import Claim, Place, claim_of
+from tools.recovery.place import Claim, Place, claim_of, of_one_node
 
 FILER = (Path(__file__).parent / "filer.py").read_text(encoding="utf-8")
 CHANGED = 1
@@ -151,11 +151,11 @@ class Writers:
 
 
 def sources(
-    place: Place, claims: Sequence[Claim], missed: Callable[[Claim, str], None]
+    place: Place, listed: Sequence[dict[str, Any]], missed: Callable[[Claim, str], None]
 ) -> Iterator[Source]:
     """Every part that is read from the cluster; databases before the files that they speak of.
 
-    `missed` gets the claims that do not mount, and why.
+    `missed` gets those of the `listed` claims that do not mount, and why.
     """
 
     def database(name: str) -> Source:
@@ -166,27 +166,39 @@ def sources(
 
     yield from map(database, place.databases())
     yield from map(bucket, place.buckets())
-    for batch in batches(claims):
-        yield from _volumes(place, batch, missed)
+    disks = {claim_of(one) for one in listed if of_one_node(one)}
+    yield from _volumes(place, claims_of(listed), disks, missed)
 
 
 def _volumes(
-    place: Place, batch: Sequence[Claim], missed: Callable[[Claim, str], None]
+    place: Place,
+    claims: Sequence[Claim],
+    disks: Collection[Claim],
+    missed: Callable[[Claim, str], None],
 ) -> Iterator[Source]:
-    """The claims of one agent; where they do not mount together, each by itself."""
+    """The claims, as many to an agent as mount together; where those do not, each by itself.
+
+    The `disks` that somebody works on are of that node, which is asked for each time: reading
+    takes long, and people come and go.
+    """
 
     def volume(pod: Pod, claim: Claim) -> Source:
         return claim.part, lambda ended: read_volume(place, pod, claim, ended)
 
-    with ExitStack() as stack:
-        try:
-            pod = stack.enter_context(mounted(place.kubectl, batch, place.image()))
-        except NotMountedError as error:
-            if len(batch) == 1:
-                missed(batch[0], str(error))
-                return
-        else:
-            yield from (volume(pod, claim) for claim in batch)
-            return
-    for claim in batch:
-        yield from _volumes(place, [claim], missed)
+    left = [*claims]
+    while left:
+        nodes = place.nodes(disks)
+        node = nodes.get(left[0])
+        batch, *_ = batches([claim for claim in left if nodes.get(claim) == node])
+        left = [claim for claim in left if claim not in batch]
+        with ExitStack() as stack:
+            try:
+                pod = stack.enter_context(mounted(place.kubectl, batch, place.image(), node=node))
+            except NotMountedError as error:
+                for claim in batch:
+                    if len(batch) == 1 or isinstance(error, NodeError):
+                        missed(claim, str(error))
+                    else:
+                        yield from _volumes(place, [claim], disks, missed)
+            else:
+                yield from (volume(pod, claim) for claim in batch)

@@ -1,7 +1,7 @@
 """What a stack has that is worth keeping, and what writes to it, as the cluster itself tells it."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +44,14 @@ class Claim:
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """Where a pod is, and the tolerations that let it be there."""
+
+    name: str
+    tolerations: tuple[dict[str, Any], ...] = field(default=(), compare=False)
 
 
 class Place:
@@ -117,6 +125,24 @@ class Place:
             for volume in pod["spec"].get("volumes", [])
             if volume.get("persistentVolumeClaim", {}).get("claimName") == claim.name
         ]
+
+    def nodes(self, claims: Collection[Claim]) -> dict[Claim, Node]:
+        """Where pods that have not ended mount these claims; of others nothing."""
+        found = {}
+        for namespace in sorted({claim.namespace for claim in claims}):
+            pods = [
+                pod
+                for pod in self.kubectl.items("pods", namespace)
+                if pod["spec"].get("nodeName") and pod["status"]["phase"] in ("Pending", "Running")
+            ]
+            # One that waits for a volume has a node as well, which need not be the volume's.
+            for pod in sorted(pods, key=lambda pod: pod["status"]["phase"] == "Running"):
+                spec = pod["spec"]
+                node = Node(spec["nodeName"], tuple(spec.get("tolerations", [])))
+                for volume in spec.get("volumes", []):
+                    name = volume.get("persistentVolumeClaim", {}).get("claimName")
+                    found[Claim(namespace, name)] = node
+        return {claim: node for claim, node in found.items() if claim in claims}
 
     def lacks_seaweedfs(self) -> bool:
         """Whether its volume is there and itself is not, as after an `up` that was killed."""
@@ -275,6 +301,11 @@ def being_deleted(item: Mapping[str, Any]) -> bool:
 def readable(claim: Mapping[str, Any]) -> bool:
     """Whether its files are people's and a pod of ours gets them."""
     return claim["metadata"]["name"] not in HELD_ELSEWHERE and not being_deleted(claim)
+
+
+def of_one_node(claim: Mapping[str, Any]) -> bool:
+    """Whether pods of two nodes cannot have its volume at once, as with a disk."""
+    return bool(claim["spec"].get("accessModes") == ["ReadWriteOnce"])
 
 
 def claim_of(item: Mapping[str, Any]) -> Claim:

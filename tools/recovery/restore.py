@@ -183,7 +183,7 @@ def fill(place: Place, reader: Reader, manifest: Manifest, say: Say) -> None:
             place.kubectl.apply(claim)
     wanted = {part.name: part for part in manifest.parts}
     by_part = {claim.part: claim for claim in claims_of(manifest.claims)}
-    with Writers(place, list(by_part.values())) as writers:
+    with Writers(place, [by_part[name] for name in wanted if name in by_part]) as writers:
 
         def write(name: str, chunks: Iterator[bytes]) -> Report:
             kind, _, rest = name.partition("/")
