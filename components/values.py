@@ -16,7 +16,7 @@ from components import names
 from components.config import Hub, KeycloakServer, StackFile
 from components.mlflow_server import tracking_uri
 from components.profiles import hub_settings, profile_list
-from components.volume_specs import fuse_mounts, user_volumes
+from components.volume_specs import fuse_mounts, home_access_mode, user_volumes
 
 ACTIVITY_SECONDS = 60
 """How often a server tells the hub that it is in use; well below any idle time-out."""
@@ -186,6 +186,7 @@ def singleuser(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
                 "storageClass": names.home_class(stack.hub.namespace),
                 "pvcNameTemplate": "claim-{username}",
                 "volumeNameTemplate": "home",
+                "storageAccessModes": [home_access_mode(stack.storage)],
             },
             **user_volumes(stack.storage.volumes, stack.storage.scratch, stack.storage.tmp),
         },

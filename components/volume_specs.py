@@ -57,6 +57,16 @@ def access_mode(provisioner: str) -> str:
     return "ReadWriteOnce" if provisioner == names.LOCAL_PATH else "ReadWriteMany"
 
 
+def home_access_mode(storage: Storage) -> str:
+    """`ReadWriteMany` on SeaweedFS, `ReadWriteOnce` elsewhere, for what makes homes may make disks.
+
+    A volume that its driver attaches is kept to one node where it is ReadWriteOnce, and the chart
+    of SeaweedFS' driver has it attach them (`csiAttacher.enabled`).
+    """
+    homes = storage.home_provisioner or storage.provisioner
+    return "ReadWriteMany" if homes == names.SEAWEEDFS_CSI else "ReadWriteOnce"
+
+
 def is_static(provisioner: str) -> bool:
     """Whether the program knows how two volumes are laid over one path."""
     return provisioner == names.SEAWEEDFS_CSI

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from components import names, volume_specs
+from components import config, names, volume_specs
 from components.config import SharedVolume, Twin
 from components.storage import Storage, StorageArgs
 from components.volumes import Volumes, VolumesArgs
@@ -401,6 +401,37 @@ def test_that_a_class_lets_volumes_grow_is_changed_in_place():
     fixed = compare.REPLACES["kubernetes:storage.k8s.io/v1:StorageClass"]
     assert re.match(fixed, "parameters.pool")
     assert not re.match(fixed, "allowVolumeExpansion")
+
+
+@pytest.mark.parametrize(
+    ("stack", "mode"),
+    [("local", "ReadWriteOnce"), ("staging", "ReadWriteMany"), ("prod", "ReadWriteMany")],
+)
+def test_T8_a_home_on_seaweedfs_ties_its_person_to_no_node(stack: str, mode: str):
+    """Its driver attaches a volume of the chart's own mode, ReadWriteOnce, to one node alone."""
+    release = platform(stack).one("kubernetes:helm.sh/v3:Release", "jupyterhub")
+    storage = release.plain["values"]["singleuser"]["storage"]
+    assert storage["dynamic"]["storageAccessModes"] == [mode]
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [
+        ({"provisioner": "seaweedfs-csi-driver"}, "ReadWriteMany"),
+        ({"provisioner": "ebs.csi.aws.com"}, "ReadWriteOnce"),
+        (
+            {"provisioner": "seaweedfs-csi-driver", "home_provisioner": "ebs.csi.aws.com"},
+            "ReadWriteOnce",
+        ),
+        (
+            {"provisioner": "ebs.csi.aws.com", "home_provisioner": "seaweedfs-csi-driver"},
+            "ReadWriteMany",
+        ),
+    ],
+)
+def test_T8_a_home_that_may_be_a_disk_is_of_one_node(given: dict[str, str], mode: str):
+    storage = config.Storage.model_validate({"home": "1Gi", **given})
+    assert volume_specs.home_access_mode(storage) == mode
 
 
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
