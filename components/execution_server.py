@@ -109,6 +109,7 @@ def pod_policy(namespace: str, values: Mapping[str, Any]) -> dict[str, Any]:
         },
         "home_claim": storage["dynamic"]["pvcNameTemplate"],
         "home_mount": storage["homeMountPath"],
+        "one_node": storage["dynamic"]["storageAccessModes"] == ["ReadWriteOnce"],
         "uid": singleuser["uid"],
         "fs_gid": singleuser["fsGid"],
         "environment": dict(singleuser.get("extraEnv") or {}),

@@ -166,7 +166,7 @@ async def test_the_programs_own_values_make_a_hub_and_the_pods_of_its_profiles(
             )
             slug = f"{profile['slug']}--node-a" if each_node else profile["slug"]
             pod, claim = await pod_of(app, profile=slug)
-            assert ("affinity" in pod["spec"]) == bool(each_node)
+            assert ("nodeAffinity" in pod["spec"].get("affinity", {})) == bool(each_node)
             container = pod["spec"]["containers"][0]
             override = profile["kubespawner_override"]
             assert container["image"] == override["image"]
@@ -222,6 +222,33 @@ async def test_T7_the_home_is_the_persons_own_volume_and_is_never_deleted(app):
     (mount,) = pod["spec"]["containers"][0]["volumeMounts"]
     assert mount["mountPath"] == "/home/jovyan"
     assert not MlhubSpawner(config=app.config, _mock=True).delete_pvc
+
+
+def beside(user: str) -> dict[str, Any]:
+    """What a pod of that person is told where homes are disks."""
+    own = {"component": "singleuser-server", "hub.jupyter.org/username": user}
+    term = {"labelSelector": {"matchLabels": own}, "topologyKey": "kubernetes.io/hostname"}
+    return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+
+
+async def test_T7_a_home_that_is_a_disk_is_asked_for_on_one_node_alone(hub_pod, kubernetes):
+    """On another, the second server of a person waited for its home in vain."""
+    given = chart_values({"singleuser": {"profileList": PROFILES}})
+    async with initialized(hub_pod, given) as app:
+        pod, _ = await pod_of(app)
+    assert pod["spec"]["affinity"] == {"podAffinity": beside("alice")}
+    # Without its own labels among those it looks for, a person's first server found no node.
+    assert {
+        "component": "singleuser-server",
+        "hub.jupyter.org/username": "alice",
+    }.items() <= pod["metadata"]["labels"].items()
+
+
+async def test_T8_a_home_of_many_nodes_leaves_its_person_all_of_them(hub_pod, kubernetes):
+    many = {"dynamic": {"storageAccessModes": ["ReadWriteMany"]}}
+    async with initialized(hub_pod, chart_values({"singleuser": {"storage": many}})) as app:
+        pod, _ = await pod_of(app)
+    assert "affinity" not in pod["spec"]
 
 
 async def test_M3_two_names_are_never_one_pod(app):

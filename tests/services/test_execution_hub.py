@@ -154,6 +154,7 @@ async def test_P5_a_runs_pod_is_the_servers_pod_with_another_command(hub, alice,
     )
     mounts = {m["mountPath"]: m.get("readOnly", False) for m in theirs["volumeMounts"]}
     assert {m["mountPath"]: m.get("readOnly", False) for m in mine["volumeMounts"]} == mounts
+    assert run["affinity"] == pod["affinity"]
     for key in ("runAsNonRoot", "fsGroup", "seccompProfile"):
         assert run["securityContext"][key] == pod["securityContext"][key], key
     alike = ("allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem", "runAsUser")

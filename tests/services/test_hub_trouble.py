@@ -87,6 +87,37 @@ def test_a_volume_that_cannot_be_mounted_is_said():
     assert (found.reason, "said so" in found.sentence) == ("volume", True)
 
 
+MULTI_ATTACH = (
+    'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) jupyter-alice--b'
+)
+
+
+def test_T7_a_disk_that_leaves_another_node_is_waited_for():
+    """After a stop, the next start came while the disk was being detached, and was given up."""
+    events = [event("Scheduled"), event("FailedAttachVolume", message=MULTI_ATTACH)]
+    assert trouble.find(pod(), events, GRACE_SECONDS) is None
+    assert trouble.find(pod(), events, trouble.DETACH_SECONDS - 1) is None
+    attached = [*events, event("SuccessfulAttachVolume")]
+    assert trouble.find(pod(), attached, trouble.DETACH_SECONDS) is None
+
+
+def test_T7_a_disk_that_another_node_keeps_is_said_with_what_to_do():
+    events = [event("Scheduled"), event("FailedAttachVolume", message=MULTI_ATTACH)]
+    found = trouble.find(pod(), events, trouble.DETACH_SECONDS)
+    assert found.reason == "volume"
+    assert found.sentence.startswith("The home is a disk, which one node at a time can have: ")
+    assert "stop your other servers and runs" in found.sentence
+    assert "jupyter-alice--b" in found.sentence
+
+
+def test_T7_a_server_that_does_not_fit_beside_ones_others_is_told_why_it_has_to():
+    said = "0/3 nodes: 1 Insufficient nvidia.com/gpu, 2 node(s) didn't match pod affinity rules."
+    found = trouble.find(pod(unschedulable=said), [], GRACE_SECONDS)
+    assert found.reason == "capacity"
+    assert found.sentence.startswith("The home is a disk, which one node at a time can have: ")
+    assert "Insufficient nvidia.com/gpu" in found.sentence
+
+
 def test_a_mount_that_failed_and_then_held_is_no_trouble():
     events = [event("FailedMount"), event("Pulling")]
     assert trouble.find(pod(), events, GRACE_SECONDS) is None

@@ -54,6 +54,21 @@ def test_P5_the_pod_is_restricted_and_knows_nothing_of_the_cluster():
     assert "hostPath" not in json.dumps(pod)
 
 
+def test_T7_where_homes_are_disks_a_run_is_on_the_node_of_its_persons_servers():
+    disks = SETTINGS.model_copy(update={"pod": SETTINGS.pod.model_copy(update={"one_node": True})})
+    runs = run_job(disks, RUN, labels={}, annotations={})
+    for made in (runs, listing_job(disks, RUN.user, "list-1"), collect_job(disks, RUN)):
+        template = made["spec"]["template"]
+        (term,) = template["spec"]["affinity"]["podAffinity"][
+            "requiredDuringSchedulingIgnoredDuringExecution"
+        ]
+        wanted = term["labelSelector"]["matchLabels"]
+        assert wanted.keys() == {"component", "hub.jupyter.org/username"}
+        assert wanted.items() <= template["metadata"]["labels"].items()
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert "affinity" not in job()["spec"]["template"]["spec"]
+
+
 def test_T14_no_job_of_a_person_writes_to_its_image():
     for made in (job(), listing_job(SETTINGS, "alice", "list-1"), collect_job(SETTINGS, RUN)):
         (container,) = made["spec"]["template"]["spec"]["containers"]
@@ -199,3 +214,25 @@ def test_P8_what_the_kubelet_tries_again_is_waited_for_and_named_when_it_lasts()
     change = judge(RUN, job, pod, RUN.created + 31, Limits())
     assert change is not None
     assert (change.values["status"], change.values["reason"]) == ("failed", "container")
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        ("PodScheduled", "0/2 nodes: 2 node(s) didn't match pod affinity rules."),
+        ("PodReadyToStartContainers", "containers with unready status: [notebook]"),
+    ],
+)
+def test_P8_a_run_whose_home_is_a_disk_on_another_node_says_so(condition):
+    """The kubelet says nothing on the pod of a volume that it waits for."""
+    kind, said = condition
+    conditions = [{"type": kind, "status": "False", "message": said}]
+    waiting = {"state": {"waiting": {"reason": "ContainerCreating"}}}
+    status = {"phase": "Pending", "conditions": conditions}
+    if kind != "PodScheduled":
+        status["containerStatuses"] = [waiting]
+    late = judge(RUN, job(), {"status": status}, RUN.created + Limits().start_seconds, Limits())
+    assert late is not None
+    assert late.values["reason"] == "not-started"
+    assert "a disk, which one node at a time can have" in late.values["message"]
+    assert said in late.values["message"]

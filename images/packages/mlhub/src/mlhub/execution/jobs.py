@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mlhub import homes
 from mlhub.execution.settings import Pod, Profile, Settings
 from mlhub.execution.slugs import slug
 from mlhub.execution.store import Run
@@ -20,7 +21,6 @@ USER = "mlhub.io/user"
 REQUEST = "mlhub.io/request"
 """Annotation from which a run is known again when the database has lost it."""
 
-USERNAME_LABEL = "hub.jupyter.org/username"
 CONTAINER = "notebook"
 GRACE_SECONDS = 45
 """For the runner to bring a partial notebook home; it takes 15 s and an MLflow's time-out."""
@@ -184,7 +184,14 @@ def _job(
     kept: int,
 ) -> dict[str, Any]:
     pod = settings.pod
-    own = {**labels, USERNAME_LABEL: slug(user)}
+    own = {**labels, homes.USERNAME: slug(user)}
+    all_labels = {**pod.labels, **admitted[0], **own}
+    spec = _pod(pod, user, profile, module, environment)
+    if pod.one_node:
+        terms = [homes.beside(all_labels)]
+        spec["affinity"] = {
+            "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+        }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -201,10 +208,10 @@ def _job(
             "ttlSecondsAfterFinished": kept,
             "template": {
                 "metadata": {
-                    "labels": {**pod.labels, **admitted[0], **own},
+                    "labels": all_labels,
                     "annotations": {**admitted[1], USER: user},
                 },
-                "spec": _pod(pod, user, profile, module, environment),
+                "spec": spec,
             },
         },
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mlhub import kubelet
+from mlhub import homes, kubelet
 from mlhub.execution.settings import Limits
 from mlhub.execution.store import Run
 
@@ -240,20 +240,24 @@ def _not_started(
         message = f"The run's pod does not start: {reason}: {_short(said)}"
         return Change(_end("failed", BAD_WAITING[reason], message, now), delete_job=True)
     conditions = (pod or {}).get("status", {}).get("conditions") or []
-    if container.get("containerID") and not reason and _lost_its_sandbox(conditions):
+    if container.get("containerID") and not reason and _has_no_sandbox(conditions):
         message = "The node restarted just before the run began; nothing of it ran. Run it again."
         return Change(_end("failed", "not-started", message, now), delete_job=True)
     if run.status == "running" or now - run.created < limits.start_seconds:
         return None
     why = [c.get("message") for c in conditions if c["status"] == "False" and c.get("message")]
     said = said or (why[0] if why else "no pod was made; the namespace's quota may have no room.")
+    if homes.is_elsewhere(said):
+        said = f"{homes.ELSEWHERE} Kubernetes says: {said}"
+    elif _has_no_sandbox(conditions):
+        said = f"{said.rstrip('.')}. {homes.PERHAPS_ELSEWHERE}"
     message = f"The run did not start within {limits.start_seconds} s: {_short(said)}"
     return Change(_end("failed", "not-started", message, now), delete_job=True)
 
 
-def _lost_its_sandbox(conditions: list[Object]) -> bool:
-    """Of a container that was made and not started: the kubelet makes no other sandbox for a pod
-    that is never restarted, and the pod would stay as it is."""
+def _has_no_sandbox(conditions: list[Object]) -> bool:
+    """Before any container its pod's volumes are mounted, and its network is made. After one was
+    made and not started, the kubelet does it no more: the pod is never restarted."""
     return any(
         c["type"] == "PodReadyToStartContainers" and c["status"] == "False" for c in conditions
     )

@@ -64,6 +64,7 @@ class Pod(Section):
     labels: dict[str, str]
     home_claim: str = Field(description="the claim of a home, with {username}")
     home_mount: str
+    one_node: bool = Field(default=False, description="whether a home is of one node at a time")
     uid: int = Field(gt=0)
     fs_gid: int = Field(gt=0)
     environment: dict[str, str] = {}

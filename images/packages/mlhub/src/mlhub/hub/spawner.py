@@ -13,6 +13,7 @@ from kubernetes_asyncio.client.rest import ApiException
 from kubespawner import KubeSpawner  # type: ignore[import-untyped]
 from traitlets import Unicode
 
+from mlhub import homes
 from mlhub.admission import Ask, Holding, Size
 from mlhub.admission.holdings import metadata
 from mlhub.admission.sizes import GPU
@@ -93,6 +94,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
     gpu_type = Unicode(help="the product that its GPU has to be, by NVIDIA's label; empty for any")
 
     node_affinity_required: list[dict[str, Any]]
+    pod_affinity_required: list[dict[str, Any]]
 
     _begin: Mapping[str, str] = {}
     """Variables for what this start begins with."""
@@ -250,12 +252,15 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         return environment
 
     async def get_pod_manifest(self) -> Any:
-        stated = self.node_affinity_required
+        stated, others = self.node_affinity_required, self.pod_affinity_required
         self.node_affinity_required = placed(stated, self.node, self.gpu_type)
+        if self.storage_access_modes == homes.ONE_NODE:
+            beside = homes.beside(self._build_pod_labels({}))
+            self.pod_affinity_required = [*self._sorted_dict_values(others), beside]
         try:
             pod = await super().get_pod_manifest()
         finally:
-            self.node_affinity_required = stated
+            self.node_affinity_required, self.pod_affinity_required = stated, others
         if self._role:
             mount_in(pod, self.user_options[WORKSPACE], self._role)
         probes.expect_in(pod)

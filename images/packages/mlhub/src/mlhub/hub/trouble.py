@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mlhub import kubelet
+from mlhub import homes, kubelet
 
 GRACE_SECONDS = 15
 """How long a cause that often passes by itself may last: a volume that is being bound or mounted,
 a node that another pod is just leaving."""
+
+DETACH_SECONDS = 60
+"""How long a disk may take to leave the node of a server that has just stopped."""
 
 NOT_MOUNTED = 74
 """With which a server ends that does not find its volumes (`notebooks.start`): EX_IOERR."""
@@ -53,7 +56,7 @@ def find(
         return None
     created = _time(pod["metadata"]["creationTimestamp"])
     since = [event for event in events if event_time(event) >= created]
-    return _volume(since, scheduled(pod)) or _capacity(since, pod)
+    return _volume(since, scheduled(pod), waited) or _capacity(since, pod)
 
 
 def scheduled(pod: Mapping[str, Any]) -> bool:
@@ -90,7 +93,7 @@ def _missed(container: Mapping[str, Any]) -> Trouble | None:
     return None
 
 
-def _volume(events: list[Mapping[str, Any]], has_node: bool) -> Trouble | None:
+def _volume(events: list[Mapping[str, Any]], has_node: bool, waited: float) -> Trouble | None:
     """Only the newest event counts: a mount that failed twice and then held is followed by
     `Pulling`, which may last."""
     for kind in ("Pod", "PersistentVolumeClaim"):
@@ -98,8 +101,12 @@ def _volume(events: list[Mapping[str, Any]], has_node: bool) -> Trouble | None:
         if not of_kind or of_kind[-1].get("reason") not in _VOLUME:
             continue
         if kind == "Pod" or not has_node:
-            said = _plain(of_kind[-1].get("message") or "")
-            return Trouble("volume", f"The server's volume cannot be used: {said}")
+            said = of_kind[-1].get("message") or ""
+            if not homes.is_elsewhere(said):
+                return Trouble("volume", f"The server's volume cannot be used: {_plain(said)}")
+            if waited >= DETACH_SECONDS:
+                sentence = f"{homes.ELSEWHERE} Kubernetes says: {_plain(said)}"
+                return Trouble("volume", sentence)
     return None
 
 
@@ -112,7 +119,9 @@ def _capacity(events: list[Mapping[str, Any]], pod: Mapping[str, Any]) -> Troubl
         return None
     said = condition.get("message") or ""
     short = sorted(set(re.findall(r"Insufficient ([\w./-]*\w)", said)))
-    if "nvidia.com/gpu" in short:
+    if homes.is_elsewhere(said):
+        sentence = homes.ELSEWHERE.removesuffix(".")
+    elif "nvidia.com/gpu" in short:
         sentence = "No GPU is free for the server"
     elif short:
         sentence = f"No node has enough {' and '.join(short)} free for the server"
