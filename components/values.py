@@ -37,12 +37,21 @@ HUB_TMP = "tmp"
 
 DNS_ONLY = {
     "cloudMetadataServer": False,
-    "dnsPortsCloudMetadataServer": False,
+    "dnsPortsCloudMetadataServer": True,
     "dnsPortsKubeSystemNamespace": True,
     "dnsPortsPrivateIPs": True,
     "nonPrivateIPs": False,
     "privateIPs": False,
 }
+"""Of the chart's own rules only those to a resolver: a pod of kube-system, a private address, or
+the metadata address, where Cloud DNS of GKE has port 53 (the credentials have others)."""
+
+NODE_DNS = {
+    "to": [{"ipBlock": {"cidr": "169.254.20.10/32"}}],
+    "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
+}
+"""NodeLocal DNSCache, for which the chart has no rule: pods ask this address where kube-proxy is in
+IPVS mode (Kubernetes, "Using NodeLocal DNSCache")."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,11 @@ def hub_values(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
                 "image": images["proxy"].values(),
                 "resources": resources(cpu=("20m", "500m"), memory=("64Mi", "256Mi")),
                 "containerSecurityContext": READ_ONLY,
-                "networkPolicy": {"enabled": True, "egressAllowRules": DNS_ONLY},
+                "networkPolicy": {
+                    "enabled": True,
+                    "egress": [NODE_DNS],
+                    "egressAllowRules": DNS_ONLY,
+                },
             },
         },
         "singleuser": singleuser(stack, images),
@@ -225,7 +238,8 @@ def hub_egress(stack: StackFile) -> list[dict[str, Any]]:
         ports = [port_of(url) for url in server_urls(stack.identity.keycloak)]
         keycloak = to_addresses(stack.network.keycloak, ports)
     postgres = to_pods(space, names.POSTGRES, names.POSTGRES_PORT)
-    return [keycloak, postgres, to_addresses(stack.network.kubernetes_api, [443, 6443])]
+    kubernetes = to_addresses(stack.network.kubernetes_api, [443, 6443])
+    return [keycloak, postgres, kubernetes, NODE_DNS]
 
 
 def hub_ingress(stack: StackFile) -> list[dict[str, Any]]:
@@ -240,8 +254,9 @@ def user_egress(stack: StackFile) -> list[dict[str, Any]]:
     """What servers talk to beyond the internet and the hub."""
     mirrors = [to_addresses(one.addresses, one.ports) for one in stack.network.mirrors]
     if stack.mlflow is None:
-        return mirrors
-    return [to_pods(stack.mlflow.namespace, names.MLFLOW, names.MLFLOW_PORT), *mirrors]
+        return [NODE_DNS, *mirrors]
+    mlflow = to_pods(stack.mlflow.namespace, names.MLFLOW, names.MLFLOW_PORT)
+    return [mlflow, NODE_DNS, *mirrors]
 
 
 def user_environment(stack: StackFile) -> dict[str, str]:

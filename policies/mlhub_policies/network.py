@@ -53,19 +53,25 @@ def _rules(policy: Node, *, few: bool) -> Iterator[Finding]:
                 yield breach(rule, "a rule that names peers or ports is required")
             elif direction == "egress":
                 yield from _somewhere(rule)
-                if few:
+                if few and not _names_alone(rule):
                     yield from _few_addresses(rule["to"])
 
 
 def _somewhere(rule: Node) -> Iterator[Finding]:
     """A rule that names no one means everywhere, which names alone (DNS) may be asked."""
-    peers, ports = rule["to"], [part["port"].value for part in rule["ports"].parts()]
-    if ports and set(ports) == {DNS}:
+    peers = rule["to"]
+    if _names_alone(rule):
         return
     if peers.unknown:
         yield later(peers)
     elif not any(peers.parts()):
         yield breach(peers, "pods or addresses are required: without, it means everywhere")
+
+
+def _names_alone(rule: Node) -> bool:
+    """Whether the port of DNS is all that is open; a resolver may be at any address."""
+    ports = list(rule["ports"].parts())
+    return bool(ports) and all(p["port"].value == DNS and p["endPort"].absent for p in ports)
 
 
 def _few_addresses(peers: Node) -> Iterator[Finding]:

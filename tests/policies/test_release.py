@@ -350,6 +350,12 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         "singleuser.networkPolicy.egress[0].to[0].ipBlock.cidr is 169.254.169.254/32; at most 256 "
         "addresses are required, and none of 169.254.0.0/16",
     ),
+    "a range of ports that begins with that of DNS": (
+        (V, "hub", "networkPolicy", "egress"), [{"ports": [{"port": 53, "endPort": 65535}]}],
+        "network-policies",
+        "hub.networkPolicy.egress[0].to is not given; pods or addresses are required: "
+        "without, it means everywhere",
+    ),
     "an egress rule to a port of everybody": (
         (V, "singleuser", "networkPolicy", "egress"), [{"ports": [{"port": 443}]}],
         "network-policies",
@@ -509,6 +515,11 @@ EDGES: dict[str, tuple[Place, Any]] = {
     "a mirror's addresses": (
         (V, "singleuser", "networkPolicy", "egress"),
         [{"to": [{"ipBlock": {"cidr": "10.0.7.0/24"}}], "ports": [{"port": 443}]}],
+    ),
+    "a resolver on the node": (
+        (V, "singleuser", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": "169.254.20.10/32"}}],
+          "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}],
     ),
     "no escalation, said twice": ((*OVERRIDE, "allow_privilege_escalation"), False),
     "a profile that says the same again": (

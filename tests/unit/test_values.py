@@ -161,8 +161,25 @@ def test_T11_the_hub_reaches_keycloak_postgres_and_the_api_server_by_pod_port(va
     policy = values["hub"]["networkPolicy"]
     assert policy["egressAllowRules"]["privateIPs"] is False
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
-    assert ports == [[8080], [5432], [443, 6443]]
+    assert ports == [[8080], [5432], [443, 6443], [53, 53]]
     assert policy["egress"][2]["to"] == [{"ipBlock": {"cidr": "172.31.250.1/32"}}]
+
+
+def test_T11_names_are_resolved_wherever_a_cluster_has_its_resolver(values):
+    node = {
+        "to": [{"ipBlock": {"cidr": "169.254.20.10/32"}}],
+        "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
+    }
+    for part in (values["hub"], values["proxy"]["chp"], values["singleuser"]):
+        policy = part["networkPolicy"]
+        rules = policy["egressAllowRules"]
+        assert {name for name in rules if name.startswith("dnsPorts") and rules[name]} == {
+            "dnsPortsCloudMetadataServer",
+            "dnsPortsKubeSystemNamespace",
+            "dnsPortsPrivateIPs",
+        }
+        assert rules["cloudMetadataServer"] is False
+        assert node in policy["egress"]
 
 
 def test_no_privileged_container_blocks_the_metadata_address(values):
