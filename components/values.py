@@ -46,6 +46,23 @@ DNS_ONLY = {
 """Of the chart's own rules only those to a resolver: a pod of kube-system, a private address, or
 the metadata address, where Cloud DNS of GKE has port 53 (the credentials have others)."""
 
+PRIVATE = (
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "240.0.0.0/4",
+)
+"""What no address of the internet is in, and pods, nodes and agents of clusters are: RFC 1918, the
+node's own links, and where EKS and GKE have pods for want of those (RFC 6598, RFC 2544, class E).
+"""
+
+INTERNET = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [*PRIVATE]}}]}
+"""What the chart's `nonPrivateIPs` means to be: that one leaves out RFC 1918 and one address of the
+node's links. IPv6 is closed in both."""
+
 NODE_DNS = {
     "to": [{"ipBlock": {"cidr": "169.254.20.10/32"}}],
     "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
@@ -209,7 +226,7 @@ def singleuser(stack: StackFile, images: Mapping[str, BuiltImage]) -> dict[str, 
         "networkPolicy": {
             "enabled": True,
             "egress": user_egress(stack),
-            "egressAllowRules": {**DNS_ONLY, "nonPrivateIPs": True},
+            "egressAllowRules": DNS_ONLY,
         },
         "profileList": profile_list(
             stack.profiles, {name: image.reference for name, image in images.items()}
@@ -251,12 +268,12 @@ def hub_ingress(stack: StackFile) -> list[dict[str, Any]]:
 
 
 def user_egress(stack: StackFile) -> list[dict[str, Any]]:
-    """What servers talk to beyond the internet and the hub."""
+    """What servers talk to beyond the hub."""
     mirrors = [to_addresses(one.addresses, one.ports) for one in stack.network.mirrors]
     if stack.mlflow is None:
-        return [NODE_DNS, *mirrors]
+        return [INTERNET, NODE_DNS, *mirrors]
     mlflow = to_pods(stack.mlflow.namespace, names.MLFLOW, names.MLFLOW_PORT)
-    return [mlflow, NODE_DNS, *mirrors]
+    return [mlflow, INTERNET, NODE_DNS, *mirrors]
 
 
 def user_environment(stack: StackFile) -> dict[str, str]:

@@ -11,8 +11,17 @@ USERS = ("singleuser",)
 POLICED = (("hub",), ("proxy", "chp"), USERS)
 FEW = 256
 DNS = 53
+PRIVATE = (
+    "10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+    "198.18.0.0/15", "240.0.0.0/4",
+)  # fmt: skip
+"""Where clusters have pods, nodes and agents, and the internet has nothing: RFC 1918, 6598, 3927
+and 2544, and class E."""
+
 NAMESPACE = "kubernetes:core/v1:Namespace"
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def policies_are_on(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:
@@ -42,6 +51,12 @@ def policies_are_on(resource: Resource, _limits: StackLimits) -> Iterator[Findin
         node = rules[name]
         if node.unknown or node.value:
             yield later(node) if node.unknown else breach(node, f"false is required: {why}")
+    internet = rules["nonPrivateIPs"]
+    if internet.unknown:
+        yield later(internet)
+    elif internet.value is not False:
+        why = "pods and agents of clouds are in 100.64.0.0/10 and 169.254.0.0/16"
+        yield breach(internet, f"false is required: {why}")
 
 
 def _rules(policy: Node, *, few: bool) -> Iterator[Finding]:
@@ -52,20 +67,22 @@ def _rules(policy: Node, *, few: bool) -> Iterator[Finding]:
             elif rule.value == {}:
                 yield breach(rule, "a rule that names peers or ports is required")
             elif direction == "egress":
-                yield from _somewhere(rule)
-                if few and not _names_alone(rule):
-                    yield from _few_addresses(rule["to"])
+                yield from _somewhere(rule, few=few)
 
 
-def _somewhere(rule: Node) -> Iterator[Finding]:
+def _somewhere(rule: Node, *, few: bool = False) -> Iterator[Finding]:
     """A rule that names no one means everywhere, which names alone (DNS) may be asked."""
     peers = rule["to"]
     if _names_alone(rule):
         return
     if peers.unknown:
         yield later(peers)
-    elif not any(peers.parts()):
+        return
+    if not any(peers.parts()):
         yield breach(peers, "pods or addresses are required: without, it means everywhere")
+    for peer in peers.parts():
+        yield from _addresses(peer["ipBlock"], few=few)
+        yield from _namespaces(peer["namespaceSelector"])
 
 
 def _names_alone(rule: Node) -> bool:
@@ -74,22 +91,60 @@ def _names_alone(rule: Node) -> bool:
     return bool(ports) and all(p["port"].value == DNS and p["endPort"].absent for p in ports)
 
 
-def _few_addresses(peers: Node) -> Iterator[Finding]:
-    """A range that holds other people's pods would be `privateIPs` by another name."""
-    for peer in peers.parts():
-        cidr = peer.at("ipBlock", "cidr")
-        if cidr.unknown:
-            yield later(cidr)
-        elif cidr.value is not None and not _is_few(str(cidr.value)):
-            yield breach(cidr, f"at most {FEW} addresses are required, and none of 169.254.0.0/16")
+def _addresses(block: Node, *, few: bool) -> Iterator[Finding]:
+    """To the internet, or to `few` addresses: a range that holds other people's pods would be
+    `privateIPs` by another name."""
+    cidr = block["cidr"]
+    if cidr.unknown:
+        yield later(cidr)
+        return
+    network = None if cidr.absent else _network(str(cidr.value))
+    if network is not None and network.prefixlen == 0:
+        if network.version == 4:
+            yield from _internet(block["except"])
+        else:
+            yield breach(cidr, "fewer addresses are required: it means everywhere")
+    elif few and not cidr.absent and not _is_few(network):
+        yield breach(cidr, f"at most {FEW} addresses are required, and none of 169.254.0.0/16")
 
 
-def _is_few(cidr: str) -> bool:
+def _internet(exceptions: Node) -> Iterator[Finding]:
+    """All addresses but those where clusters have pods, nodes and agents."""
+    unknown = [part for part in exceptions.parts() if part.unknown]
+    if unknown:
+        yield later(unknown[0])
+        return
+    named = [_network(str(part.value)) for part in exceptions.parts()]
+    closed = [network for network in named if isinstance(network, ipaddress.IPv4Network)]
+    opened = [
+        private
+        for private in PRIVATE
+        if not any(ipaddress.IPv4Network(private).subnet_of(network) for network in closed)
+    ]
+    if opened:
+        are = "are" if len(opened) > 1 else "is"
+        wanted = f"{', '.join(opened)} {are} required in it, or it means everywhere"
+        yield breach(exceptions, wanted)
+
+
+def _network(cidr: str) -> Network | None:
     try:
-        network = ipaddress.ip_network(cidr)
+        return ipaddress.ip_network(cidr, strict=False)
     except ValueError:
-        return False
-    return network.num_addresses <= FEW and not network.is_link_local
+        return None
+
+
+def _is_few(network: Network | None) -> bool:
+    return network is not None and network.num_addresses <= FEW and not network.is_link_local
+
+
+def _namespaces(selector: Node) -> Iterator[Finding]:
+    """Of a selector that is there and empty every namespace is one."""
+    chosen = (selector["matchLabels"], selector["matchExpressions"])
+    if any(node.unknown for node in chosen):
+        yield later(selector)
+    elif not selector.absent and not any(node.value for node in chosen):
+        yield breach(selector, "a namespace's label is required: without, it means every one")
 
 
 def closed_namespaces(

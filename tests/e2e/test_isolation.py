@@ -20,6 +20,10 @@ from tests.e2e.platform import HUB_URL, NAMESPACE, Kubectl, Person, wait_until
 
 METADATA = "169.254.169.254"
 """Where clouds tell a machine its credentials; the fixture makes it answer."""
+AGENT = "169.254.170.21"
+"""Beside the address at which EKS gives pods credentials (that one is a broadcast address here)."""
+SHARED = "100.77.77.5"
+"""An address such as pods of EKS and GKE may have (RFC 6598)."""
 WITHIN = "10.77.77.5"
 """A private address (RFC 1918) outside the cluster, where a company has its mirror."""
 
@@ -178,6 +182,8 @@ def ways(kubectl: Kubectl) -> tuple[dict[str, Way], dict[str, Way]]:
     closed = {
         "bob's server": Way(bob, 8888, "only hub and proxy reach a server"),
         "the metadata address": Way(METADATA, 80, "it tells a cloud's machine its credentials"),
+        "an agent of the node": Way(AGENT, 80, "it gives pods a cloud's credentials"),
+        "a pod of a cloud's cluster": Way(SHARED, 80, "as other people's pods here"),
         "the Kubernetes API": Way(
             "kubernetes.default.svc.cluster.local", 443, "people have no rights there"
         ),
@@ -217,6 +223,8 @@ def test_T11_a_person_reaches_what_is_meant_for_them_and_nothing_else(
     code = REACHES.format(targets=json.dumps({n: w[:2] for n, w in (closed | opened).items()}))
     with (
         server_beyond(METADATA, "meta", mirror),
+        server_beyond(AGENT, "agent", mirror),
+        server_beyond(SHARED, "shared", mirror),
         server_beyond(INTERNET, "inet", mirror),
         server_beyond(WITHIN, "priv", mirror),
         ThreadPoolExecutor(3) as pool,

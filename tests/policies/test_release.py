@@ -23,6 +23,10 @@ GPU = "nvidia.com/gpu"
 QUOTAS = (V, "custom", "mlhub", "quotas")
 DIGEST = "@sha256:" + 64 * "a"
 READ_ONLY = {"readOnlyRootFilesystem": True}
+PRIVATE = (
+    "10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+    "198.18.0.0/15", "240.0.0.0/4",
+)  # fmt: skip
 CHOICE = {
     "size": {
         "display_name": "Size",
@@ -374,6 +378,43 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         "singleuser.networkPolicy.egressAllowRules.cloudMetadataServer is true; "
         "false is required: the node's credentials are there",
     ),
+    "the chart's own rule for the internet": (
+        (V, "singleuser", "networkPolicy", "egressAllowRules", "nonPrivateIPs"), True,
+        "network-policies",
+        "singleuser.networkPolicy.egressAllowRules.nonPrivateIPs is true; "
+        "false is required: pods and agents of clouds are in 100.64.0.0/10 and 169.254.0.0/16",
+    ),
+    "the chart's default for it": (
+        (V, "singleuser", "networkPolicy", "egressAllowRules", "nonPrivateIPs"), GONE,
+        "network-policies",
+        "singleuser.networkPolicy.egressAllowRules.nonPrivateIPs is not given; "
+        "false is required: pods and agents of clouds are in 100.64.0.0/10 and 169.254.0.0/16",
+    ),
+    "an egress rule to all addresses": (
+        (V, "singleuser", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}], "network-policies",
+        f"singleuser.networkPolicy.egress[0].to[0].ipBlock.except is not given; "
+        f"{', '.join(PRIVATE)} are required in it, or it means everywhere",
+    ),
+    "an egress rule to the internet and the addresses of some clouds' pods": (
+        (V, "singleuser", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [
+            net for net in PRIVATE if net != "100.64.0.0/10"]}}]}],
+        "network-policies",
+        "100.64.0.0/10 is required in it, or it means everywhere",
+    ),
+    "an egress rule of the hub to all addresses": (
+        (V, "hub", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": "::/0"}}], "ports": [{"port": 443}]}], "network-policies",
+        "hub.networkPolicy.egress[0].to[0].ipBlock.cidr is ::/0; "
+        "fewer addresses are required: it means everywhere",
+    ),
+    "an egress rule to every namespace": (
+        (V, "hub", "networkPolicy", "egress"),
+        [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 8080}]}], "network-policies",
+        "hub.networkPolicy.egress[0].to[0].namespaceSelector is {}; "
+        "a namespace's label is required: without, it means every one",
+    ),
     "an ingress without TLS": (
         (V, "ingress"), {"enabled": True, "hosts": ["hub.example.org"]}, "tls",
         "ingress.hosts[0] is hub.example.org; "
@@ -516,6 +557,21 @@ EDGES: dict[str, tuple[Place, Any]] = {
         (V, "singleuser", "networkPolicy", "egress"),
         [{"to": [{"ipBlock": {"cidr": "10.0.7.0/24"}}], "ports": [{"port": 443}]}],
     ),
+    "all addresses but the private ones": (
+        (V, "singleuser", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [*PRIVATE, "192.0.2.0/24"]}}]}],
+    ),
+    "all of it in larger parts": (
+        (V, "singleuser", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [
+            "10.0.0.0/8", "100.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/8",
+            "198.0.0.0/8", "224.0.0.0/3"]}}]}],
+    ),
+    "a namespace by its name": (
+        (V, "hub", "networkPolicy", "egress"),
+        [{"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kc"}}}],
+          "ports": [{"port": 8080}]}],
+    ),
     "a resolver on the node": (
         (V, "singleuser", "networkPolicy", "egress"),
         [{"to": [{"ipBlock": {"cidr": "169.254.20.10/32"}}],
@@ -600,6 +656,10 @@ UNKNOWNS: dict[str, tuple[Place, str]] = {
     ),
     "singleuser.networkPolicy.enabled": (
         (V, "singleuser", "networkPolicy", "enabled"), "network-policies",
+    ),
+    "singleuser.networkPolicy.egress[1].to[0].ipBlock.except": (
+        (V, "singleuser", "networkPolicy", "egress", 1, "to", 0, "ipBlock", "except"),
+        "network-policies",
     ),
     "singleuser.networkPolicy.egress[0].to": (
         (V, "singleuser", "networkPolicy", "egress", 0, "to"), "network-policies",

@@ -1,5 +1,6 @@
 """The Release's values: right for both charts, and what the rows ask of the hub and its pods."""
 
+import ipaddress
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,15 @@ from tests.unit.recorder import ROOT, platform, run, stack_file
 
 Z2JH = Path(__file__).parent / "data" / "z2jh-values.schema.json"
 LITE = ROOT / "charts" / "jupyterhub-lite"
+EXCEPT = (
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "240.0.0.0/4",
+)
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +146,30 @@ def test_V8_what_starts_without_the_form_gets_the_default_profile(values):
 def test_T11_user_pods_reach_the_internet_and_nothing_private(values):
     rules = values["singleuser"]["networkPolicy"]
     assert rules["enabled"] is True
-    assert rules["egressAllowRules"]["nonPrivateIPs"] is True
-    for closed in ("privateIPs", "cloudMetadataServer"):
+    # The chart's own rule for the internet opens 100.64.0.0/10 and most of 169.254.0.0/16.
+    for closed in ("nonPrivateIPs", "privateIPs", "cloudMetadataServer"):
         assert rules["egressAllowRules"][closed] is False
+    everywhere = [rule for rule in rules["egress"] if "ports" not in rule]
+    assert everywhere == [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [*EXCEPT]}}]}]
+
+
+def test_T11_no_user_pod_reaches_pods_or_nodes_of_a_cloud_by_what_is_not_private(values):
+    (block,) = (
+        rule["to"][0]["ipBlock"]
+        for rule in values["singleuser"]["networkPolicy"]["egress"]
+        if "ports" not in rule
+    )
+    closed = [ipaddress.ip_network(cidr) for cidr in block["except"]]
+    for address, reached in {
+        "100.64.3.7": False,  # pods of EKS and GKE (RFC 6598)
+        "198.19.0.9": False,  # the other range of EKS' custom networking (RFC 2544)
+        "240.0.0.8": False,  # pods of GKE (class E)
+        "169.254.170.23": False,  # the agent of EKS that gives credentials to pods
+        "169.254.169.254": False,
+        "10.244.0.5": False,
+        "140.82.112.3": True,
+    }.items():
+        assert any(ipaddress.ip_address(address) in net for net in closed) is not reached, address
 
 
 def test_T11_user_pods_reach_a_mirror_at_a_private_address_that_the_stack_names(stack):
