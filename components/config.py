@@ -710,13 +710,28 @@ class Network(Section):
             "a list of the address ranges of the API server behind its Service, such as 10.0.0.1/32"
         ),
     )
+    kubernetes_api_ports: tuple[Port, ...] = Field(
+        default=(443, 6443),
+        min_length=1,
+        description="a list of the ports of the API server itself, such as 16443 with MicroK8s",
+    )
     keycloak: tuple[Cidr, ...] = Field(
         default=(),
         description="a list of the address ranges of identity.keycloak, such as 10.0.8.10/32",
     )
+    keycloak_ports: tuple[Port, ...] = Field(
+        default=(),
+        description="a list of the ports of Keycloak's pods, such as 8080, where its Service has "
+        "another",
+    )
     s3: tuple[Cidr, ...] = Field(
         default=(),
         description="a list of the address ranges of the S3 endpoint, such as 10.0.9.0/24",
+    )
+    s3_ports: tuple[Port, ...] = Field(
+        default=(),
+        description="a list of the ports of the S3 service's pods, such as 9000, where its Service "
+        "has another",
     )
     mirrors: tuple[Mirror, ...] = Field(
         default=(),

@@ -66,8 +66,8 @@ class ExecutionArgs:
     database_password: pulumi.Input[str]
     keycloak_secret: pulumi.Input[str]
     """Of the service's own client in the realm."""
-    kubernetes_api: Sequence[str]
-    """Address ranges of the API server behind its Service."""
+    kubernetes_api: k8s.networking.v1.NetworkPolicyEgressRuleArgsDict
+    """The way to the API server behind its Service."""
     keycloak: k8s.networking.v1.NetworkPolicyEgressRuleArgsDict
     """The way to the realm's keys: to our Keycloak's pods, or to addresses."""
     mlflow_namespace: pulumi.Input[str] | None

@@ -166,7 +166,7 @@ class HubService:
         self,
         *,
         foundation_namespace: pulumi.Input[str],
-        kubernetes_api: Sequence[str],
+        kubernetes_api: EgressRule,
         more_callers: Sequence[k8s.networking.v1.NetworkPolicyPeerArgsDict] = (),
         more_egress: Sequence[EgressRule],
     ) -> list[pulumi.Resource]:
@@ -186,10 +186,7 @@ class HubService:
                             "to": [pods(postgres, foundation_namespace)],
                             "ports": [tcp(names.POSTGRES_PORT)],
                         },
-                        {
-                            "to": [{"ip_block": {"cidr": cidr}} for cidr in kubernetes_api],
-                            "ports": [tcp(443), tcp(6443)],
-                        },
+                        kubernetes_api,
                         *more_egress,
                         dns(),
                     ],

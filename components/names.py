@@ -165,6 +165,12 @@ def namespace_of(url: str) -> str | None:
     return parts[1] if parts[2:3] == ["svc"] else None
 
 
+def port_of(url: str) -> int:
+    """The port of an http(s) address, its scheme's own where it names none."""
+    parts = urlsplit(url)
+    return parts.port or {"http": 80, "https": 443}[parts.scheme]
+
+
 def database_url(database: str, namespace: str) -> str:
     """A database of ours, as its owner, whose password libpq takes from the environment.
 

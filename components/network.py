@@ -6,7 +6,6 @@ proxy and the user pods.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -46,21 +45,23 @@ def dns() -> k8s.networking.v1.NetworkPolicyEgressRuleArgsDict:
     return {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
 
 
-def object_storage(
-    endpoint: str, cidrs: Sequence[str]
+def to_service(
+    url: str, cidrs: Sequence[str], ports: Sequence[int] = ()
 ) -> k8s.networking.v1.NetworkPolicyEgressRuleArgsDict:
-    """To an S3 service by its addresses or, where none are given, to its namespace."""
-    address = urlsplit(endpoint)
-    port = address.port or {"http": 80, "https": 443}[address.scheme]
+    """To a service that is there already: by its namespace where its address is the cluster's, for
+    Cilium matches no address range with pods, and by its own addresses where they are given.
+
+    `ports` are its pods', of which a Service may have others; without any, the address's own.
+    """
     peers: list[k8s.networking.v1.NetworkPolicyPeerArgsDict] = [
         {"ip_block": {"cidr": cidr}} for cidr in cidrs
     ]
-    space = names.namespace_of(endpoint)
-    if not peers and space is not None:
-        peers = [{"namespace_selector": {"match_labels": {"kubernetes.io/metadata.name": space}}}]
+    if (space := names.namespace_of(url)) is not None:
+        labels = {"kubernetes.io/metadata.name": space}
+        peers.insert(0, {"namespace_selector": {"match_labels": labels}})
     if not peers:
-        raise ValueError(f"{endpoint} is outside the cluster and none of its addresses are given")
-    return {"to": peers, "ports": [tcp(port)]}
+        raise ValueError(f"{url} is outside the cluster and none of its addresses are given")
+    return {"to": peers, "ports": [tcp(port) for port in ports or [names.port_of(url)]]}
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class MlflowNetwork:
     s3_endpoint: str
     s3_cidrs: Sequence[str]
     """Empty for an endpoint in the cluster."""
+    s3_ports: Sequence[int]
+    """Empty for those of the endpoint."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class Network(pulumi.ComponentResource):
                 "egress": [
                     {"to": [postgres], "ports": [tcp(names.POSTGRES_PORT)]},
                     {"to": [pods(HUB_PODS, args.hub_namespace)], "ports": [tcp(names.HUB_PORT)]},
-                    object_storage(mlflow.s3_endpoint, mlflow.s3_cidrs),
+                    to_service(mlflow.s3_endpoint, mlflow.s3_cidrs, mlflow.s3_ports),
                     dns(),
                 ],
             },

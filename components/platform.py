@@ -40,13 +40,13 @@ from components.monitoring import (
     stack_rules,
 )
 from components.namespace import Namespace, NamespaceArgs
-from components.network import MlflowNetwork, Network, NetworkArgs, pods, tcp
+from components.network import MlflowNetwork, Network, NetworkArgs, pods, tcp, to_service
 from components.nodes import Nodes, NodesArgs
 from components.providers import keycloak_provider, kubernetes_provider
 from components.quotas import Quotas, QuotasArgs
 from components.registry import Login, Registry, RegistryArgs, harbor_provider
 from components.storage import Storage, StorageArgs
-from components.values import BuiltImage, hub_values, port_of, pull_secrets, server_urls
+from components.values import BuiltImage, hub_values, internal_keycloak_url, pull_secrets
 from components.verify import Verify, VerifyAfterUp, VerifyAfterUpArgs, VerifyArgs
 from components.verify import settings as verify_settings
 from components.volume_specs import expandable
@@ -213,6 +213,7 @@ def mlflow_network(stack: StackFile) -> MlflowNetwork | None:
         namespace=stack.mlflow.namespace,
         s3_endpoint=artifacts_of(stack.mlflow, stack.foundation).endpoint,
         s3_cidrs=stack.network.s3 if stack.mlflow.artifacts is not None else (),
+        s3_ports=stack.network.s3_ports if stack.mlflow.artifacts is not None else (),
     )
 
 
@@ -299,7 +300,7 @@ def execution_of(
         pull_secrets=pull_secrets(stack),
         database_password=foundation.database_passwords[names.EXECUTION_DATABASE],
         keycloak_secret=clients.client_secret,
-        kubernetes_api=stack.network.kubernetes_api,
+        kubernetes_api=kubernetes_api_egress(stack),
         keycloak=keycloak_egress(stack),
         mlflow_namespace=spaces["mlflow"].name if stack.mlflow is not None else None,
     )
@@ -334,13 +335,20 @@ def with_services(values: dict[str, Any], stack: StackFile) -> dict[str, Any]:
 
 def keycloak_egress(stack: StackFile) -> k8s.networking.v1.NetworkPolicyEgressRuleArgsDict:
     """The way to the realm's keys."""
-    server = stack.identity.keycloak
-    if server is None:
+    if stack.identity.keycloak is None:
         to = [pods(names.selector(names.KEYCLOAK), stack.foundation.namespace)]
         return {"to": to, "ports": [tcp(names.KEYCLOAK_PORT)]}
+    network = stack.network
+    return to_service(internal_keycloak_url(stack), network.keycloak, network.keycloak_ports)
+
+
+def kubernetes_api_egress(
+    stack: StackFile,
+) -> k8s.networking.v1.NetworkPolicyEgressRuleArgsDict:
+    """The way to the API server behind its Service."""
     return {
-        "to": [{"ip_block": {"cidr": cidr}} for cidr in stack.network.keycloak],
-        "ports": [tcp(port) for port in sorted({port_of(url) for url in server_urls(server)})],
+        "to": [{"ip_block": {"cidr": cidr}} for cidr in stack.network.kubernetes_api],
+        "ports": [tcp(port) for port in stack.network.kubernetes_api_ports],
     }
 
 
@@ -410,7 +418,7 @@ def workspace_service_of(
         image=built[names.EXECUTION].reference,
         pull_secrets=pull_secrets(stack),
         database_password=foundation.database_passwords[names.WORKSPACES_DATABASE],
-        kubernetes_api=stack.network.kubernetes_api,
+        kubernetes_api=kubernetes_api_egress(stack),
         keycloak=keycloak_egress(stack),
     )
     opts = pulumi.ResourceOptions(providers=providers, depends_on=[foundation])

@@ -293,7 +293,8 @@ def _about_places(stack: StackFile) -> Iterator[str]:
             "first for a Keycloak that is there, the second to have one made"
         )
     theirs = stack.identity.keycloak
-    if theirs is not None and not stack.network.keycloak:
+    by_pods = (theirs.internal_url or theirs.url) if theirs else ""
+    if theirs and not stack.network.keycloak and names.namespace_of(by_pods) is None:
         yield (
             f"network.keycloak is empty and identity.keycloak.url is {theirs.url}; a list of its "
             "address ranges is required, or hub and services could reach every address"

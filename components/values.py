@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from components import names
-from components.config import Hub, KeycloakServer, StackFile
+from components.config import Hub, StackFile
 from components.mlflow_server import tracking_uri
 from components.profiles import hub_settings, profile_list
 from components.volume_specs import fuse_mounts, home_access_mode, user_volumes
@@ -252,10 +252,11 @@ def hub_egress(stack: StackFile) -> list[dict[str, Any]]:
     if stack.identity.keycloak is None:
         keycloak = to_pods(space, names.KEYCLOAK, names.KEYCLOAK_PORT)
     else:
-        ports = [port_of(url) for url in server_urls(stack.identity.keycloak)]
-        keycloak = to_addresses(stack.network.keycloak, ports)
+        url = internal_keycloak_url(stack)
+        keycloak = to_service(url, stack.network.keycloak, stack.network.keycloak_ports)
     postgres = to_pods(space, names.POSTGRES, names.POSTGRES_PORT)
-    kubernetes = to_addresses(stack.network.kubernetes_api, [443, 6443])
+    network = stack.network
+    kubernetes = to_addresses(network.kubernetes_api, network.kubernetes_api_ports)
     return [keycloak, postgres, kubernetes, NODE_DNS]
 
 
@@ -320,14 +321,14 @@ def to_addresses(cidrs: Sequence[str], ports: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def server_urls(server: KeycloakServer) -> list[str]:
-    return [server.url, *([server.internal_url] if server.internal_url else [])]
-
-
-def port_of(url: str) -> int:
-    """The port of an http(s) address, its scheme's own where it names none."""
-    parts = urlsplit(url)
-    return parts.port or {"http": 80, "https": 443}[parts.scheme]
+def to_service(url: str, cidrs: Sequence[str], ports: Sequence[int]) -> dict[str, Any]:
+    """An egress rule as `components.network.to_service` has it, in a chart's spelling."""
+    space = names.namespace_of(url)
+    rule = to_addresses(cidrs, ports or [names.port_of(url)])
+    if space is not None:
+        labels = {"kubernetes.io/metadata.name": space}
+        rule["to"].insert(0, {"namespaceSelector": {"matchLabels": labels}})
+    return rule
 
 
 def resources(cpu: tuple[str, str], memory: tuple[str, str]) -> dict[str, dict[str, str]]:

@@ -61,8 +61,8 @@ class WorkspaceServiceArgs:
     image: pulumi.Input[str]
     pull_secrets: Sequence[str]
     database_password: pulumi.Input[str]
-    kubernetes_api: Sequence[str]
-    """Address ranges of the API server behind its Service."""
+    kubernetes_api: k8s.networking.v1.NetworkPolicyEgressRuleArgsDict
+    """The way to the API server behind its Service."""
     keycloak: k8s.networking.v1.NetworkPolicyEgressRuleArgsDict
     """The way to Keycloak: to our own one's pods, or to addresses."""
 

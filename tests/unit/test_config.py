@@ -155,6 +155,23 @@ def test_the_local_stack_is_right():
         ),
         *(
             (
+                {f"network__{key}": [70000]},
+                f"network.{key}[0] is 70000; network.{key} must be a list of the ports of {whose}, "
+                f"such as {example}",
+            )
+            for key, whose, example in (
+                ("kubernetes_api_ports", "the API server itself", "16443 with MicroK8s"),
+                ("keycloak_ports", "Keycloak's pods", "8080, where its Service has another"),
+                ("s3_ports", "the S3 service's pods", "9000, where its Service has another"),
+            )
+        ),
+        (
+            {"network__kubernetes_api_ports": []},
+            "network.kubernetes_api_ports is []; it must be a list of the ports of the API server "
+            "itself, such as 16443 with MicroK8s",
+        ),
+        *(
+            (
                 {"network__mirrors": [{"addresses": [wide]}]},
                 f'network.mirrors[0].addresses[0] is "{wide}"; network.mirrors[0].addresses must '
                 "be a list of the mirror's own address ranges, at most 256 addresses each, such as "

@@ -40,7 +40,10 @@ def deployed(stack: str) -> Monitor:
                 pull_secrets=[],
                 database_password=pulumi.Output.secret("the-database-password"),
                 keycloak_secret=pulumi.Output.secret("the-keycloak-secret"),
-                kubernetes_api=list(config.network.kubernetes_api),
+                kubernetes_api={
+                    "to": [{"ip_block": {"cidr": "10.0.0.1/32"}}],
+                    "ports": [{"port": 6443}],
+                },
                 keycloak={"to": [{"ip_block": {"cidr": "10.0.8.10/32"}}]},
                 mlflow_namespace="mlflow",
             ),
@@ -173,7 +176,7 @@ def test_T11_only_the_proxy_and_schedules_reach_the_service_and_it_reaches_what_
     ]
     assert [p["port"] for p in way_in["ports"]] == [8002]
     ports = [[p["port"] for p in rule.get("ports", [])] for rule in policy["egress"]]
-    assert ports == [[8081], [5432], [443, 6443], [], [5000], [53, 53]]
+    assert ports == [[8081], [5432], [6443], [], [5000], [53, 53]]
     assert dev.one(POLICY, "proxy-to-execution").plain["spec"]["policyTypes"] == ["Egress"]
     trigger = dev.one(POLICY, "execution-trigger").plain["spec"]
     assert "ingress" not in trigger

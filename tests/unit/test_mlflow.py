@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from components import mlflow_server, names
-from components.network import object_storage
+from components.network import to_service
 from components.platform import Platform
 from tests.unit.recorder import (
     ROOT,
@@ -229,15 +229,15 @@ def test_T11_the_proxy_may_go_to_mlflow(stack):
 
 
 def test_T11_s3_is_reached_by_its_addresses_or_by_its_namespace():
-    outside = object_storage("https://s3.example.com", ["10.0.9.0/24"])
+    outside = to_service("https://s3.example.com", ["10.0.9.0/24"])
     assert outside["to"] == [{"ip_block": {"cidr": "10.0.9.0/24"}}]
     assert outside["ports"] == [{"port": 443, "protocol": "TCP"}]
-    inside = object_storage("http://s3.seaweedfs.svc.cluster.local:8333", [])
+    inside = to_service("http://s3.seaweedfs.svc.cluster.local:8333", [])
     space = {"kubernetes.io/metadata.name": "seaweedfs"}
     assert inside["to"] == [{"namespace_selector": {"match_labels": space}}]
     assert inside["ports"] == [{"port": 8333, "protocol": "TCP"}]
     with pytest.raises(ValueError, match="outside the cluster"):
-        object_storage("https://s3.example.com", [])
+        to_service("https://s3.example.com", [])
 
 
 def test_J3_on_local_artifacts_go_to_the_stacks_own_s3():

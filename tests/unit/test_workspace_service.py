@@ -40,7 +40,10 @@ def made() -> Monitor:
                 image="registry/execution:1@sha256:0",
                 pull_secrets=[],
                 database_password=pulumi.Output.secret("the-database-password"),
-                kubernetes_api=list(config.network.kubernetes_api),
+                kubernetes_api={
+                    "to": [{"ip_block": {"cidr": "10.0.0.1/32"}}],
+                    "ports": [{"port": 6443}],
+                },
                 keycloak={"to": [{"ip_block": {"cidr": "10.0.8.10/32"}}]},
             ),
             pulumi.ResourceOptions(providers=providers),
@@ -120,7 +123,7 @@ def test_T11_only_the_proxy_reaches_the_service_and_it_reaches_what_it_asks(made
         {"podSelector": {"matchLabels": {"app": "jupyterhub", "component": "proxy"}}}
     ]
     ports = [[p["port"] for p in rule.get("ports", [])] for rule in policy["egress"]]
-    assert ports == [[8081], [5432], [443, 6443], [], [53, 53]]
+    assert ports == [[8081], [5432], [6443], [], [53, 53]]
     assert made.one(POLICY, "proxy-to-workspaces").plain["spec"]["policyTypes"] == ["Egress"]
 
 
