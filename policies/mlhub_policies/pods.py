@@ -12,7 +12,8 @@ from mlhub_policies.rule import RELEASE, Finding, Resource, breach, later
 from mlhub_policies.tree import Node
 
 TEXTS = frozenset({"data", "stringData", "labels", "annotations", "matchLabels", "extraConfig"})
-"""What is beneath these names is text of the user's, and no part of a pod."""
+"""Texts beneath these names are the user's, and no part of a pod. A profile's option or choice may
+be called so as well, and holds more than texts."""
 
 
 def truthy(node: Node) -> bool:

@@ -18,7 +18,7 @@ RULES = (
     Rule(
         "server-limits",
         "Every profile, each of its choices and the default server state CPU and memory limits "
-        "and GPUs within the organization's.",
+        "and GPUs within the organization's, and state resources nowhere else.",
         servers.sizes_are_stated,
     ),
     Rule(

@@ -8,12 +8,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from mlhub_policies.limits import StackLimits, amount
+from mlhub_policies.pods import STRUCTURE, plain
 from mlhub_policies.quantities import gibibytes, kubernetes, kubespawner_bytes
 from mlhub_policies.rule import RELEASE, Finding, Resource, breach, later
 from mlhub_policies.tree import Node
 
 GPU = "nvidia.com/gpu"
 OVERRIDE = "kubespawner_override"
+
+PIECES = ("extra_container_config", "extra_containers", "init_containers", "extra_pod_config")
+EVERY_PODS_PIECES = ("extraContainers", "initContainers", "extraPodConfig")
+"""What KubeSpawner puts over or beside the container whose limits are stated (kubespawner,
+`make_pod`). A container that states nothing gets the namespace's default."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ def stated(node: Node, bound: Bound) -> Iterator[Finding]:
 
 def gpus(resources: Node, limits: StackLimits, *, required: bool) -> Iterator[Finding]:
     """The extended resources of a server, each GPU by its kind."""
+    yield from _no_cores_or_memory(resources)
     most = limits.server.gpu
     wanted = f"a whole number of GPUs from 0 to {most} is required"
     if resources.unknown:
@@ -66,6 +73,28 @@ def gpus(resources: Node, limits: StackLimits, *, required: bool) -> Iterator[Fi
             yield Finding(f'{resources.path}["{node.key}"]', f"is {node.shown()}; {wanted}")
 
 
+def _no_cores_or_memory(resources: Node) -> Iterator[Finding]:
+    """KubeSpawner lets extra resources win over `cpu_limit` and `mem_limit`."""
+    for name in ("cpu", "memory"):
+        node = resources[name]
+        if node.unknown and not resources.unknown:
+            yield later(node)
+        elif not node.unknown and not node.absent:
+            wanted = "none is required: it would take the place of the limit that a rule reads"
+            yield Finding(f'{resources.path}["{name}"]', f"is {node.shown()}; {wanted}")
+
+
+def unread(part: Node, pieces: tuple[str, ...]) -> Iterator[Finding]:
+    """Resources that are stated elsewhere than where the limits are read."""
+    for piece in pieces:
+        for node in part[piece].walk():
+            if node.unknown and plain(node.key) in STRUCTURE | {"resources"}:
+                yield later(node)
+            elif node.key == "resources" and not node.absent:
+                wanted = "what a server takes is said by limits of its own, which a rule reads"
+                yield breach(node, f"none is required: {wanted}")
+
+
 def is_gpu(name: str) -> bool:
     """`nvidia.com/gpu`, `nvidia.com/mig-1g.5gb`, `amd.com/gpu`, `gpu.intel.com/i915` …"""
     return "gpu" in name or "mig-" in name
@@ -76,6 +105,7 @@ def override(node: Node, limits: StackLimits, *, whole: bool) -> Iterator[Findin
     for key, bound in (("cpu_limit", cpu(limits)), ("mem_limit", memory(limits))):
         if whole or (isinstance(node.value, dict) and key in node.value):
             yield from stated(node[key], bound)
+    yield from unread(node, PIECES)
     extra = node["extra_resource_limits"]
     if whole or not extra.absent:
         yield from gpus(extra, limits, required=True)
@@ -102,6 +132,7 @@ def sizes_are_stated(resource: Resource, limits: StackLimits) -> Iterator[Findin
     yield from stated(singleuser.at("memory", "limit"), memory(limits))
     extra = singleuser.at("extraResource", "limits")
     yield from gpus(extra, limits, required=False)
+    yield from unread(singleuser, EVERY_PODS_PIECES)
     for profile in profiles(resource.values):
         yield from override(profile[OVERRIDE], limits, whole=True)
         for choice in choices(profile):

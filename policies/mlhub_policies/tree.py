@@ -83,11 +83,20 @@ class Node:
                 yield Node.of(part, f"{self.path}[{number}]", self.key, self.secret)
 
     def walk(self, *, skip: frozenset[str] = frozenset()) -> Iterator["Node"]:
-        """This node and all beneath it, save what is beneath a name of `skip`."""
+        """This node and all beneath it, save the text beneath a name of `skip`.
+
+        Where more than text is beneath it, that name is one of the user's own making.
+        """
         yield self
         for part in () if self.unknown else self.parts():
-            if part.key not in skip or isinstance(self.value, list):
+            if part.key not in skip or isinstance(self.value, list) or not part.is_text():
                 yield from part.walk(skip=skip)
+
+    def is_text(self) -> bool:
+        """Whether this is a text or a mapping to texts, such as labels are."""
+        if isinstance(self.value, Mapping):
+            return all(isinstance(part.value, str) for part in self.parts())
+        return self.absent or isinstance(self.value, str)
 
     def shown(self) -> str:
         """The value as a refusal repeats it. Never a secret's."""

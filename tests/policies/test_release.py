@@ -23,6 +23,9 @@ GPU = "nvidia.com/gpu"
 QUOTAS = (V, "custom", "mlhub", "quotas")
 DIGEST = "@sha256:" + 64 * "a"
 READ_ONLY = {"readOnlyRootFilesystem": True}
+NO_RESOURCES = (
+    "none is required: what a server takes is said by limits of its own, which a rule reads"
+)
 PRIVATE = (
     "10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
     "198.18.0.0/15", "240.0.0.0/4",
@@ -124,6 +127,66 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         "singleuser.profileList[1].profile_options.size.choices.all.kubespawner_override."
         "mem_limit is not given; a limit above 0 and at most 16 GiB is required",
     ),
+    "more of everything by way of the container": (
+        (*OVERRIDE, "extra_container_config"), {"resources": {"limits": {"cpu": "64"}}},
+        "server-limits",
+        "singleuser.profileList[1].kubespawner_override.extra_container_config.resources "
+        f"is {{'limits': {{'cpu': '64'}}}}; {NO_RESOURCES}",
+    ),
+    "no limit by way of a choice's container": (
+        (*PROFILE, "profile_options"),
+        {"size": {"choices": {"x": {"kubespawner_override": {
+            "extra_container_config": {"resources": {}}}}}}},
+        "server-limits",
+        "singleuser.profileList[1].profile_options.size.choices.x.kubespawner_override."
+        f"extra_container_config.resources is {{}}; {NO_RESOURCES}",
+    ),
+    "more by way of a container beside": (
+        (*OVERRIDE, "extra_containers"),
+        [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}", "securityContext": READ_ONLY,
+          "resources": {"limits": {GPU: "8"}}}],
+        "server-limits",
+        "singleuser.profileList[1].kubespawner_override.extra_containers[0].resources is "
+        f"{{'limits': {{'nvidia.com/gpu': '8'}}}}; {NO_RESOURCES}",
+    ),
+    "more by way of a container before": (
+        (*OVERRIDE, "init_containers"),
+        [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}", "securityContext": READ_ONLY,
+          "resources": {"limits": {"memory": "512Gi"}}}],
+        "server-limits",
+        "singleuser.profileList[1].kubespawner_override.init_containers[0].resources is "
+        f"{{'limits': {{'memory': '512Gi'}}}}; {NO_RESOURCES}",
+    ),
+    "more by way of the pod": (
+        (*OVERRIDE, "extra_pod_config"), {"resources": {"limits": {"cpu": "64"}}},
+        "server-limits",
+        "singleuser.profileList[1].kubespawner_override.extra_pod_config.resources is "
+        f"{{'limits': {{'cpu': '64'}}}}; {NO_RESOURCES}",
+    ),
+    "more by way of every pod": (
+        (V, "singleuser", "extraPodConfig"), {"resources": {"limits": {"cpu": "64"}}},
+        "server-limits",
+        "singleuser.extraPodConfig.resources is "
+        f"{{'limits': {{'cpu': '64'}}}}; {NO_RESOURCES}",
+    ),
+    "more by way of a container in every pod": (
+        (V, "singleuser", "extraContainers"),
+        [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}", "securityContext": READ_ONLY,
+          "resources": {"limits": {"cpu": "64"}}}],
+        "server-limits",
+        "singleuser.extraContainers[0].resources is "
+        f"{{'limits': {{'cpu': '64'}}}}; {NO_RESOURCES}",
+    ),
+    "cores among the GPUs": (
+        (*OVERRIDE, "extra_resource_limits", "cpu"), "64", "server-limits",
+        'singleuser.profileList[1].kubespawner_override.extra_resource_limits["cpu"] is 64; '
+        "none is required: it would take the place of the limit that a rule reads",
+    ),
+    "memory among the GPUs of the default server": (
+        (V, "singleuser", "extraResource"), {"limits": {"memory": "512Gi"}}, "server-limits",
+        'singleuser.extraResource.limits["memory"] is 512Gi; '
+        "none is required: it would take the place of the limit that a rule reads",
+    ),
     "an admission of larger servers": (
         (*QUOTAS, "server", "cpu"), 9, "admission-limits",
         "custom.mlhub.quotas.server.cpu is 9; a limit above 0 and at most 8 cores is required",
@@ -157,6 +220,22 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         (*OVERRIDE, "privileged"), True, "no-privilege",
         "singleuser.profileList[1].kubespawner_override.privileged is true; "
         "a pod without privileges is required",
+    ),
+    "privilege beneath an option that is called labels": (
+        (*PROFILE, "profile_options"),
+        {"labels": {"choices": {"x": {"kubespawner_override": {"privileged": True}}}}},
+        "no-privilege",
+        "singleuser.profileList[1].profile_options.labels.choices.x.kubespawner_override."
+        "privileged is true; a pod without privileges is required",
+    ),
+    "a moving image beneath a choice that is called data": (
+        (*PROFILE, "profile_options"),
+        {"image": {"choices": {"data": {"kubespawner_override": {
+            "image": "localhost:5000/mlhub/data:1"}}}}},
+        "images-by-digest",
+        "singleuser.profileList[1].profile_options.image.choices.data.kubespawner_override.image "
+        "is localhost:5000/mlhub/data:1; "
+        "an image by its digest (…@sha256:…) is required: a tag can move",
     ),
     "privilege in what every pod has": (
         (V, "singleuser", "extraPodConfig"), {"hostNetwork": True}, "no-privilege",
@@ -553,6 +632,13 @@ EDGES: dict[str, tuple[Place, Any]] = {
     "all the memory in bytes": ((*OVERRIDE, "mem_limit"), 16 * 2**30),
     "no GPU as a number": ((*OVERRIDE, "extra_resource_limits", GPU), 0),
     "a choice at the limit": ((*PROFILE, "profile_options"), CHOICE),
+    "an annotation that reads like privilege": (
+        (V, "hub", "annotations"), {"privileged": "true", "hostPath": "/srv"},
+    ),
+    "a container beside that takes the namespace's default": (
+        (*OVERRIDE, "extra_containers"),
+        [{"name": "a", "image": f"localhost:5000/mlhub/a{DIGEST}", "securityContext": READ_ONLY}],
+    ),
     "a mirror's addresses": (
         (V, "singleuser", "networkPolicy", "egress"),
         [{"to": [{"ipBlock": {"cidr": "10.0.7.0/24"}}], "ports": [{"port": 443}]}],
@@ -643,6 +729,9 @@ UNKNOWNS: dict[str, tuple[Place, str]] = {
     ),
     "singleuser.profileList[1].kubespawner_override.extra_resource_limits": (
         (*OVERRIDE, "extra_resource_limits"), "server-limits",
+    ),
+    "singleuser.profileList[1].kubespawner_override.extra_container_config": (
+        (*OVERRIDE, "extra_container_config"), "server-limits",
     ),
     "singleuser.profileList": ((V, "singleuser", "profileList"), "server-limits"),
     "singleuser.extraPodConfig": ((V, "singleuser", "extraPodConfig"), "no-privilege"),
