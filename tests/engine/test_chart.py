@@ -175,6 +175,7 @@ def test_T11_users_reach_the_hub_the_proxy_and_names_and_no_private_address(obje
     to_hub, to_proxy, names, internet = policy["egress"]
     assert [to_hub["ports"], to_proxy["ports"]] == [[{"port": 8081}], [{"port": 8000}]]
     assert {each["port"] for each in names["ports"]} == {53}
+    assert {"ipBlock": {"cidr": "169.254.169.254/32"}} in names["to"]
     assert internet["to"][0]["ipBlock"]["except"] == [
         "10.0.0.0/8",
         "172.16.0.0/12",
