@@ -78,16 +78,16 @@ class Project(HarborObject):
         except ConflictError:
             found = self.find(inputs["name"])
             # Nothing in Harbor tells who made it: a robot's project belongs to the first admin.
+            id = f"/projects/{found['project_id']}"
             if found.get("repo_count"):
                 raise PluginError(
                     f'Harbor Project "{inputs["name"]}" is there already, with images, and was not '
-                    f"made by this stack; take it over with `pulumi import {self.type} {call.name} "
-                    f"/projects/{found['project_id']}`, or delete it and run again"
+                    "made by this stack; delete it and run again, or take it over first with "
+                    f"`{call.import_command(id)}`"
                 ) from None
             call.tell(
                 f'Harbor Project "{inputs["name"]}" is there already and empty; taking it over'
             )
-            id = f"/projects/{found['project_id']}"
             return Made(id, self.update(id, {}, inputs, call))
         return Made(id, self.state(self.harbor.get(id), inputs))
 

@@ -89,8 +89,8 @@ class RobotAccount(HarborObject):
         if mark is None or mark[1] != call.urn:
             raise PluginError(
                 f'Harbor robot account "{found["name"]}" is there already and was not made by this '
-                f"stack; take it over with `pulumi import {self.type} {call.name} {id}`, or delete "
-                "it and run again"
+                "stack; delete it and run again, or take it over first with "
+                f"`{call.import_command(id)}`"
             )
         call.tell(f'Harbor robot account "{found["name"]}" is there from an earlier run; going on')
         if not inputs.get("secret"):

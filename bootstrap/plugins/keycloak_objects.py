@@ -207,8 +207,8 @@ class KeycloakObject(ResourceType):
         id = self.id_of(found)
         imported = id if "realmId" not in inputs else self.import_id(id, inputs)
         return PluginError(
-            f"{self.titled(inputs)} is there already and was not made by this stack; take it over "
-            f"with `pulumi import {self.type} {call.name} {imported}`, or delete it and run again"
+            f"{self.titled(inputs)} is there already and was not made by this stack; delete it and "
+            f"run again, or take it over first with `{call.import_command(imported)}`"
         )
 
     def read(self, id: str, state: dict[str, Any]) -> Made | None:

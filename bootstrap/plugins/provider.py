@@ -113,6 +113,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def __init__(self, package: Package, log: EngineLog):
         self.package = package
         self.log = log
+        self.urn = ""
 
     # What the plug-in is
 
@@ -162,6 +163,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 f"{self.package.name}: using this project's own plug-in, since the official "
                 f"pulumi-resource-{self.package.name} is not installed"
             )
+            self.urn = request.urn
             self.package.configure(decode_map(request.args), self.log)
             return provider_pb2.ConfigureResponse(
                 acceptSecrets=True, supportsPreview=True, acceptResources=False, acceptOutputs=False
@@ -277,7 +279,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return self._answer(context, "", answer)
 
     def _call(self, urn: str) -> Call:
-        return Call(urn=urn, tell=lambda message: self.log.info(message, urn))
+        return Call(urn, lambda message: self.log.info(message, urn), provider=self.urn)
 
     def _answer(self, context: Any, urn: str, answer: Callable[[], T]) -> T:
         """`answer()`, with a person's error as one sentence and a defect with its place."""

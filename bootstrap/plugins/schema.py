@@ -4,6 +4,7 @@ Names, requiredness and secrecy are those of the official schemas (tests/unit/te
 them to the installed SDKs), so that a stack can change to the official plug-in without a change.
 """
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -110,10 +111,28 @@ class Call:
 
     urn: str
     tell: Callable[[str], None] = field(default=lambda message: None)
+    provider: str = ""
+    """The URN of the provider that the resource has."""
 
-    @property
-    def name(self) -> str:
-        return self.urn.rsplit("::", 1)[-1]
+    def import_command(self, id: str) -> str:
+        """What a shell runs to take `id` over as this resource (docs/engine.md, "Taking over").
+
+        Without `--provider` the CLI makes a default one, which has no settings; without `--parent`
+        the resource gets another URN, and the next `up` finds the object taken once more. No engine
+        tells a plug-in the parent, but the URN has its type, and `--show-urns` its name.
+        """
+        place, project, types, name = self.urn.split("::", 3)
+        *parents, token = types.split("$")
+        stack = f"--stack {place.rsplit(':', 1)[-1]}"
+        command = (
+            f"pulumi import {token} {shlex.quote(name)} {shlex.quote(id)} {stack} "
+            f"--generate-code=false --provider 'provider={self.provider}'"
+        )
+        if parents:
+            above = f"{place}::{project}::{'$'.join(parents)}::"
+            found = f"pulumi stack {stack} --show-urns | grep -o '{above}.*'"
+            command += f' --parent "parent=$({found})"'
+        return command
 
 
 class ResourceType(ABC):

@@ -66,6 +66,29 @@ class Stack:
             raise AssertionError(f"pulumi {' '.join(args)} hangs:\n{self.kill(process)}") from None
         return process.returncode, printed
 
+    def shell(self, command: str) -> str:
+        """A command that somebody was told to give, by a shell; whoever gives it says yes."""
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=self.project,
+            env=self.env | {"PULUMI_SKIP_CONFIRMATIONS": "true"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=FINISH_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    def refuse_default_providers(self) -> None:
+        """As Pulumi.yaml of mlhub does."""
+        path = self.project / "Pulumi.yaml"
+        content = yaml.safe_load(path.read_text())
+        content["config"] = {"pulumi:disable-default-providers": ["*"]}
+        path.write_text(yaml.safe_dump(content))
+
     def configure(self, **settings: str) -> None:
         path = self.project / f"Pulumi.{STACK}.yaml"
         content = yaml.safe_load(path.read_text())

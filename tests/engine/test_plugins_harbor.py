@@ -1,10 +1,12 @@
 """The registry component by the real CLI, against a small Harbor."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.doubles.harbor import HarborDouble, serving
 from tests.engine.stack import Stack
@@ -136,6 +138,30 @@ def test_an_up_killed_before_it_heard_the_answer_is_finished_by_the_next(
     assert (len(harbor.projects), len(harbor.robots), len(harbor.retentions)) == (1, 2, 1)
     robot = harbor.robot("robot$mlhub+dev-pull")
     assert harbor.robot_secrets[robot["id"]] == platform.secret("pull")
+
+
+def test_a_project_of_others_is_taken_over_by_the_very_command_that_is_printed(
+    platform: Stack, harbor: HarborDouble
+) -> None:
+    platform.refuse_default_providers()
+    made = requests.post(
+        f"{harbor.url}/api/v2.0/projects",
+        json={"project_name": "mlhub", "metadata": {"public": "true"}},
+        auth=("admin", PASSWORD),
+        timeout=30,
+    )
+    assert made.status_code == 201
+    harbor.push("mlhub", "base")
+    refusal = platform.fails("up", "--yes", "--skip-preview")
+    assert harbor.project("mlhub")["metadata"]["public"] == "true"
+    command = re.search(r"`(pulumi import [^`]+)`", refusal)
+    assert command, refusal
+    platform.shell(command[1])
+    platform.up()
+    assert harbor.project("mlhub")["metadata"]["public"] == "false"
+    (project,) = (r for r in platform.resources() if r["type"].endswith(":Project"))
+    assert "mlhub:registry:Registry$" in project["urn"]
+    assert platform.changes() == {}
 
 
 def test_destroy_is_refused_by_the_projects_protection(

@@ -1,17 +1,41 @@
 """Secrets and identity by our plug-ins: the real CLI, a real Keycloak."""
 
 import re
-import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.engine.conftest import PROGRAM, Applied, Server
+from tests.engine.conftest import PROGRAM, Applied, Server, configured
 from tests.engine.stack import Stack
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+UNDER_A_COMPONENT = """
+    import pulumi
+    import pulumi_keycloak as keycloak
+
+    config = pulumi.Config()
+    server = keycloak.Provider(
+        "keycloak",
+        url=config.require("url"),
+        username=config.require("username"),
+        password=config.require_secret("password"),
+        client_id="admin-cli",
+        realm="master",
+        initial_login=False,
+    )
+    identity = pulumi.ComponentResource(
+        "mlhub:identity:Identity", "identity", {}, pulumi.ResourceOptions(providers=[server])
+    )
+    keycloak.Realm(
+        "realm",
+        realm=config.require("realm"),
+        display_name="engine test",
+        opts=pulumi.ResourceOptions(parent=identity),
+    )
+"""
 
 
 def test_a_preview_reaches_no_server(platform: Stack, realm: str, server: Server) -> None:
@@ -165,23 +189,25 @@ def test_a_lost_state_file_does_not_lock_the_realm(
     assert again.changes() == {}
 
 
-def test_what_others_made_is_refused_and_the_way_out_works(
-    platform: Stack, realm: str, server: Server
+def test_what_others_made_is_refused_and_the_command_that_is_printed_takes_it_over(
+    stack: Callable[[str], Stack], realm: str, server: Server
 ) -> None:
+    """As in mlhub: a component has the object, and there are no default providers."""
     admin = server.admin()
     admin.create_realm({"realm": realm, "enabled": True, "displayName": "by hand"})
+    platform = configured(stack(UNDER_A_COMPONENT), server, realm)
+    platform.refuse_default_providers()
     refusal = platform.fails("up", "--yes", "--skip-preview")
     assert "is there already and was not made by this stack" in refusal
     assert admin.get_realm(realm)["displayName"] == "by hand"
 
     command = re.search(r"`(pulumi import [^`]+)`", refusal)
     assert command, refusal
-    _, *args = shlex.split(command[1])
-    provider = next(r["urn"] for r in platform.resources() if "pulumi:providers:keyc" in r["type"])
-    platform(*args, "--yes", "--skip-preview", "--generate-code=false", "--protect=false",
-             "--provider", f"keycloak={provider}")  # fmt: skip
+    platform.shell(command[1])
     platform.up()
     assert admin.get_realm(realm)["displayName"] == "engine test"
+    (made,) = (r for r in platform.resources() if r["type"] == "keycloak:index/realm:Realm")
+    assert made["urn"].split("::")[2] == f"mlhub:identity:Identity${made['type']}"
     assert platform.changes() == {}
 
 

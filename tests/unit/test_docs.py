@@ -148,7 +148,11 @@ BY = {
     "tests/engine/test_stacks.py::test_everything_is_made_once": (
         "pulumi -C .mlhub/stacks stack init", "pulumi stack init", "pulumi config set --secret",
         "export PULUMI_CONFIG_PASSPHRASE_FILE",
-        "pulumi up --stack prod", "pulumi up --stack team-a",
+        "pulumi up --stack dev", "pulumi up --stack prod", "pulumi up --stack team-a",
+    ),
+    "tests/engine/test_plugins_harbor.py::"
+    "test_a_project_of_others_is_taken_over_by_the_very_command_that_is_printed": (
+        "pulumi import",
     ),
     "tests/engine/test_state.py::test_state_in_a_bucket_is_kept_and_holds_no_secret_in_plain": (
         "pulumi login",

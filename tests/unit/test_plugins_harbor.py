@@ -1,19 +1,28 @@
 """The harbor plug-in against a small Harbor; tests/engine does the same by the real CLI."""
 
+import os
+import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from pulumi.runtime.proto import provider_pb2
 
 from bootstrap.plugins import harbor_api
 from bootstrap.plugins.harbor import Harbor, account
 from bootstrap.plugins.harbor_api import Harbor as Server
 from bootstrap.plugins.harbor_retention import rule_body, rule_of, same_rules
+from bootstrap.plugins.process import EngineLog
+from bootstrap.plugins.provider import Servicer
 from bootstrap.plugins.schema import Call, Made, PluginError, ResourceType
-from bootstrap.plugins.values import UNKNOWN
+from bootstrap.plugins.values import UNKNOWN, encode_map
 from tests.doubles.harbor import HarborDouble, serving
 
+ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct-horse-9"
 GIB = 2**30
 PROJECT = {"name": "mlhub", "storageQuota": 50, "deploymentSecurity": "high"}
@@ -128,9 +137,62 @@ def test_a_project_with_images_that_others_made_is_refused_and_left_alone(
 ) -> None:
     make(plug_in, "Project", PROJECT)
     double.push("mlhub", "base")
-    with pytest.raises(PluginError, match="pulumi import harbor:index/project:Project x /project"):
+    with pytest.raises(PluginError) as refusal:
         make(plug_in, "Project", {**PROJECT, "public": True})
+    assert f"`{call('x').import_command('/projects/1')}`" in str(refusal.value)
     assert double.project("mlhub")["metadata"]["public"] == "false"
+
+
+def test_a_project_is_taken_over_by_the_provider_that_was_configured_and_below_its_component(
+    plug_in: Harbor, double: HarborDouble, tmp_path: Path
+) -> None:
+    """The words that a shell makes of the command, with a CLI that knows one component."""
+    make(plug_in, "Project", PROJECT)
+    double.push("mlhub", "base")
+    provider = "urn:pulumi:prod::mlhub::pulumi:providers:harbor::harbor"
+    above = "urn:pulumi:prod::mlhub::mlhub:registry:Registry"
+    servicer, context = Servicer(plug_in, EngineLog("")), Mock()
+    context.abort.side_effect = lambda _, message: (_ for _ in ()).throw(PluginError(message))
+    settings = encode_map(plug_in._config)
+    servicer.Configure(provider_pb2.ConfigureRequest(urn=provider, args=settings), context)
+    request = provider_pb2.CreateRequest(
+        urn=f"{above}$harbor:index/project:Project::mlhub",
+        properties=encode_map({**PROJECT, **kind(plug_in, "Project").defaults(PROJECT)}),
+    )
+    with pytest.raises(PluginError) as refusal:
+        servicer.Create(request, context)
+    command = re.search(r"`(pulumi import [^`]+)`", str(refusal.value))
+    assert command
+
+    cli = tmp_path / "pulumi"
+    cli.write_text(
+        f"#!/bin/sh\n[ $1 = stack ] || printf '%s\\n' \"$@\"\n"
+        f"[ $1 = import ] || echo '   │  URN: {above}::registry'\n"
+    )
+    cli.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    said = subprocess.run(
+        ["sh", "-c", command[1]], env={"PATH": path}, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines() == [
+        "import", "harbor:index/project:Project", "mlhub", "/projects/1", "--stack", "prod",
+        "--generate-code=false", "--provider", f"provider={provider}",
+        "--parent", f"parent={above}::registry",
+    ]  # fmt: skip
+
+
+def test_the_page_shows_the_command_that_is_printed() -> None:
+    of_dev = Call(
+        "urn:pulumi:dev::mlhub::mlhub:registry:Registry$harbor:index/project:Project::mlhub",
+        provider="urn:pulumi:dev::mlhub::pulumi:providers:harbor::harbor",
+    )
+    page = re.sub(r"\s*\\\n\s*", " ", (ROOT / "docs" / "engine.md").read_text())
+    assert f"$ {of_dev.import_command('/projects/7')}\n" in page
+
+
+def test_what_has_no_component_above_it_is_taken_over_without_a_parent() -> None:
+    at_the_top = Call("urn:pulumi:prod::mlhub::harbor:index/project:Project::mlhub")
+    assert "--parent" not in at_the_top.import_command("/projects/1")
 
 
 def test_a_project_that_a_killed_run_made_is_taken_up_again(
@@ -230,8 +292,9 @@ def test_a_robot_whose_secret_nobody_heard_is_made_anew(
 def test_somebody_elses_robot_keeps_its_secret(plug_in: Harbor, double: HarborDouble) -> None:
     make(plug_in, "Project", PROJECT)
     first = make(plug_in, "RobotAccount", PULL, "theirs")
-    with pytest.raises(PluginError, match=f"pulumi import .*RobotAccount ours {first.id}"):
+    with pytest.raises(PluginError) as refusal:
         make(plug_in, "RobotAccount", {**PULL, "secret": "Another2x"}, "ours")
+    assert f"`{call('ours').import_command(first.id)}`" in str(refusal.value)
     assert list(double.robot_secrets.values()) == [PULL["secret"]]
 
 

@@ -180,7 +180,7 @@ def test_an_object_that_others_made_is_refused_and_left_alone() -> None:
     )
     with pytest.raises(PluginError) as refusal:
         Group(server).create({"realmId": "mlhub", "name": "users"}, CALL)
-    assert "pulumi import keycloak:index/group:Group users mlhub/g1" in str(refusal.value)
+    assert f"take it over first with `{CALL.import_command('mlhub/g1')}`" in str(refusal.value)
     assert [verb for verb, _, _ in server.sent] == ["POST", "GET"]
 
 
