@@ -1,24 +1,29 @@
 """Lets a workflow reach cluster and state by GitHub's own identity token: no key is kept anywhere.
 
 `prepare` writes a kubeconfig whose user is this module's `credential`, and, where AWS_ROLE_ARN is
-set, the token that the state's S3 takes for the role. Both sides trust
-https://token.actions.githubusercontent.com for one repository and environment (docs/previews.md).
-Tokens live for minutes: kubectl and Pulumi ask for a new one when they need it.
+set, an AWS configuration whose credentials are those of `state`: what the state's S3 gives for the
+role. Both sides trust https://token.actions.githubusercontent.com for one repository and
+environment (docs/previews.md). GitHub's tokens live for five minutes, less than an `up` or a
+backup: kubectl and Pulumi ask here for new credentials when theirs have ended.
 """
 
 import argparse
 import json
 import os
+import shlex
 import sys
 import urllib.request
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from xml.etree import ElementTree
 
 import yaml
 
 STATE_AUDIENCE = "sts.amazonaws.com"
 CLUSTER_AUDIENCE = "mlhub"
+STS = "https://sts.amazonaws.com"
 SECONDS = 30
 
 
@@ -41,6 +46,11 @@ def token(audience: str) -> str:
         return str(json.load(answer)["value"])
 
 
+def called(checkout: Path, verb: str) -> list[str]:
+    """The command of a verb, for programs that ask in a later step."""
+    return [str(checkout / ".venv" / "bin" / "python"), str(Path(__file__).resolve()), verb]
+
+
 def kubeconfig(context: str, server: str, authority: str, checkout: Path) -> dict[str, Any]:
     """The cluster at `server`, whose certificate is of `authority` (PEM)."""
     missing = [name for name, v in (("CLUSTER_SERVER", server), ("CLUSTER_CA", authority)) if not v]
@@ -50,10 +60,11 @@ def kubeconfig(context: str, server: str, authority: str, checkout: Path) -> dic
             "variables: the API server's address and its authority's certificate (PEM)"
         )
     certificate = b64encode(authority.encode()).decode()
+    command, *arguments = called(checkout, "credential")
     ask = {
         "apiVersion": "client.authentication.k8s.io/v1",
-        "command": str(checkout / ".venv" / "bin" / "python"),
-        "args": [str(Path(__file__).resolve()), "credential"],
+        "command": command,
+        "args": arguments,
         "interactiveMode": "Never",
     }
     return {
@@ -80,19 +91,40 @@ def credential() -> dict[str, Any]:
     }
 
 
+def state_credentials() -> dict[str, Any]:
+    """What AWS' SDKs take from a `credential_process`, by the role AWS_ROLE_ARN.
+
+    They ask again when `Expiration` is near.
+    """
+    asked = {
+        "Action": "AssumeRoleWithWebIdentity",
+        "Version": "2011-06-15",
+        "RoleArn": os.environ["AWS_ROLE_ARN"],
+        "RoleSessionName": "mlhub",
+        "WebIdentityToken": token(STATE_AUDIENCE),
+    }
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_STS", STS)
+    request = urllib.request.Request(endpoint, data=urlencode(asked).encode())  # noqa: S310
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310
+        given = ElementTree.fromstring(answer.read()).find(".//{*}Credentials")  # noqa: S314
+    if given is None:
+        raise IdentityError(f"{endpoint} gave no credentials for {asked['RoleArn']}")
+    keys = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
+    return {"Version": 1} | {key: given.findtext(f"{{*}}{key}") for key in keys}
+
+
 def prepare(context: str) -> None:
     folder = Path(os.environ["RUNNER_TEMP"])
+    checkout = Path(__file__).resolve().parents[1]
     config = kubeconfig(
-        context,
-        os.environ.get("CLUSTER_SERVER", ""),
-        os.environ.get("CLUSTER_CA", ""),
-        Path(__file__).resolve().parents[1],
+        context, os.environ.get("CLUSTER_SERVER", ""), os.environ.get("CLUSTER_CA", ""), checkout
     )
     exported = {"KUBECONFIG": folder / "kubeconfig"}
     private(exported["KUBECONFIG"], yaml.safe_dump(config))
     if role := os.environ.get("AWS_ROLE_ARN"):
-        exported["AWS_WEB_IDENTITY_TOKEN_FILE"] = folder / "state-token"
-        private(exported["AWS_WEB_IDENTITY_TOKEN_FILE"], token(STATE_AUDIENCE))
+        exported["AWS_CONFIG_FILE"] = folder / "aws-config"
+        asking = shlex.join(called(checkout, "state"))
+        private(exported["AWS_CONFIG_FILE"], f"[default]\ncredential_process = {asking}\n")
     lines = [f"{name}={value}\n" for name, value in exported.items()]
     if role:
         lines.append(f"AWS_ROLE_ARN={role}\n")
@@ -111,13 +143,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("credential", help="for kubectl: a token for the cluster")
-    verbs.add_parser("prepare", help="kubeconfig and state's token").add_argument(
+    verbs.add_parser("state", help="for AWS' SDKs: credentials for the state")
+    verbs.add_parser("prepare", help="kubeconfig and AWS configuration").add_argument(
         "--context", required=True
     )
     given = parser.parse_args()
     try:
         if given.verb == "credential":
             print(json.dumps(credential()))
+        elif given.verb == "state":
+            print(json.dumps(state_credentials()))
         else:
             prepare(given.context)
     except (IdentityError, OSError) as error:

@@ -3,9 +3,12 @@
 import json
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import yaml
@@ -251,11 +254,61 @@ def test_the_identity_is_written_for_the_user_alone(
         monkeypatch.setenv(name, str(value))
     ci_identity.prepare("mlhub-dev")
     exported = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
-    token = Path(exported["AWS_WEB_IDENTITY_TOKEN_FILE"])
-    assert token.read_text() == "token for sts.amazonaws.com"
-    for path in (token, Path(exported["KUBECONFIG"])):
+    for path in (Path(exported["AWS_CONFIG_FILE"]), Path(exported["KUBECONFIG"])):
         assert path.stat().st_mode & 0o777 == 0o600
     assert json.loads(json.dumps(ci_identity.credential()))["status"]["token"] == "token for mlhub"
+
+
+STS_ANSWER = """
+<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+  <AssumeRoleWithWebIdentityResult>
+    <Credentials>
+      <SessionToken>session</SessionToken><SecretAccessKey>secret</SecretAccessKey>
+      <Expiration>2026-11-30T03:15:00Z</Expiration><AccessKeyId>key</AccessKeyId>
+    </Credentials>
+  </AssumeRoleWithWebIdentityResult>
+</AssumeRoleWithWebIdentityResponse>
+"""
+
+
+def test_the_state_is_reached_by_a_token_of_the_moment_however_long_the_job_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A token lives for five minutes: whoever reads the state asks for one when it needs it."""
+    tokens, asked = iter(("first", "second")), list[dict[str, list[str]]]()
+
+    class Sts(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            asked.append(parse_qs(body))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(STS_ANSWER.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(ci_identity, "token", lambda _: next(tokens))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Sts) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name, value in {
+            "RUNNER_TEMP": tmp_path, "GITHUB_ENV": tmp_path / "env", "CLUSTER_SERVER": "https://a",
+            "CLUSTER_CA": "PEM", "AWS_ROLE_ARN": "arn:aws:iam::role/state",
+            "AWS_ENDPOINT_URL_STS": f"http://127.0.0.1:{server.server_port}/",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, str(value))
+        ci_identity.prepare("mlhub-prod")
+        given = [ci_identity.state_credentials() for _ in range(2)]
+        server.shutdown()
+    assert [each["WebIdentityToken"] for each in asked] == [["first"], ["second"]]
+    assert asked[0]["RoleArn"] == ["arn:aws:iam::role/state"]
+    assert given[0] == {
+        "Version": 1, "AccessKeyId": "key", "SecretAccessKey": "secret",
+        "SessionToken": "session", "Expiration": "2026-11-30T03:15:00Z",
+    }  # fmt: skip
+    config = (tmp_path / "aws-config").read_text()
+    assert config.startswith("[default]\ncredential_process = ")
+    assert config.endswith("tools/ci_identity.py state\n")
 
 
 def owners(file: str) -> list[str]:
