@@ -133,6 +133,67 @@ def test_T13_older_archives_stay_beside_one_that_lacks_a_claim(agents, tmp_path,
     assert len([*tmp_path.glob("*.age")]) == 3
 
 
+class Changing(Known):
+    """A stack whose state an `up` writes anew at some of the looks at it."""
+
+    def __init__(self, *changed: int):
+        super().__init__(STATE)
+        self.looks, self._changed = 0, changed
+
+    def export(self) -> dict[str, Any]:
+        self.looks += 1
+        if self.looks in self._changed:
+            self.state = {**STATE, "time": self.looks}
+        return super().export()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long each pause between two tries was to be."""
+    made: list[float] = []
+    monkeypatch.setattr(backup.time, "sleep", made.append)
+    return made
+
+
+@pytest.fixture
+def everyone_mounts(agents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.BROKEN", None)
+
+
+def test_T13_a_backup_in_which_an_up_changed_the_stack_is_no_archive_and_made_again(
+    everyone_mounts, pauses, tmp_path: Path
+):
+    key, place, said = pyrage.x25519.Identity.generate(), Team(), list[str]()
+    path = backup.backup(place, Changing(2), tmp_path, [key.to_public()], said.append)
+    assert [*tmp_path.iterdir()] == [path]
+    archived = Reader(path, [key]).first("state.json")
+    assert json.loads(archived or b"")["time"] == 2, "the state that the first try did not have"
+    assert place.recorded == [path.name]
+    assert pauses == [backup.PAUSE_SECONDS]
+    assert any("was changed while" in line for line in said)
+
+
+def test_T13_an_up_is_noticed_before_hours_were_spent_on_the_rest(
+    everyone_mounts, pauses, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(backup, "LOOK_SECONDS", 0)
+    key, said = pyrage.x25519.Identity.generate(), list[str]()
+    backup.backup(Team(), Changing(3), tmp_path, [key.to_public()], said.append)
+    before = said[: next(n for n, line in enumerate(said) if "was changed while" in line)]
+    assert [line.split()[2].strip(":") for line in before] == [home.part for home in HOMES[:2]]
+
+
+def test_T13_a_stack_that_never_rests_has_no_backup_and_says_so(
+    everyone_mounts, pauses, tmp_path: Path
+):
+    key, place = pyrage.x25519.Identity.generate(), Team()
+    with pytest.raises(RecoveryError, match="was changed while"):
+        backup.backup(place, Changing(*range(99)), tmp_path, [key.to_public()], lambda _: None)
+    assert len(pauses) == backup.TRIES - 1
+    assert not [*tmp_path.iterdir()]
+    assert not place.recorded
+
+
 class Stuck(Kubectl):
     """A cluster whose agent does not start, and what is said of it."""
 

@@ -146,6 +146,18 @@ def test_prod_waits_for_an_approval_and_no_up_meets_another_or_is_cut_off() -> N
     assert any("--policy-pack policies" in step.get("run", "") for step in up["steps"])
 
 
+def test_T13_no_backup_waits_for_an_up_and_none_is_cancelled_by_it() -> None:
+    """GitHub keeps one waiting job of a group and cancels it when another comes."""
+    groups: dict[str, set[str]] = {}
+    for file, name, job in jobs():
+        if group := job.get("concurrency", {}).get("group"):
+            groups.setdefault(group.partition("-${{")[0], set()).add(f"{file} {name}")
+    assert groups["up"] == {"up.yaml up"}
+    assert groups["backup"] == {"backup.yaml backup"}
+    backup = read("backup.yaml")["jobs"]["backup"]
+    assert backup["concurrency"]["cancel-in-progress"] is False
+
+
 def test_no_long_lived_key_is_asked_for() -> None:
     for file in FILES:
         named = set(re.findall(r"secrets\.(\w+)", file.read_text()))

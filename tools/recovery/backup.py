@@ -22,6 +22,12 @@ from tools.recovery.state import Stack
 
 STAMP = "%Y%m%dT%H%M%SZ"
 
+LOOK_SECONDS = 60
+"""How often a backup looks whether the stack is still the one that it began with."""
+TRIES = 6
+PAUSE_SECONDS = 600
+"""Between two tries: about as long as an `up` takes."""
+
 Say = Callable[[str], None]
 
 
@@ -45,6 +51,31 @@ def restoring(place: Place) -> str | None:
     return archive
 
 
+class ChangedError(RecoveryError):
+    """The stack is no longer the one that the backup began with."""
+
+
+class Watch:
+    """Of a stack's state, which every step of an `up` writes anew, its beginning and its end."""
+
+    def __init__(self, stack: Stack):
+        self.state = stack.export()
+        self._stack, self._looked = stack, time.monotonic()
+
+    def now_and_then(self) -> None:
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            self.look()
+
+    def look(self) -> None:
+        """Raises ChangedError."""
+        if self._stack.export() != self.state:
+            raise ChangedError(
+                f"the stack {self._stack.name} was changed while its backup was made; what was "
+                "written is half of one and half of the other, and is not kept"
+            )
+        self._looked = time.monotonic()
+
+
 def backup(
     place: Place,
     stack: Stack,
@@ -52,7 +83,30 @@ def backup(
     recipients: Sequence[pyrage.x25519.Recipient],
     say: Say,
 ) -> Path:
-    """Writes `mlhub-<stack>-<time>.age` to the folder and returns its path."""
+    """Writes `mlhub-<stack>-<time>.age` to the folder and returns its path.
+
+    An `up` keeps it from nothing, and it keeps no `up` waiting: what an `up` changed in the middle
+    is made again.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            return attempt(place, stack, folder, recipients, say)
+        except ChangedError as changed:
+            if not left:
+                raise ChangedError(f"{changed}; run this again when nobody applies it") from None
+            say(f"            {changed}; again in {PAUSE_SECONDS // 60} min")
+            time.sleep(PAUSE_SECONDS)
+    raise AssertionError("the last try returns or raises")
+
+
+def attempt(
+    place: Place,
+    stack: Stack,
+    folder: Path,
+    recipients: Sequence[pyrage.x25519.Recipient],
+    say: Say,
+) -> Path:
+    """As `backup`, once. Raises ChangedError."""
     if not place.there():
         raise RecoveryError(
             f"the stack {stack.name} is not on this cluster; first `make up` for local, `pulumi up "
@@ -67,6 +121,7 @@ def backup(
     began, start = now(), time.monotonic()
     stamp = datetime.datetime.now(datetime.UTC).strftime(STAMP)
     path = folder / f"mlhub-{stack.name}-{stamp}.age"
+    watch = Watch(stack)
     listed, leaving = place.claims_and_leaving()
     left_out = [
         f"{claim} is being deleted; its volume stays"
@@ -82,7 +137,7 @@ def backup(
 
         if (passphrase := state.own_passphrase()) is not None:
             small("passphrase", passphrase.read_bytes())
-        small("state.json", json.dumps(stack.export()).encode())
+        small("state.json", json.dumps(watch.state).encode())
         small("stack.yaml", Path(path_of(stack.name)).read_bytes())
         small("secrets.json", json.dumps(place.secrets()).encode())
         for name, read in sources(place, listed, missed.__setitem__):
@@ -94,6 +149,8 @@ def backup(
             remarks = [line for line in report.said if not line.endswith("socket ignored")]
             parts.append(replace(part, files=report.files, remarks=remarks))
             say(told(parts[-1], time.monotonic() - at))
+            watch.now_and_then()
+        watch.look()
         left_out += [f"{claim.namespace}: {why}" for claim, why in missed.items()]
         writer.finish(
             Manifest(
