@@ -118,16 +118,38 @@ def test_up_goes_through_the_stacks_in_order_after_a_merge() -> None:
     assert order | {"dev": None, "staging": "dev", "prod": "staging"} == order
     for name, job in document["jobs"].items():
         assert job["uses"] == "./.github/workflows/up.yaml"
-        assert job["with"] == {"stack": name}
+        builds = {"builds": True} if stack_file(name).images.build else {}
+        assert job["with"] == {"stack": name} | builds
 
 
-def test_an_up_that_builds_has_a_builder_and_knows_which_commit_touched_an_image() -> None:
-    checkout, *others = read("up.yaml")["jobs"]["up"]["steps"]
-    assert checkout["with"]["fetch-depth"] == 0
+def test_an_up_that_builds_has_a_builder_for_every_platform_and_room_and_time_for_it() -> None:
+    job = read("up.yaml")["jobs"]["up"]
+    # GitHub's own runners have 14 GB for certain, and one platform of the images takes 18.
+    assert job["runs-on"] == "${{ inputs.builds && 'mlhub-build' || 'ubuntu-24.04' }}"
+    assert job["timeout-minutes"] >= 300
+    checkout, *others = job["steps"]
+    assert checkout["with"]["fetch-depth"] == 0, "it knows which commit touched an image"
     before = others[: [step.get("run", "")[:9] for step in others].index("pulumi up")]
-    built = [config.images.build for config in map(stack_file, STACKS) if config.images.build]
+    preparing = [step for step in before if step.get("if") == "inputs.builds"]
+    emulation, builder = preparing
+    deployed = map(stack_file, read("deploy.yaml")["jobs"])
+    built = [config.images.build for config in deployed if config.images.build]
     assert {build.builder for build in built} == {"mlhub"}
-    assert any("docker buildx create --name mlhub " in step.get("run", "") for step in before)
+    assert "docker buildx create --name mlhub " in builder["run"]
+    emulated = {f"linux/{kind}" for kind in emulation["with"]["platforms"].split(",")}
+    for build in built:
+        assert set(build.platforms) - {"linux/amd64"} == emulated
+    assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", emulation["with"]["image"])
+
+
+def test_a_runner_that_is_not_githubs_is_known_to_actionlint_and_the_page_says_what_it_needs() -> (
+    None
+):
+    config = yaml.safe_load((ROOT / ".github" / "actionlint.yaml").read_text())
+    page = (ROOT / "docs" / "previews.md").read_text()
+    for label in ("mlhub-build", "mlhub-backup"):
+        assert label in config["self-hosted-runner"]["labels"]
+        assert f"the label `{label}`" in page
 
 
 def test_T12_staging_is_verified_before_prod_begins() -> None:
