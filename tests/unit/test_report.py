@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tools.report import __main__ as report
 from tools.report import charts, dangers, markdown, previews
 from tools.report.markdown import GITHUB_LIMIT, MARKER, Stack, comment
 from tools.report.previews import Preview, Side, Step, Violation
@@ -90,6 +91,18 @@ def test_every_error_is_shown_and_what_does_not_fit_is_counted() -> None:
     said = comment([Stack("dev", Preview(errors=("a\n" * 62, *more), failed=True))])
     assert "… and 2 more lines" in said
     assert "sentence 98\n… and 4 more errors" in said
+
+
+def test_a_job_that_ended_before_its_preview_has_failed_and_the_others_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Such a job leaves no file at all."""
+    kept = GOLDEN / "wider.jsonl"
+    monkeypatch.setattr("sys.argv", ["report", "comment", str(tmp_path / "dev.jsonl"), str(kept)])
+    assert report.main() == 0
+    said = capsys.readouterr().out
+    assert "dev: failed" in said
+    assert "wider: 1 to create" in said
 
 
 def test_J7_an_image_is_shown_from_its_digest_to_what_it_becomes() -> None:

@@ -46,7 +46,8 @@ def preview(given: argparse.Namespace) -> int:
 def write_comment(given: argparse.Namespace) -> int:
     stacks = []
     for file in given.previews:
-        text = file.read_text(encoding="utf-8")
+        # A job that ended before its preview began has left none.
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
         found = read(text) if text.strip() else Preview(failed=True)
         stacks.append(Stack(file.stem, found, charts.of_kept(text, found)))
     print(comment(stacks, None if given.whole else GITHUB_LIMIT))
