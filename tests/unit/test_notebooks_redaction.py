@@ -2,6 +2,7 @@
 
 import time
 
+import nbformat
 import pytest
 
 from notebooks.redaction import OWN_SECRET, Finding, own_secrets, redact
@@ -34,6 +35,27 @@ def cleaned(source: str) -> str:
             "dozjgNryP4J3jVmNHl0w",
         ),
         (f'key = """{KEY}"""', "MIIEpAIBAAKCAQEA0Z3VS5JJcds3xfn"),
+        ('password: str = "hunter2"', "hunter2"),
+        ('def connect(api_key: str | None = "xyz123def456"):', "xyz123def456"),
+        ('api_key = "550e8400-e29b-41d4-a716-446655440000"', "550e8400"),
+        ('password = "12345678"', "12345678"),
+        ('password = "abcdefgh"', "abcdefgh"),
+        ('password = "!hunter2"', "hunter2"),
+        ('password = "it\'s hunter2"', "hunter2"),
+        ('password = b"hunter2"', "hunter2"),
+        ('password = """hunter2"""', "hunter2"),
+        ('connect(client_id="me", client_secret="hunter2")', "hunter2"),
+        ('engine = create_engine("postgresql://me:hunter2@db/sales")', "hunter2"),
+        ('say("{\\"api_key\\": \\"xyz123def456\\"}")', "xyz123def456"),
+        ('headers = {"X-API-Key": "xyz123def456"}', "xyz123def456"),
+        ("%env API_KEY=xyz123def", "xyz123def"),
+        ("%env API_KEY xyz123def", "xyz123def"),
+        ("%set_env DB_PASSWORD = hunter2", "hunter2"),
+        ("%env HF_TOKEN=xyz123def", "xyz123def"),
+        ("!export API_KEY=xyz123def", "xyz123def"),
+        ("export MODE=fast API_KEY='abc 123 def'", "123"),
+        ("!PGPASSWORD=hunter2 psql sales", "hunter2"),
+        ("!mysql --user=me --password=hunter2 sales", "hunter2"),
         ("x" * 20_000 + ' password = "hunter2hunter" ' + "y" * 20_000, "hunter2hunter"),
     ],
 )
@@ -41,6 +63,49 @@ def test_M6_a_secret_goes_and_the_rest_stays(source, secret):
     assert secret not in cleaned("before()\n" + source + "\nafter()")
     assert cleaned("before()\n" + source + "\nafter()").startswith("before()\n")
     assert cleaned("before()\n" + source + "\nafter()").endswith("\nafter()")
+
+
+@pytest.mark.parametrize(
+    ("source", "left"),
+    [
+        (
+            'db = connect(password="hunter2hunter", api_key="xyz123def456")',
+            'db = connect(password="[…]", api_key="[…]")',
+        ),
+        (
+            '{"alice": {"password": "correct1"}, "bob": {"password": "horse2"}, "n": "3"}',
+            '{"alice": {"password": "[…]"}, "bob": {"password": "[…]"}, "n": "3"}',
+        ),
+        (
+            'if "first" == password or "second" == password:',
+            'if "[…]" == password or "[…]" == password:',
+        ),
+        ('password = "pass"', 'password = "[…]"'),
+        ("%env API_KEY=xyz123def", "%env API_KEY=[…]"),
+        ("!PGPASSWORD=hunter2 psql", "!PGPASSWORD=[…] psql"),
+    ],
+)
+def test_M6_each_secret_of_a_line_goes_and_no_more_than_that(source, left):
+    redacted = left.replace("[…]", "[redacted: Secret Keyword]")
+    assert cleaned(source) == redacted
+    assert cleaned(redacted) == redacted
+
+
+def test_M6_the_cells_of_an_old_notebook_are_looked_at():
+    """Format 3 has them in worksheets, and names their parts otherwise."""
+    output = {"output_type": "stream", "stream": "stdout", "text": "password = 'hunter2'\n"}
+    source = ['api_key = "xyz123def456"\n', "depth = 3"]
+    code = {"cell_type": "code", "language": "python", "input": source, "outputs": [output]}
+    sheet = {"cells": [code], "metadata": {}}
+    old = {"nbformat": 3, "nbformat_minor": 0, "metadata": {"name": ""}, "worksheets": [sheet]}
+    made, found = redact(old)
+    assert "xyz123def456" not in str(made)
+    assert "hunter2" not in str(made)
+    assert "depth = 3" in str(made)
+    assert [(each.cell, each.where) for each in found] == [(1, "source"), (1, "outputs")]
+    assert redact(old)[0] == made, "of equal content are equal versions"
+    nbformat.validate(nbformat.from_dict(made))
+    assert "xyz123def456" in str(old), "what was given stays"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +117,28 @@ def test_M6_a_secret_goes_and_the_rest_stays(source, secret):
         'sha256 = "abd30428f1f79ac1c734818dd17c6d5a93a44d2166f0f8d2026bc9db81b2dbfc"',
         'df = df.drop(columns=["password"])',
         "for token in tokens: print(token)",
+        'connect(password=password, api_key=keys["mine"])',
+        "def connect(user: str, password: str, api_key: str | None = None) -> None:",
+        'def connect(password: str, user="bob"):',
+        'if password: user = "bob"',
+        'password: str = getpass.getpass("Password: ")',
+        'print("password:", password, "is mine")',
+        'print("password=" + password + " is mine")',
+        'url = f"postgresql://{user}:{password}@{host}/sales"',
+        "engine: postgresql://me:***@db/sales",
+        'password = ""',
+        'api_key = "<your key>"',
+        'api_key = "${API_KEY}"',
+        'password = "********"',
+        'password_file = "/run/secrets/password"',
+        'pad_token, sep_token = "[PAD]", "[SEP]"',
+        "%env TOKENIZERS_PARALLELISM=false",
+        "%env API_KEY",
+        "%env API_KEY={key}",
+        "!export API_KEY=$KEY; train --password=$(cat /run/key) --key_file=key.pem",
+        "%env PASSWORD_FILE=/run/secrets/password",
+        "!pip install secretstorage==3.3.3",
+        "export(api_key=api_key)",
         'url = "http://mlflow-service.mlflow.svc.cluster.local:5000"',
         'password = "known to all"  # pragma: allowlist secret',
     ],

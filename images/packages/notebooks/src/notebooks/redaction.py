@@ -17,12 +17,23 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import nbformat
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 from detect_secrets.core.scan import scan_line
+from detect_secrets.filters.allowlist import is_line_allowlisted
 from detect_secrets.settings import transient_settings
+from detect_secrets.util.code_snippet import get_code_snippet
 
-FORMLESS = {"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"}
-"""Detectors of what merely looks random, or is no secret."""
+from notebooks.assigned import REFERENCE, assigned
+
+UNUSED = {
+    *("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"),
+    "KeywordDetector",
+}
+"""Detectors of what merely looks random, or is no secret; and the one of `notebooks.assigned`."""
+
+ASSIGNED = "Secret Keyword"
+"""detect-secrets' word for it."""
 
 OWN_SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY)", re.IGNORECASE)
 SHORTEST_OWN = 8
@@ -58,7 +69,7 @@ class Finding:
 
 def redact(notebook: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Finding, ...]]:
     """A copy of a notebook (its JSON) with `[redacted: kind]` for each secret; what was found."""
-    made = deepcopy(dict(notebook))
+    made = _of_format_4(deepcopy(dict(notebook)))
     found: list[Finding] = []
     own = own_secrets(os.environ)
     with _detectors():
@@ -80,9 +91,22 @@ def redacted(text: str) -> str:
 def _detectors() -> Iterator[None]:
     known: dict[str, type] = get_mapping_from_secret_type_to_class()
     detectors = [kind.__name__ for kind in known.values()]
-    used = [{"name": name} for name in detectors if name not in FORMLESS]
-    with transient_settings({"plugins_used": used}):
+    used = [{"name": name} for name in detectors if name not in UNUSED]
+    # Its filters let go passwords such as 12345678, UUIDs, and whatever follows an `…_id=`.
+    with transient_settings({"plugins_used": used, "filters_used": []}):
         yield
+
+
+def _of_format_4(notebook: dict[str, Any]) -> dict[str, Any]:
+    """Older formats have their cells elsewhere, and other names in them."""
+    if notebook.get("nbformat", 4) >= 4:
+        return notebook
+    made: dict[str, Any] = nbformat.convert(nbformat.from_dict(notebook), 4)  # type: ignore[no-untyped-call]
+    # New cells get random ids, from 4.5 on; with them equal content would be two versions.
+    made["nbformat_minor"] = 4
+    for cell in made["cells"]:
+        cell.pop("id", None)
+    return made
 
 
 def own_secrets(environment: Mapping[str, str]) -> dict[str, str]:
@@ -130,17 +154,43 @@ def _clean_text(text: str, own: Mapping[str, str]) -> tuple[str, list[str]]:
         kinds += [kind] * bool(times)
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
-        for kind, value in _in_line(line):
-            lines[number] = _without(lines[number], kind, value)
-            kinds.append(kind)
+        if "pragma" in line and is_line_allowlisted("", line, get_code_snippet([line], 1)):
+            continue
+        lines[number], more = _clean_line(line)
+        kinds += more
     return "".join(lines), kinds
 
 
-def _in_line(line: str) -> Iterator[tuple[str, str]]:
+def _clean_line(line: str) -> tuple[str, list[str]]:
+    places = {
+        (start + begin, start + end)
+        for start, part in _windows(line)
+        for begin, end in assigned(part)
+    }
+    values = {line[begin:end] for begin, end in places}
+    for begin, end in sorted(places, reverse=True):
+        line = f"{line[:begin]}[redacted: {ASSIGNED}]{line[end:]}"
+    for value in values:
+        if len(value) >= SHORTEST_OWN:
+            line = line.replace(value, f"[redacted: {ASSIGNED}]")
+    kinds = [ASSIGNED] * bool(places)
+    for kind, value in list(_by_form(line)):
+        line = _without(line, kind, value)
+        kinds.append(kind)
+    return line, kinds
+
+
+def _windows(line: str) -> Iterator[tuple[int, str]]:
     for start in range(0, max(1, len(line) - OVERLAP), WINDOW - OVERLAP):
-        for secret in scan_line(line[start : start + WINDOW]):
-            if secret.secret_value and "[redacted: " not in secret.secret_value:
-                yield secret.type, secret.secret_value
+        yield start, line[start : start + WINDOW]
+
+
+def _by_form(line: str) -> Iterator[tuple[str, str]]:
+    for _, part in _windows(line):
+        for secret in scan_line(part):
+            value = secret.secret_value
+            if value and "[redacted: " not in value and not REFERENCE.fullmatch(value):
+                yield secret.type, value
 
 
 def _without(line: str, kind: str, value: str) -> str:
