@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,38 @@ def test_M6_the_four_magics_leave_a_run_with_its_notebook(lab, client, notebook,
     assert Path(copy).read_bytes() == notebook.read_bytes(), "the file, byte for byte"
 
 
+def test_M6_a_value_is_logged_as_it_is(lab, client):
+    """Nothing in it is read as a shell would: not quotes, not backslashes, not a minus."""
+    values = {
+        "cols": "['age', 'income']",
+        "pattern": r"\d+ \s*",
+        "path": r"C:\data\x",
+        "note": "it's",
+        "spaced": "a  b",
+        "pair": "'a' and 'b'",
+        "flag": "--fast -x",
+    }
+    started = run_id(lab.run("%mlflow_start_run verbatim").text)
+    lab.run(f"given = {values!r}")
+    for key, value in values.items():
+        assert lab.run(f"%mlflow_log_param {key} {{given[{key!r}]}}").error == ""
+        assert lab.run(f"%mlflow_log_param typed_{key} {value}").error == ""
+    lab.run("%mlflow_log_param 'two words' \"in quotes\"")
+    small = "%mlflow_log_metric loss -1.2e-05\n%mlflow_log_metric loss -2e-07 --step 1\n"
+    assert lab.run(f"{small}%mlflow_log_metric -s 2 loss -inf").error == ""
+    assert lab.run("%mlflow_log_metric loss '0.5' --step=3").error == ""
+
+    run = client.get_run(started)
+    typed = {f"typed_{key}": value for key, value in values.items()}
+    assert run.data.params == {**values, **typed, "two words": "in quotes"}
+    history = client.get_metric_history(started, "loss")
+    logged = [(point.step, point.value) for point in history]
+    # MLflow's tables have the largest number for what is endless.
+    assert logged == [(0, -1.2e-05), (1, -2e-07), (2, -sys.float_info.max), (3, 0.5)]
+    told = lab.run("print(get_ipython().find_line_magic('mlflow_log_metric').__doc__)").text
+    assert "--step STEP" in told
+
+
 def test_M6_a_notebook_finds_its_runs_and_a_run_its_notebook(lab, client, notebook):
     first = run_id(lab.run("%mlflow_start_run one").text)
     second = run_id(lab.run("%mlflow_start_run two").text)
@@ -144,7 +177,10 @@ def test_M6_unsaved_changes_are_said(lab):
     [
         ("%mlflow_log_metric loss low", "'low' is no number"),
         ("%mlflow_log_metric loss", "the following arguments are required: value"),
-        ("%mlflow_log_param 'one", "a quotation mark too few"),
+        ("%mlflow_log_metric loss 1 --step one", "argument --step/-s: invalid int value: 'one'"),
+        ("%mlflow_log_param", "the following arguments are required: key, value"),
+        ("%mlflow_log_param one", "the following arguments are required: value"),
+        ("%mlflow_start_run 'one", "a quotation mark too few"),
         ("%mlflow_log_notebook gone.ipynb", "gone.ipynb is not there"),
         ("%mlflow_start_run --speed 3", "unrecognized arguments: --speed"),
     ],

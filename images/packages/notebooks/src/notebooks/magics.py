@@ -6,6 +6,7 @@ notebooks` does. MLflow itself is imported by the first magic, so a kernel start
 
 # mypy: disable-error-code="untyped-decorator,no-untyped-call"
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,12 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 if TYPE_CHECKING:
     from notebooks.mlflow_integration import MLflowNotebookIntegration
+
+KEY_AND_VALUE = re.compile(
+    r"""(?P<key> "[^"]+"(?=\s) | '[^']+'(?=\s) | \S+ ) \s+ (?P<value> .+)""", re.VERBOSE | re.DOTALL
+)
+QUOTED = re.compile(r"""(?P<quote>["'])(?P<inside>((?!(?P=quote)).)*)(?P=quote)""", re.DOTALL)
+STEP = re.compile(r"(?:^|(?<=\s))(?:--step(?:\s+|=)|-s\s*)(?P<step>\S+)")
 
 
 @magics_class
@@ -56,8 +63,8 @@ class MLflowMagics(Magics):
     @line_magic
     def mlflow_log_param(self, line: str) -> None:
         """Log a parameter of the active run."""
-        given = _arguments(self.mlflow_log_param, line)
-        self._tracking().log_param(given.key, " ".join(given.value))
+        key, value = _key_and_value(line)
+        self._tracking().log_param(key, value)
 
     @magic_arguments()
     @argument("key")
@@ -66,14 +73,20 @@ class MLflowMagics(Magics):
     @line_magic
     def mlflow_log_metric(self, line: str) -> None:
         """Log a metric of the active run."""
-        given = _arguments(self.mlflow_log_metric, line)
+        found = STEP.search(line)
+        step = found["step"] if found else None
+        key, said = _key_and_value(STEP.sub(" ", line, count=1))
         try:
-            value = float(given.value)
+            value = float(said)
         except ValueError:
             raise UsageError(
-                f"{given.value!r} is no number; a metric is one. For a variable x write {{x}}."
+                f"{said!r} is no number; a metric is one. For a variable x write {{x}}."
             ) from None
-        self._tracking().log_metric(given.key, value, given.step)
+        try:
+            number = None if step is None else int(step)
+        except ValueError:
+            raise UsageError(f"argument --step/-s: invalid int value: {step!r}") from None
+        self._tracking().log_metric(key, value, number)
 
     @magic_arguments()
     @argument("path", nargs="?", help="another notebook's file; by default this one's")
@@ -121,6 +134,24 @@ def _arguments(magic: Any, line: str) -> Any:
     except ValueError as error:
         raise UsageError(f"{error}: a quotation mark too few or too many in {line!r}") from None
     return magic.parser.parse_args(words)
+
+
+def _key_and_value(line: str) -> tuple[str, str]:
+    """The first word of a magic's line, and the rest as it is; UsageError where one is missing.
+
+    Neither argparse nor a shell reads them: a value may begin with a minus, as -2e-07 does, and
+    IPython has put variables' values in, with whatever quotes and backslashes they have.
+    """
+    given = KEY_AND_VALUE.fullmatch(line.strip())
+    if given is None:
+        missing = "value" if line.strip() else "key, value"
+        raise UsageError(f"the following arguments are required: {missing}")
+    return _unquoted(given["key"]), _unquoted(given["value"])
+
+
+def _unquoted(word: str) -> str:
+    quoted = QUOTED.fullmatch(word)
+    return quoted["inside"] if quoted else word
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
