@@ -327,18 +327,44 @@ def test_M6_a_changed_artifact_is_not_restored(client, home, tmp_path):
     file = write(home / "tampered.ipynb", "a = 1")
     tracking = MLflowNotebookIntegration(file)
     kept = tracking.snapshot()
-    (tmp_path / "tampered.ipynb").write_text("{}")
-    folder = str(Path(kept.artifact_path).parent)
-    client.log_artifact(kept.run_id, str(tmp_path / "tampered.ipynb"), folder)
+    place = Path(kept.artifact_path)
+    (tmp_path / place.name).write_text("{}")
+    client.log_artifact(kept.run_id, str(tmp_path / place.name), str(place.parent))
     with pytest.raises(NotebooksError, match="is not what was kept: its checksum differs"):
         tracking.restore(1)
 
 
-@pytest.mark.parametrize("name", ["it's 100% mine_.ipynb", 'quo"ted.ipynb', "größe.ipynb"])
-def test_M6_any_name_of_a_notebook_is_found_again(client, home, name):
-    file = write(home / name, f"name = {name!r}")
-    MLflowNotebookIntegration(file).snapshot()
-    assert len(MLflowNotebookIntegration(file).snapshots()) == 1
+ODD = (
+    *("C# basics", "why? so", "a%41b%2Fc", "a & b + c; d = e", "it's 100% mine_", 'quo"ted'),
+    *("größe", "C:x", " lead", "tab\there", "line\nbreak", "[a] {b} ~^`!@$,|<>*()\\"),
+)
+
+
+@pytest.mark.parametrize("stem", ODD)
+def test_M6_any_name_of_a_notebook_is_found_again(client, home, stem):
+    file = write(home / f"{stem}.ipynb", f"name = {stem!r}")
+    tracking = MLflowNotebookIntegration(file)
+    kept = tracking.snapshot()
+    folder = str(Path(kept.artifact_path).parent)
+    there = client.list_artifacts(kept.run_id, folder)
+    assert [each.path for each in there] == [kept.artifact_path]
+    assert [each.version for each in tracking.snapshots()] == [1]
+    assert tracking.diff(1) == ""
+    restored = tracking.restore(1)
+    assert restored == home / f"{stem}-v1.ipynb"
+    assert restored.read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("stem", ODD)
+def test_M6_the_output_of_a_run_is_attached_whatever_its_name(client, home, tmp_path, stem):
+    """MLflow's client puts a name into an address without quoting it (3.17)."""
+    output = write(home / f"{stem}.ipynb", f"name = {stem!r}")
+    tracking = Tracking("odd-names", stem, {})
+    tracking.end("FINISHED", str(output))
+    (attached,) = client.list_artifacts(tracking.run_id)
+    assert attached.path.endswith(".ipynb")
+    copy = client.download_artifacts(tracking.run_id, attached.path, str(tmp_path))
+    assert Path(copy).read_bytes() == output.read_bytes()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", json.dumps({"cells": "no"})])

@@ -31,6 +31,8 @@ from notebooks.tracked import TrackingError
 NOTEBOOK_TAG = "mlhub.notebook"
 VERSION_TAG = "mlhub.snapshot."
 FOLDER = "notebook"
+FILE = "notebook.ipynb"
+"""Of a version: a notebook's own name may have what MLflow's client does not quote, such as `#`."""
 LARGEST = 100 * 2**20
 """Bytes of a notebook, as the execution API has it."""
 PAGE = 1000
@@ -65,7 +67,7 @@ class Snapshots:
         folder = f"{FOLDER}/{sha256[:12]}"
         self.client.set_tag(run_id, NOTEBOOK_TAG, self.notebook)
         with tempfile.TemporaryDirectory(prefix="mlhub-snapshot-") as work:
-            copy = Path(work) / file.name
+            copy = Path(work) / FILE
             copy.write_bytes(content)
             self.client.log_artifact(run_id, str(copy), folder)
         before = self.all(ViewType.ALL)
@@ -75,7 +77,7 @@ class Snapshots:
             version=same or max((each.version for each in before), default=0) + 1,
             sha256=sha256,
             run_id=run_id,
-            artifact_path=f"{folder}/{file.name}",
+            artifact_path=f"{folder}/{FILE}",
             created=datetime.now(UTC),
             created_by=os.environ.get("JUPYTERHUB_USER") or getpass.getuser(),
             message=message,

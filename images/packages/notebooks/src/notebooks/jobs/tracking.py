@@ -5,14 +5,21 @@ Left to itself a notebook's run ends FINISHED when a cell fails and never when t
 """
 
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from notebooks.experiments import experiment_id
 
 QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 """The defaults block for four minutes where MLflow is down."""
+
+UNQUOTED = re.compile(r"^\s|[#?%:\x00-\x1f\x7f]")
+"""Of a file's name: what MLflow's client sends as it is, so that a server reads another name, or
+none, and what it takes for a drive or a scheme (mlflow 3.17, `http_artifact_repo`)."""
 
 
 def say(what: str) -> None:
@@ -47,10 +54,14 @@ class Tracking:
         if run_id is None:
             return
         if output:
-            self._try(
-                "the notebook is not attached", lambda: self._client.log_artifact(run_id, output)
-            )
+            self._try("the notebook is not attached", lambda: self._attach(run_id, Path(output)))
         self._try("the run's end is not recorded", lambda: self._end(run_id, status))
+
+    def _attach(self, run_id: str, output: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="mlhub-attached-") as work:
+            named = Path(work) / UNQUOTED.sub("_", output.name)
+            named.symlink_to(output)
+            self._client.log_artifact(run_id, str(named))
 
     def _end(self, run_id: str, status: str) -> None:
         self._client.set_terminated(run_id, status)
