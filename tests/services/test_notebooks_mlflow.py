@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import nbformat
 import pytest
 from mlflow import MlflowClient
@@ -50,7 +51,10 @@ def client(monkeypatch: pytest.MonkeyPatch, home: Path, alices_mlflow: Any) -> M
     for name, value in {**alices_mlflow, "HOME": str(home)}.items():
         monkeypatch.setenv(name, value)
     for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
+        # What MLflow writes into it is gone after the test.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     return MlflowClient(alices_mlflow["MLFLOW_TRACKING_URI"])
 
 
@@ -151,6 +155,20 @@ def test_M6_a_notebook_finds_its_runs_and_a_run_its_notebook(lab, client, notebo
     bare = client.create_run(client.create_experiment("bare"))
     with pytest.raises(NotebooksError, match="made by no notebook"):
         tracking.notebook_of(bare.info.run_id)
+
+
+def test_M6_a_run_goes_where_it_says_then_where_the_notebook_then_where_the_server_says(
+    home, client, alices_mlflow
+):
+    """`launch --mlflow-experiment` is for runs that name no experiment."""
+    file = write(home / "where.ipynb", "1")
+    with kernel(file, home, {**alices_mlflow, "MLFLOW_EXPERIMENT_NAME": "the-servers"}) as started:
+        assert "in experiment the-servers" in started.run("%mlflow_start_run").text
+        started.run("import mlflow\nmlflow.end_run()\nmlflow.set_experiment('chosen')")
+        assert "in experiment chosen" in started.run("%mlflow_start_run").text
+        assert "in experiment named" in started.run("%mlflow_start_run -e named").text
+    with kernel(file, home, alices_mlflow) as started:
+        assert "in experiment where" in started.run("%mlflow_start_run").text
 
 
 def test_M6_the_notebooks_file_is_never_touched(lab, notebook):
@@ -307,7 +325,13 @@ def _by_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "race-of-runs"
 
 
-@pytest.mark.parametrize("found", [_by_snapshot, _by_plain_calls, _by_run])
+def _by_start_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    with MLflowNotebookIntegration(home / "race-of-starts.ipynb").start_run() as run:
+        found = mlflow.get_experiment(run.info.experiment_id).name
+    return str(found)
+
+
+@pytest.mark.parametrize("found", [_by_snapshot, _by_plain_calls, _by_run, _by_start_run])
 def test_M6_two_that_begin_together_find_one_experiment(client, home, monkeypatch, found):
     """Between the look whether it is there and the making another makes it, as in a sweep."""
     real, raced = MlflowClient.get_experiment_by_name, list[str]()
@@ -321,6 +345,31 @@ def test_M6_two_that_begin_together_find_one_experiment(client, home, monkeypatc
 
     monkeypatch.setattr(MlflowClient, "get_experiment_by_name", looked)
     assert raced == [found(home, monkeypatch)]
+
+
+@pytest.mark.parametrize("found", [_by_snapshot, _by_plain_calls, _by_run, _by_start_run])
+def test_M6_an_experiment_that_was_deleted_comes_back_with_the_next_run(
+    client, home, monkeypatch, capfd, found
+):
+    """As somebody does on MLflow's page; its name stays taken."""
+    name = found(home, monkeypatch)
+    experiment = client.get_experiment_by_name(name)
+    client.delete_experiment(experiment.experiment_id)
+    assert found(home, monkeypatch) == name
+    assert client.get_experiment(experiment.experiment_id).lifecycle_stage == "active"
+    assert f"The experiment {name} was deleted" in capfd.readouterr().err
+
+
+def test_M6_who_may_not_restore_an_experiment_is_told_who_may(client, hub_double, monkeypatch):
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "fraud")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", hub_double.person("olga", fraud="owner"))
+    known = client.create_experiment("of-olga")
+    client.delete_experiment(known)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", hub_double.person("eddy", fraud="editor"))
+    said = "The experiment of-olga is deleted in MLflow, and you may not restore it"
+    with pytest.raises(NotebooksError, match=f"{said}.*who made it.*owner of the workspace"):
+        MLflowNotebookIntegration().start_run(experiment="of-olga")
+    assert client.get_experiment(known).lifecycle_stage == "deleted"
 
 
 def test_M6_a_changed_artifact_is_not_restored(client, home, tmp_path):

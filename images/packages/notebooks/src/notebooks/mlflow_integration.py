@@ -19,7 +19,7 @@ import mlflow
 from mlflow import ActiveRun, MlflowClient
 from mlflow.entities import Run, ViewType
 
-from notebooks.experiments import experiment_id
+from notebooks.experiments import alive, experiment_id
 from notebooks.mlflow_plugin import EXPERIMENT, experiment_name
 from notebooks.models import NotebookMetadata, NotebookSnapshot
 from notebooks.redaction import Finding
@@ -48,9 +48,10 @@ class MLflowNotebookIntegration:
     def start_run(self, name: str | None = None, *, experiment: str | None = None) -> ActiveRun:
         """Start the run of this notebook; it ends by `end_run`, as a context, or with the kernel.
 
-        The experiment is the one given, else MLFLOW_EXPERIMENT_NAME's, else the one that
-        `mlflow.set_experiment` chose, else one with the notebook's name. In a run of the execution
-        API the run is there already, and both arguments are without effect.
+        The experiment is the one given, else the one that `mlflow.set_experiment` or the run before
+        chose (MLFLOW_EXPERIMENT_ID), else MLFLOW_EXPERIMENT_NAME's, else one with the notebook's
+        name. In a run of the execution API the run is there already, and both arguments are without
+        effect.
         """
         client = tracking_client()
         tags = {NOTEBOOK_TAG: name_of(self._file)} if self._file else {}
@@ -60,12 +61,17 @@ class MLflowNotebookIntegration:
                 set_already = client.get_run(os.environ["MLFLOW_RUN_ID"]).data.tags
                 run = mlflow.start_run(tags={k: v for k, v in tags.items() if k not in set_already})
             else:
-                named = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
-                if named or not os.environ.get("MLFLOW_EXPERIMENT_ID"):
-                    mlflow.set_experiment(named or experiment_name(self._file))
+                mlflow.set_experiment(experiment_id=self._experiment_id(client, experiment))
                 run = mlflow.start_run(run_name=name, tags=tags)
         _end_with_the_kernel()
         return run
+
+    def _experiment_id(self, client: MlflowClient, named: str | None) -> str:
+        chosen = os.environ.get("MLFLOW_EXPERIMENT_ID")
+        if chosen and not named:
+            return alive(client, client.get_experiment(chosen))
+        named = named or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        return experiment_id(client, named or experiment_name(self._file))
 
     def end_run(self, status: str = "FINISHED") -> None:
         with saying_why():
