@@ -7,8 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from mlhub.execution.problems import Problem, answer
+from tests.services.execution import Pod, succeeds
 from tests.services.test_execution_api import world  # noqa: F401
 from tests.services.test_execution_identity import realm, service  # noqa: F401
+from tests.services.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,3 +79,29 @@ async def test_P10_the_pipelines_sample_runs_once_for_a_key(service):  # noqa: F
     )
     assert code == 1
     assert "not that person" in err
+
+
+async def test_P10_the_pipelines_sample_outlasts_a_service_that_is_silent(service):  # noqa: F811
+    """A problem's `status` is 503, which is no run's."""
+    looks = []
+
+    async def slow(pod: Pod) -> None:
+        pod.runs()
+        await eventually(lambda: len(looks) > 2)
+        await succeeds(pod)
+
+    async def silent_twice(request: Any, call_next: Any) -> Any:
+        if request.method == "GET" and "/runs/" in request.url.path:
+            looks.append(request.url.path)
+            if len(looks) < 3:
+                return answer(Problem(503, "database", "The database does not answer."))
+        return await call_next(request)
+
+    service.cluster.script = slow
+    service.app.middleware_stack = BaseHTTPMiddleware(service.app.middleware_stack, silent_twice)
+    given = {"HUB": service.url, "REALM": service.realm_url, "CLIENT_ID": "pipeline"}
+    code, out, err = await sample(
+        "pipeline.py", "alice", "./r.ipynb", "2026-11-22", CLIENT_SECRET="secret", **given
+    )
+    assert (code, out.split()[:1]) == (0, ["succeeded"]), err
+    assert looks[0].rpartition("/")[2] in err, "the run's id is told at once"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -79,6 +80,89 @@ async def test_P8_a_lost_answer_is_asked_for_again_and_is_one_run(client, world,
     await asyncio.to_thread(client.run, "./a.ipynb")
     assert len(asked) == 3
     assert len(world.cluster.runs()) == 1
+
+
+@pytest.fixture
+def broken(monkeypatch: Any) -> Any:
+    """What is raised instead of the next answers to a GET, as `broken.append(…)` says."""
+    errors: list[Exception] = []
+    request = Connection.request
+
+    def asked(self: Any, method: str, *args: Any, **more: Any) -> Any:
+        if method == "GET" and errors:
+            raise errors.pop(0)
+        return request(self, method, *args, **more)
+
+    monkeypatch.setattr(Connection, "request", asked)
+    return errors
+
+
+def silent(after: float = 0) -> Refused:
+    """As the service says it while its database restarts."""
+    return Refused(503, "database", "The database does not answer; try again.", after)
+
+
+async def test_P8_a_wait_outlasts_a_database_or_a_hub_that_restarts(client, broken):
+    started = await asyncio.to_thread(client.run, "./a.ipynb")
+    broken += [silent() for _ in range(10)] + [Unreachable("away") for _ in range(10)]
+    assert (await asyncio.to_thread(client.wait, started)).status == "succeeded"
+    sweep = await asyncio.to_thread(client.sweep, "./train.ipynb", {"rate": [0.1]})
+    broken += [silent() for _ in range(10)]
+    ended = await asyncio.to_thread(client.wait_sweep, sweep["sweep_id"])
+    assert ended["status"] == "succeeded"
+
+
+async def test_P8_a_wait_asks_again_when_it_is_told_to_and_within_reason(
+    client, broken, monkeypatch
+):
+    pauses: list[float] = []
+    started = await asyncio.to_thread(client.run, "./a.ipynb")
+    monkeypatch.setattr(execution.time, "sleep", pauses.append)
+    broken += [silent(7), silent(3600)]
+    await asyncio.to_thread(client.wait, started)
+    assert pauses[:2] == [7, execution.LONGEST_PAUSE_SECONDS]
+
+
+async def test_P8_a_wait_that_gives_up_names_the_run(client, broken, monkeypatch, capsys):
+    started = await asyncio.to_thread(client.run, "./a.ipynb")
+    monkeypatch.setattr(execution, "SILENT_SECONDS", 0.2)
+    for error in (Refused(403, "login", "Log in."), *(silent() for _ in range(100))):
+        broken.append(error)
+    with pytest.raises(Refused, match=f"Run {started.run_id} was not seen to end: Log in."):
+        await asyncio.to_thread(client.wait, started)
+    assert await run("runs", "wait", started.run_id, "--json") == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert (error["type"], error["status"], error["run_id"]) == ("database", 503, started.run_id)
+    assert started.run_id in error["sentence"]
+
+
+async def test_P8_a_hub_that_never_answered_is_given_up_soon(client, broken):
+    broken += [Unreachable("away") for _ in range(100)]
+    begun = time.monotonic()
+    with pytest.raises(Unreachable, match="away"):
+        await asyncio.to_thread(client.wait, "0" * 16)
+    assert time.monotonic() - begun < 10
+
+
+async def test_P10_the_id_is_told_at_once_and_an_interrupted_wait_says_that_the_run_goes_on(
+    client,
+    broken,
+    capsys,
+):
+    broken.append(KeyboardInterrupt())  # type: ignore[arg-type]
+    assert await run("runs", "start", "./a.ipynb") == 130
+    first, last = capsys.readouterr().err.splitlines()
+    run_id = first.split()[1]
+    assert first == f"Run {run_id} is queued."
+    assert last == f"Run {run_id} goes on; `runs wait {run_id}` waits for it again."
+    broken.append(KeyboardInterrupt())  # type: ignore[arg-type]
+    assert await run("runs", "wait", run_id, "--json") == 130
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert (error["type"], error["run_id"]) == ("interrupted", run_id)
+    sweep = await told_by(capsys, "sweeps", "start", "./train.ipynb", "-g", "rate=[0.1]")
+    broken.append(KeyboardInterrupt())  # type: ignore[arg-type]
+    assert await run("sweeps", "wait", sweep["sweep_id"]) == 130
+    assert f"Sweep {sweep['sweep_id']} goes on;" in capsys.readouterr().err
 
 
 async def test_P10_runs_on_the_command_line(client, world, capsys):  # noqa: F811

@@ -29,6 +29,8 @@ class Answers(BaseHTTPRequestHandler):
         self.send_response(status)
         if status == 302:
             self.send_header("Location", body)
+        if status == 503:
+            self.send_header("Retry-After", "7")
         self.send_header("Content-Length", str(len(body.encode())))
         self.end_headers()
         self.wfile.write(body.encode())
@@ -117,8 +119,9 @@ def test_a_hub_that_restarts_is_unreachable_and_what_it_says_itself_is_a_refusal
     }
     with pytest.raises(Unreachable, match="not there for the moment"):
         connected(answers).request("GET", "/page")
-    with pytest.raises(Refused, match="Keycloak does not answer"):
+    with pytest.raises(Refused, match="Keycloak does not answer") as refusal:
         connected(answers).request("GET", "/words")
+    assert refusal.value.after == 7, "as it says in Retry-After"
 
 
 def test_a_hub_that_does_not_answer_is_unreachable_and_no_token_is_shown():

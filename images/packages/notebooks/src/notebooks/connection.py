@@ -198,4 +198,6 @@ class Connection:
             )
         if not said:
             said = f"The hub at {self.hub_url} answers {answer.status_code} {answer.reason}."
-        return Refused(answer.status_code, kind, str(said))
+        after = answer.headers.get("Retry-After", "")
+        seconds = float(after) if after.isdecimal() else 0  # else it is a date, or nothing
+        return Refused(answer.status_code, kind, str(said), seconds)

@@ -4,15 +4,28 @@
 """
 # ruff: noqa: N818 -- a refusal is named for what it is
 
+from typing import Self
+
 
 class NotebooksError(Exception):
     """Whatever the package's own functions raise; `str()` of it is the sentence."""
 
     type = "failed"
 
+    after: float = 0
+    """Seconds until it is worth asking again, as far as that was said (`Retry-After`)."""
+
     def __init__(self, sentence: str):
         super().__init__(sentence)
         self.sentence = sentence
+        self.about: dict[str, object] = {}
+
+    def within(self, what: str, **about: object) -> Self:
+        """The same error, with what it came in between; `about` is told to programs."""
+        self.sentence = f"{what}: {self.sentence}"
+        self.args = (self.sentence,)
+        self.about |= about
+        return self
 
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows instead of a traceback (IPython, `showtraceback`)."""
@@ -20,7 +33,7 @@ class NotebooksError(Exception):
 
     def plain(self) -> dict[str, object]:
         """For JSON."""
-        return {"type": self.type, "sentence": self.sentence}
+        return {"type": self.type, "sentence": self.sentence, **self.about}
 
 
 class NotLoggedIn(NotebooksError):
@@ -38,10 +51,11 @@ class Unreachable(NotebooksError):
 class Refused(NotebooksError):
     """The hub, or a service of it, says no. `type` is its word for programs, e.g. `quota`."""
 
-    def __init__(self, status: int, type: str, sentence: str):
+    def __init__(self, status: int, type: str, sentence: str, after: float = 0):
         super().__init__(sentence)
         self.status = status
         self.type = type
+        self.after = after
 
     def plain(self) -> dict[str, object]:
         return {**super().plain(), "status": self.status}

@@ -4,6 +4,7 @@ Each call says what the service says: a refusal is `Refused` with its word and s
 schedule or a sweep is a dataclass with what a program asks for; `plain` has all that was told.
 """
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +13,22 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from notebooks.connection import Connection
-from notebooks.errors import NotebooksError, Unreachable
+from notebooks.errors import NotebooksError, Refused, Unreachable
 
 BASE = "/services/execution"
 ENDED = ("succeeded", "failed", "cancelled", "lost")
 PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
+"""Whatever a service says of when to ask again."""
+
 TRIES = 5
 """Of a request that starts something: the same key is the same run, however often it is sent."""
+
+SILENT_SECONDS = 300.0
+"""For so long a wait outlasts silence: of a proxy, a hub or a database that restarts."""
+
+PASSING = (429, 502, 503, 504)
+"""What a part says that is silent, or asked too much, for the moment."""
 
 
 class RunFailed(NotebooksError):  # noqa: N818 -- named for what it is, as in `notebooks.errors`
@@ -87,6 +97,15 @@ class SweepFailed(NotebooksError):  # noqa: N818 -- as RunFailed
         return {**super().plain(), "sweep": self.sweep}
 
 
+def _patience(error: NotebooksError, *, heard: bool) -> float:
+    """For how many seconds a wait outlasts it: for none where asking again would not help, and for
+    a few where nobody has ever answered, since the address may be wrong.
+    """
+    if isinstance(error, Refused):
+        return SILENT_SECONDS if error.status in PASSING else 0
+    return SILENT_SECONDS if heard else TRIES * PAUSE_SECONDS
+
+
 def _nobody(_: object) -> None:
     """Tell nobody."""
 
@@ -146,11 +165,18 @@ class ExecutionClient:
     ) -> Run:
         """The run once it has ended; raises RunFailed where that is no success, and TimeoutError.
 
-        `tell` hears of the run each second. A service that is silent meanwhile is asked again.
+        `timeout` is in seconds. `tell` hears of the run each second. A service that is silent
+        meanwhile is asked again for five minutes; what is raised then names the run.
         """
         run_id = run if isinstance(run, str) else run.run_id
         found: Run = self._end_of(
-            f"Run {run_id}", lambda: self.get(run_id), lambda run: run.status, timeout, tell
+            "run",
+            run_id,
+            lambda: self.get(run_id),
+            lambda run: run.status,
+            timeout=timeout,
+            tell=tell,
+            heard=isinstance(run, Run),
         )
         if found.status != "succeeded":
             raise RunFailed(found)
@@ -251,14 +277,15 @@ class ExecutionClient:
         """The sweep once all its runs have ended; raises SweepFailed where that is no success, and
         TimeoutError.
 
-        `tell` hears of the sweep each second. A service that is silent meanwhile is asked again.
+        As `wait` does it for a run.
         """
         found: Mapping[str, Any] = self._end_of(
-            f"Sweep {sweep_id}",
+            "sweep",
+            sweep_id,
             lambda: self.get_sweep(sweep_id),
             lambda sweep: sweep["status"],
-            timeout,
-            tell,
+            timeout=timeout,
+            tell=tell,
         )
         if found["status"] != "succeeded":
             raise SweepFailed(found)
@@ -288,22 +315,40 @@ class ExecutionClient:
 
     def _end_of(
         self,
-        what: str,
+        kind: str,
+        identifier: str,
         look: Callable[[], Any],
         status: Callable[[Any], str],
+        *,
         timeout: float | None,
         tell: Callable[[Any], None],
+        heard: bool = False,
     ) -> Any:
-        """What `look` finds once its status is a last one; raises TimeoutError."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        """What `look` finds once its status is a last one; raises TimeoutError.
+
+        `heard` says that the service has told of it before.
+        """
+        begun = last = time.monotonic()
         while True:
-            found = self._again(look)
-            tell(found)
-            if status(found) in ENDED:
-                return found
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"{what} goes on after {timeout:.0f} s.")
-            time.sleep(PAUSE_SECONDS)
+            pause, silence = PAUSE_SECONDS, ""
+            try:
+                found = look()
+            except (Refused, Unreachable) as error:
+                if time.monotonic() - last >= _patience(error, heard=heard):
+                    what = f"{kind.capitalize()} {identifier} was not seen to end"
+                    raise error.within(what, **{f"{kind}_id": identifier}) from None
+                pause = max(pause, min(error.after, LONGEST_PAUSE_SECONDS))
+                silence = f" {error}"
+            else:
+                heard, last = True, time.monotonic()
+                tell(found)
+                if status(found) in ENDED:
+                    return found
+            left = math.inf if timeout is None else begun + timeout - time.monotonic()
+            if left < 0:
+                what = f"{kind.capitalize()} {identifier}"
+                raise TimeoutError(f"{what} goes on after {timeout:.0f} s.{silence}")
+            time.sleep(min(pause, left))
 
     def _again(self, call: Callable[[], Any]) -> Any:
         """`call`, tried anew while the service is silent; raises Unreachable after TRIES."""

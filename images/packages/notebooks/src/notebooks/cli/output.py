@@ -58,10 +58,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: in
     return made
 
 
-def warn(sentence: str) -> None:
+def note(sentence: str, style: str = "") -> None:
     """On standard error, where a person reads it; a program has no use for it."""
     if not as_json:
-        Console(stderr=True, soft_wrap=True).print(Text(sentence, style="yellow"))
+        Console(stderr=True, soft_wrap=True).print(Text(sentence, style=style))
+
+
+def warn(sentence: str) -> None:
+    note(sentence, "yellow")
 
 
 def fail(error: Exception) -> None:

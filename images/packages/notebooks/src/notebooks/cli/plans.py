@@ -21,8 +21,8 @@ from notebooks.cli.runs import (
     User,
     Workspace,
     id_of,
-    in_time,
     parameters_of,
+    waiting,
 )
 from notebooks.errors import NotebooksError
 from notebooks.execution import ExecutionClient, counts_of
@@ -248,7 +248,7 @@ def start_sweep(
 @sweeps.command("wait")
 def wait(sweep_id: SweepId, timeout: Timeout = None) -> None:
     """Wait for the end of a sweep; the exit code is 0 when all its runs succeed."""
-    with in_time():
+    with waiting("sweep", sweep_id):
         sweep_shown(ExecutionClient().wait_sweep(sweep_id, timeout=timeout))
 
 

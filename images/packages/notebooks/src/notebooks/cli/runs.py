@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from notebooks.cli import output
-from notebooks.errors import Refused
+from notebooks.errors import NotebooksError, Refused
 from notebooks.execution import ExecutionClient, Run
 
 ID = re.compile("[0-9a-f]{16}")
@@ -91,13 +91,25 @@ def cells_bar() -> Iterator[Any]:
         yield tell
 
 
+class Interrupted(NotebooksError):  # noqa: N818 -- as those of `notebooks.errors`
+    """A wait that a person broke off."""
+
+    type = "interrupted"
+
+
 @contextmanager
-def in_time() -> Iterator[None]:
-    """A wait that is over is a sentence and exit code 1."""
+def waiting(kind: str, identifier: str) -> Iterator[None]:
+    """A wait that is over is a sentence and exit code 1; one broken off says what goes on."""
     try:
         yield
     except TimeoutError as error:
         raise ValueError(str(error)) from None
+    except KeyboardInterrupt:
+        again = f"`{kind}s wait {identifier}` waits for it again"
+        stop = Interrupted(f"{kind.capitalize()} {identifier} goes on; {again}.")
+        stop.about[f"{kind}_id"] = identifier
+        output.fail(stop)
+        raise
 
 
 def shown(run: Run) -> None:
@@ -136,7 +148,8 @@ def start(
         workspace=workspace,
     )
     if not no_wait:
-        with cells_bar() as tell:
+        output.note(f"Run {run.run_id} is {run.status}.")
+        with cells_bar() as tell, waiting("run", run.run_id):
             run = client.wait(run, tell=tell)
     shown(run)
 
@@ -144,7 +157,7 @@ def start(
 @app.command("wait")
 def wait(run_id: Id, timeout: Timeout = None) -> None:
     """Wait for a run's end; the exit code is 0 when it succeeds."""
-    with cells_bar() as tell, in_time():
+    with cells_bar() as tell, waiting("run", run_id):
         run = ExecutionClient().wait(run_id, timeout=timeout, tell=tell)
     shown(run)
 
