@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
+import nbformat
 import pytest
 from rich.console import Console
 
 import notebooks
-from notebooks import cli
-from notebooks.cli import output
+from notebooks import cli, templates
+from notebooks.cli import launch, output
 from notebooks.errors import Refused
 from notebooks.workspaces import Workspace, WorkspaceRole
 
@@ -65,6 +66,49 @@ def test_a_row_is_a_line_where_no_terminal_reads_it(capsys):
     heading, row = capsys.readouterr().out.splitlines()
     assert heading.startswith("workspace")
     assert row.split() == [ID, *["long"] * 40]
+
+
+WORDS = (
+    "copied to [draft] report.ipynb",
+    'KeyError: "None of [columns] are in the [index]"',
+    "bad path [/home/jovyan/x]",
+    "the secret:key:of [bold]1234",
+)
+"""With what rich reads as markup, as a closing tag and as an emoji."""
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_what_is_told_is_told_as_it_is(words, capsys, monkeypatch):
+    output.show({}, words)
+    output.show({}, output.table(("",), [[words]]))
+    with launch.progress("Starting") as tell:
+        tell(7, words)
+    output.fail(ValueError(words))
+    said = capsys.readouterr()
+    assert said.out == f"{words}\n{words}\n"
+    assert said.err == f"  7 % {words}\n{words}\n"
+    monkeypatch.setattr(output, "as_json", True)
+    output.fail(ValueError(words))
+    assert json.loads(capsys.readouterr().err)["error"]["sentence"] == words
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_a_bar_tells_what_happens_as_it_is(words, monkeypatch):
+    terminal = Console(file=StringIO(), width=200, force_terminal=True, color_system=None)
+    monkeypatch.setattr(launch, "Console", lambda **_: terminal)
+    with launch.progress("Starting") as tell:
+        tell(7, words)
+    assert words in terminal.file.getvalue()
+
+
+def test_a_templates_parameters_are_shown_as_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cell = nbformat.v4.new_code_cell("features = [income, age]", metadata={"tags": ["parameters"]})
+    folder = templates.personal_folder()
+    folder.mkdir(parents=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "mine.ipynb")
+    assert cli.main(["templates", "show", "mine"]) == 0
+    assert "features = [income, age]" in capsys.readouterr().out
 
 
 def test_a_services_words_are_told_as_commands(capsys, monkeypatch):

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from notebooks import templates
 from notebooks.cli import output
@@ -106,7 +106,7 @@ def progress(what: str) -> Iterator[Tell]:
         yield lambda percent, message: None
         return
     console = Console(stderr=True)
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
@@ -115,8 +115,8 @@ def progress(what: str) -> Iterator[Tell]:
         def tell(percent: int, message: str) -> None:
             message = _STAMP.sub("", message)
             if console.is_terminal:
-                bar.update(task, completed=percent, description=escape(message))
+                bar.update(task, completed=percent, description=message)
             else:
-                console.print(f"{percent:3d} % {message}", markup=False, soft_wrap=True)
+                console.print(Text(f"{percent:3d} % {message}"), soft_wrap=True)
 
         yield tell

@@ -4,7 +4,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from notebooks.cli import output
 from notebooks.connection import in_a_server, login_file
@@ -31,9 +30,8 @@ def login(hub: Hub, admin: Admin = False) -> None:
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--hub") from None
     if sys.stdin.isatty():
-        say = Console(stderr=True, soft_wrap=True)
-        say.print(f"1. Open {address}/hub/token in your browser and log in.", markup=False)
-        say.print("2. Press 'Request new API token' and copy the token.", markup=False)
+        print(f"1. Open {address}/hub/token in your browser and log in.", file=sys.stderr)
+        print("2. Press 'Request new API token' and copy the token.", file=sys.stderr)
         pasted = typer.prompt("3. Paste it here (it is not shown)", hide_input=True, err=True)
     else:
         pasted = sys.stdin.readline()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -31,14 +32,18 @@ as_json = False
 
 
 def show(plain: Any, human: RenderableType | None = None) -> None:
-    """`plain` as JSON (dataclasses, times and the like included), or `human`, else its text."""
+    """`plain` as JSON (dataclasses, times and the like included), or `human`, else its text.
+
+    What people named and services said is in these texts, so that none is read for markup.
+    """
     if as_json:
         print(json.dumps(plain, default=_plain))
     else:
         console = Console(soft_wrap=not isinstance(human, Table))
         if not console.is_terminal:
             console.width = WIDE
-        console.print(human if human is not None else Text(str(plain)))
+        said = human if human is not None else str(plain)
+        console.print(Text(said) if isinstance(said, str) else said)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: int = 1) -> Table:
@@ -73,7 +78,7 @@ def fail(error: Exception) -> None:
     if as_json:
         known = error.plain() if isinstance(error, NotebooksError) else None
         said = known or {"type": "invalid", "sentence": str(error)}
-        Console(stderr=True, soft_wrap=True).print(json.dumps({"error": said}), markup=False)
+        print(json.dumps({"error": said}), file=sys.stderr)
     else:
         sentence = str(error)
         for call, command in COMMANDS.items():
