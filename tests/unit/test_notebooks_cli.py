@@ -14,7 +14,7 @@ from rich.console import Console
 
 import notebooks
 from notebooks import cli, templates
-from notebooks.cli import launch, output
+from notebooks.cli import launch, output, runs
 from notebooks.errors import Refused
 from notebooks.workspaces import Workspace, WorkspaceRole
 
@@ -109,6 +109,12 @@ def test_a_templates_parameters_are_shown_as_they_are(tmp_path, monkeypatch, cap
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "mine.ipynb")
     assert cli.main(["templates", "show", "mine"]) == 0
     assert "features = [income, age]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", ["NaN", "Infinity", "-Infinity", "1e999", "[0.1, -1e999]"])
+def test_a_number_that_json_does_not_have_is_text(given):
+    assert runs.parameters_of([f"region={given}"]) == {"region": given}
+    assert runs.parameters_of(["rate=[1e9, 0.5]"]) == {"rate": [1e9, 0.5]}
 
 
 def test_a_services_words_are_told_as_commands(capsys, monkeypatch):

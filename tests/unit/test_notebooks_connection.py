@@ -133,6 +133,12 @@ def test_a_hub_that_does_not_answer_is_unreachable_and_no_token_is_shown():
     assert "the-token" not in f"{error.value!r}{connection!r}"
 
 
+def test_what_json_cannot_say_is_no_fault_of_the_network(answers):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        connected(answers).request("POST", "/x", {"rate": float("nan")})
+    assert not answers.seen
+
+
 def test_in_a_server_requests_go_by_the_proxys_service():
     environ = {
         "JUPYTERHUB_API_TOKEN": "t",

@@ -154,6 +154,8 @@ class Connection:
                 timeout=timeout,
                 **how,
             )
+        except requests.exceptions.InvalidJSONError as error:  # nothing was sent
+            raise ValueError(str(error)) from None
         except requests.RequestException as error:
             raise self._unreachable(error) from None
         with answer:

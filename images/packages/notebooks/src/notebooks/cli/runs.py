@@ -1,6 +1,7 @@
 """`runs`: notebooks that run unattended. `plans` has those that run again and again."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,10 +50,17 @@ def id_of(kind: str) -> Callable[[str], str]:
 Id = Annotated[str, typer.Argument(metavar="ID", parser=id_of("run"))]
 
 
+def finite(digits: str) -> float:
+    """For json, which takes `NaN` and `1e999` where JSON has no such number; raises ValueError."""
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(digits)
+    return number
+
+
 def value_of(text: str) -> Any:
     """JSON where it is some, else the text itself."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=finite, parse_constant=finite)
     except ValueError:
         return text
 
