@@ -14,6 +14,8 @@ import pytest
 import notebooks
 from notebooks.connection import Connection, login_file
 from notebooks.errors import NotLoggedIn, Refused, Unreachable
+from tests.doubles.tls import certificate
+from tests.unit.test_verify_certificate import serving as tls_serving
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -131,6 +133,22 @@ def test_a_hub_that_does_not_answer_is_unreachable_and_no_token_is_shown():
         with pytest.raises(Unreachable, match="does not answer") as error:
             connection.request("GET", "/x")
     assert "the-token" not in f"{error.value!r}{connection!r}"
+
+
+def test_an_authority_of_a_companys_own_is_named_and_taken_from_requests_bundle(
+    tmp_path, monkeypatch
+):
+    shown = certificate(tmp_path)
+    with tls_serving(shown) as url:
+        connection = Connection(url, "alice", "the-token")
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        with pytest.raises(Unreachable) as error:
+            connection.request("GET", "/x")
+        assert "certificate" in str(error.value)
+        assert "REQUESTS_CA_BUNDLE" in str(error.value)
+        assert "is the address right" not in str(error.value).lower()
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(shown.authority))
+        assert connection.request("GET", "/x") == {}
 
 
 def test_what_json_cannot_say_is_no_fault_of_the_network(answers):

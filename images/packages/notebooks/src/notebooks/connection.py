@@ -6,6 +6,7 @@ network policies let servers reach: `hub_url` may be an address that only browse
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -164,6 +165,12 @@ class Connection:
             yield answer
 
     def _unreachable(self, error: Exception) -> Unreachable:
+        if found := re.search(r"certificate verify failed: (.+?) \(_ssl", str(error)):
+            return Unreachable(
+                f"The certificate of the hub at {self.hub_url} is not trusted ({found[1]}). For "
+                "an authority of your company's own, set REQUESTS_CA_BUNDLE to the file with its "
+                "certificate (PEM)."
+            )
         what = "took too long" if isinstance(error, requests.Timeout) else "does not answer"
         return Unreachable(
             f"The hub at {self.hub_url} {what} ({type(error).__name__}). "
