@@ -113,7 +113,7 @@ BY = {
     ),
     f"{SERVICES}::test_the_pages_launches_with_a_GPU": ("curl -X POST",),
     f"{SERVICES}::test_the_pages_runs_sweeps_and_schedules": (
-        f"{CLI} runs", f"{CLI} sweeps", f"{CLI} schedules", "API=", "curl -s $API",
+        f"{CLI} runs", f"{CLI} sweeps", f"{CLI} schedules", "API=", 'curl -s "$API',
     ),
     f"{SERVICES}::test_the_pages_workspaces": (f"{CLI} workspaces",),
     "tests/services/test_hub_load.py::test_our_hub_is_not_grossly_dearer_than_a_plain_one": (

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.pages import ROOT, Shown, text, told
+from tests.pages import COMMAND, PAGES, ROOT, Shown, blocks, shown, text, told
 from tests.unit.test_docs import CLI
 from tools.recovery.archive import Manifest, Writer, recipient
 
@@ -103,6 +103,27 @@ def test_the_page_of_templates_prints_what_it_says(tmp_path: Path):
     assert refused.is_printed(ended.stderr), ended.stderr
     told_here = Shown(made.command, made.prints.replace("/home/jovyan", str(tmp_path)))
     done(told_here, tmp_path, **home)
+
+
+def unquoted(command: str) -> str:
+    return re.sub(r"'[^']*'|\"[^\"]*\"|\\.", "", command)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_command_has_what_a_macs_shell_takes_for_files(page: Path):
+    """zsh refuses a pattern that no file has: `no matches found`."""
+    for each in shown(page):
+        assert not re.search(r"[?*\[]", unquoted(each.command)), each.command
+
+
+@pytest.mark.parametrize(
+    "name", ["data-scientist", "execution", "mlflow", "notebooks", "templates", "workspaces"]
+)
+def test_no_command_of_a_laptops_page_has_a_comment(name: str):
+    """zsh takes it for arguments where a person types."""
+    for body in blocks(ROOT / f"docs/{name}.md", "console"):
+        for command in COMMAND.findall(body):
+            assert not re.search(r"\s#", unquoted(command)), command
 
 
 def test_the_package_is_installed_on_a_laptop(tmp_path: Path):

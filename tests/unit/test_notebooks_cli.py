@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import nbformat
@@ -115,6 +115,33 @@ def test_a_templates_parameters_are_shown_as_they_are(tmp_path, monkeypatch, cap
 def test_a_number_that_json_does_not_have_is_text(given):
     assert runs.parameters_of([f"region={given}"]) == {"region": given}
     assert runs.parameters_of(["rate=[1e9, 0.5]"]) == {"rate": [1e9, 0.5]}
+
+
+def test_a_lists_example_is_quoted_for_the_shell(capsys):
+    assert cli.main(["sweeps", "start", "--help"]) == 0
+    assert "'rate=[0.1,0.2]'" in capsys.readouterr().out
+    assert cli.main(["sweeps", "start", "./a.ipynb", "-g", "rate=0.1"]) == 2
+    assert "'rate=[0.1,0.2]'" in capsys.readouterr().err
+
+
+class Bars:
+    """A client whose run prints what tqdm does."""
+
+    def log(self, run_id, *, follow):
+        yield "100% █"
+
+    def notebooks(self, *, user):
+        return [{"relative_path": "█.ipynb", "size": 1, "modified": "now"}]
+
+
+@pytest.mark.parametrize("command", [["runs", "log", "0" * 16], ["runs", "notebooks"]])
+def test_what_a_windows_file_cannot_hold_is_replaced(command, monkeypatch):
+    file = TextIOWrapper(BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setattr(runs, "ExecutionClient", Bars)
+    assert cli.main(command) == 0
+    file.flush()
+    assert b"?" in file.buffer.getvalue()
 
 
 def test_a_services_words_are_told_as_commands(capsys, monkeypatch):

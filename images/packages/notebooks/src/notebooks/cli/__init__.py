@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 refused or failed, with the sentence on standard error; 2 
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -38,6 +39,10 @@ app.add_typer(workspaces.app, name="workspaces")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file on Windows holds a few hundred characters, and none of a progress bar's.
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     args = list(sys.argv[1:] if argv is None else argv)
     output.as_json = "--json" in args
     try:

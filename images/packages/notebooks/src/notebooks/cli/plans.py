@@ -214,7 +214,10 @@ def start_sweep(
     notebook: Notebook,
     *,
     grid: Annotated[
-        list[str], typer.Option("-g", "--grid", metavar="NAME=[…]", help="a JSON list of values")
+        list[str],
+        typer.Option(
+            "-g", "--grid", metavar="NAME=[…]", help="a JSON list of values: 'rate=[0.1,0.2]'"
+        ),
     ],
     parameter: Parameter = None,
     parallel: Annotated[int, typer.Option(help="runs at once at most")] = 2,
@@ -228,7 +231,9 @@ def start_sweep(
     """A run for each combination of values; they wait for room."""
     values = parameters_of(grid)
     if wrong := [name for name, each in values.items() if not isinstance(each, list)]:
-        raise typer.BadParameter(f"{', '.join(wrong)} is no JSON list; give one as rate=[0.1,0.2]")
+        raise typer.BadParameter(
+            f"{', '.join(wrong)} is no JSON list; give one as 'rate=[0.1,0.2]'"
+        )
     sweep_shown(
         ExecutionClient().sweep(
             notebook,
