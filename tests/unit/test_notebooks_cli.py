@@ -1,8 +1,11 @@
 """What the command line prints, and its exit codes."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from datetime import UTC, datetime
 from io import BytesIO, StringIO, TextIOWrapper
@@ -10,18 +13,21 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 from rich.console import Console
 
 import notebooks
 from notebooks import cli, templates
 from notebooks.cli import launch, output, runs
+from notebooks.connection import Connection
 from notebooks.errors import Refused
 from notebooks.workspaces import Workspace, WorkspaceRole
+from tests.unit.test_images_locks import pinned
 
 
 @pytest.fixture
 def refusing(monkeypatch):
-    def refuse(argv, prog_name):
+    def refuse(argv, **how):
         raise Refused(429, "quota", "You have 3 of 3 servers running; stop one to [start] another.")
 
     monkeypatch.setattr(cli, "app", refuse)
@@ -142,6 +148,117 @@ def test_what_a_windows_file_cannot_hold_is_replaced(command, monkeypatch):
     assert cli.main(command) == 0
     file.flush()
     assert b"?" in file.buffer.getvalue()
+
+
+USAGE = (
+    (["no-such-command"], "No such command 'no-such-command'."),
+    (["runs", "show"], "Missing argument 'ID'."),
+    (["workspaces", "create", "x", "--size", "1"], None),
+    (["sweeps", "start", "./a.ipynb", "-g", "rate=0.1"], "is no JSON list"),
+    (["launch", "--cpu", "lots"], "Invalid value for '--cpu'"),
+)
+
+
+@pytest.mark.parametrize(("argv", "sentence"), USAGE)
+def test_with_json_wrong_usage_is_json_too(argv, sentence, manager, capsys):
+    code = cli.main([*argv, "--json"])
+    said = capsys.readouterr()
+    if sentence is None:
+        assert (code, json.loads(said.out)["id"], said.err) == (0, "x", "")
+        return
+    assert (code, said.out) == (2, "")
+    error = json.loads(said.err)["error"]
+    assert error["type"] == "usage"
+    assert sentence in error["sentence"]
+
+
+def test_with_json_help_and_the_exit_code_are_as_without(capsys):
+    assert cli.main(["--json", "runs", "--help"]) == 0
+    assert "Run notebooks unattended" in capsys.readouterr().out
+
+
+@pytest.fixture
+def laptop(monkeypatch, tmp_path):
+    """Where nothing is but what pip brings with the package."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for absent in ("nbformat", "mlflow"):
+        monkeypatch.setitem(sys.modules, absent, None)
+    for ours in ("templates.making", "mlflow_integration"):
+        monkeypatch.delitem(sys.modules, f"notebooks.{ours}", raising=False)
+
+
+def test_on_a_laptop_what_is_missing_is_named_with_what_brings_it(laptop, capsys):
+    how = "pip install 'images/packages/notebooks[mlflow]'"
+    create = ["templates", "create", "--name", "mine", "--from-notebook", "report.ipynb"]
+    assert cli.main(create) == 1
+    assert how in " ".join(capsys.readouterr().err.split())
+    assert cli.main([*create, "--json"]) == 1
+    sentence = json.loads(capsys.readouterr().err)["error"]["sentence"]
+    assert "nbformat" in sentence
+    assert how in sentence
+    with pytest.raises(ImportError, match="needs mlflow") as error:
+        notebooks.MLflowNotebookIntegration  # noqa: B018
+    assert how in str(error.value)
+
+
+def imported(file: Path) -> set[str]:
+    """The libraries that a module of ours needs, at once or later."""
+    tree = ast.walk(ast.parse(file.read_text()))
+    names = {
+        name.split(".")[0]
+        for node in tree
+        for name in (
+            [each.name for each in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else re.findall(r"import_module\(.(\w+)", ast.unparse(node))
+            if isinstance(node, ast.Call)
+            else []
+        )
+    }
+    return names - set(sys.stdlib_module_names) - {"notebooks"}
+
+
+def test_the_extra_brings_what_the_parts_that_need_it_import_and_as_the_images_have_it():
+    root = Path(notebooks.__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["mlflow"]]
+    wanted = {each.name: each for each in map(Requirement, asked)}
+    parts = ("experiments", "magics", "mlflow_integration", "mlflow_plugin", "redaction")
+    parts += ("snapshots", "this_notebook", "tracked", "templates/making")
+    names = set().union(*(imported(root / f"src/notebooks/{part}.py") for part in parts))
+    assert {"detect_secrets", "mlflow", "nbdime", "nbformat"} <= names
+    assert {name.replace("_", "-").lower() for name in names} <= set(wanted)
+    locked = pinned(root.parents[1] / "ml-cpu/requirements.txt")
+    for name, each in wanted.items():
+        assert locked[name] in each.specifier, name
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_what_the_machine_refuses_is_a_sentence(flags, tmp_path, capsys):
+    (tmp_path / "a.ipynb").write_text("")
+    assert cli.main(["templates", "copy", "data-exploration", f"{tmp_path}/a.ipynb/x", *flags]) == 1
+    assert "does not end in .ipynb" in capsys.readouterr().err
+    target = f"{tmp_path}/a.ipynb/x.ipynb"
+    assert cli.main(["templates", "copy", "data-exploration", target, *flags]) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/a.ipynb is no folder" in said
+    (tmp_path / "full").symlink_to("/proc")
+    target = f"{tmp_path}/full/x.ipynb"
+    assert cli.main(["templates", "copy", "data-exploration", target, *flags]) == 1
+    said = capsys.readouterr().err
+    assert "/full" in said
+    assert "Traceback" not in said
+    assert not flags or json.loads(said)["error"]["type"] == "failed"
+
+
+def test_a_bundle_of_certificates_that_is_not_there_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/ca.pem")
+    connection = Connection("https://127.0.0.1:1", "alice", "t")
+    monkeypatch.setattr(Connection, "find", lambda: connection)
+    assert cli.main(["sessions", "list"]) == 1
+    assert "/no/such/ca.pem" in capsys.readouterr().err
 
 
 def test_a_services_words_are_told_as_commands(capsys, monkeypatch):

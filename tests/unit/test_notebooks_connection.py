@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 import notebooks
+from notebooks import login
 from notebooks.connection import Connection, login_file
 from notebooks.errors import NotLoggedIn, Refused, Unreachable
+from notebooks.login import log_in
 from tests.doubles.tls import certificate
 from tests.unit.test_verify_certificate import serving as tls_serving
 
@@ -181,6 +183,47 @@ def test_without_a_login_the_sentence_says_how(tmp_path):
             Connection.find(environ)
     file.write_text('{"hub_url": "http://hub", "user": "alice", "token": "t"}')
     assert Connection.find(environ) == Connection("http://hub", "alice", "t")
+
+
+@pytest.fixture
+def trading(answers):
+    """A hub that trades tokens."""
+    me = {"kind": "user", "name": "alice", "scopes": ["servers", "tokens"]}
+    answers.said |= {
+        "/hub/api/user": (200, json.dumps(me)),
+        "/hub/api/users/alice/tokens": (201, '{"token": "the-new-one"}'),
+        "/hub/api/mlhub/login": (204, ""),
+    }
+    return answers
+
+
+def revoked(answers: Any) -> list[str]:
+    return [
+        headers["Authorization"] for method, _, headers, _ in answers.seen if method == "DELETE"
+    ]
+
+
+def test_where_a_log_in_cannot_be_kept_no_token_is_traded(trading, tmp_path):
+    (tmp_path / "config").write_text("no folder")
+    with pytest.raises(OSError, match="config"):
+        log_in(trading.url, "pasted", tmp_path / "config/mlhub/login.json")
+    assert {method for method, _, _, _ in trading.seen} <= {"GET"}
+
+
+def test_a_new_token_that_could_not_be_kept_is_revoked_and_the_pasted_one_stays(
+    trading, tmp_path, monkeypatch
+):
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(login, "_keep", full)
+    with pytest.raises(OSError, match="No space"):
+        log_in(trading.url, "pasted", tmp_path / "login.json")
+    assert revoked(trading) == ["Bearer the-new-one"]
+    monkeypatch.undo()
+    assert log_in(trading.url, "pasted", tmp_path / "login.json").token == "the-new-one"
+    assert revoked(trading)[1:] == ["Bearer pasted"]
+    assert [each.name for each in tmp_path.iterdir()] == ["login.json"]
 
 
 def test_importing_the_package_brings_nothing_heavy():

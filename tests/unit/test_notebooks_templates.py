@@ -179,6 +179,27 @@ def test_M1_the_command_line_lists_shows_copies_and_creates(mine, home, capsys):
     )
 
 
+BROKEN = {"empty": "", "cells": "{}", "list": "[]", "words": "no json", "cell": '{"cells": [1]}'}
+
+
+def test_a_persons_file_that_is_no_notebook_is_named_and_in_nobodys_way(home, capsys):
+    folder = templates.personal_folder()
+    folder.mkdir(parents=True)
+    for name, content in BROKEN.items():
+        (folder / f"{name}.ipynb").write_text(content)
+    assert {each.name for each in templates.templates()} == BUILT_IN
+    assert templates.copy("data-exploration", home / "x.ipynb").is_file()
+    assert cli.main(["templates", "list"]) == 0
+    said = capsys.readouterr()
+    assert "data-exploration" in said.out
+    for name in BROKEN:
+        assert f"{folder}/{name}.ipynb is no notebook" in said.err
+        with pytest.raises(NotebooksError, match=f"{name}.ipynb is no notebook"):
+            templates.find(name)
+    assert cli.main(["templates", "list", "--json"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_J5_a_cloned_project_is_imported_from_its_src_folder(home):
     """As getting-started.ipynb says it: clone, add `src` to the path, import."""
     project = home / "origin"

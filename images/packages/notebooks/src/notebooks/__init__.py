@@ -6,6 +6,8 @@ What is imported here comes when it is first used: each server's start imports t
 from importlib import import_module
 from typing import Any
 
+from notebooks.errors import missing
+
 _HOME = {
     "MLflowNotebookIntegration": "notebooks.mlflow_integration",
     "NotebookLauncher": "notebooks.launcher",
@@ -29,7 +31,10 @@ __all__ = list(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    try:
+        return getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(missing(error), name=error.name) from error
 
 
 def __dir__() -> list[str]:

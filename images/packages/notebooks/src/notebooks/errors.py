@@ -7,6 +7,14 @@
 from typing import Self
 
 
+def missing(error: ImportError) -> str:
+    """The sentence for a library that pip does not bring with the package alone."""
+    return (
+        f"This needs {error.name}, which the package does not bring to a laptop by itself. In a "
+        "checkout of mlhub: pip install 'images/packages/notebooks[mlflow]'"
+    )
+
+
 class NotebooksError(Exception):
     """Whatever the package's own functions raise; `str()` of it is the sentence."""
 

@@ -37,7 +37,8 @@ def hub_address(given: str) -> str:
 def log_in(hub_url: str, pasted: str, file: Path, *, admin: bool = False) -> Connection:
     """Trade the pasted token and keep the new one in `file`, readable by its owner alone.
 
-    `admin` keeps the right to act for others. Raises Refused or Unreachable.
+    `admin` keeps the right to act for others. Raises Refused or Unreachable, and OSError where
+    nothing can be kept: then the pasted token is as it was, and there is no new one.
     """
     whole = Connection(hub_url, "", pasted)
     try:
@@ -52,6 +53,7 @@ def log_in(hub_url: str, pasted: str, file: Path, *, admin: bool = False) -> Con
     name, may = str(me["name"]), set(me["scopes"])
     wanted = least(name, may, admin=admin)
     kept = replace(whole, user=name)
+    _place(file)
     if may & {f"tokens!user={name}", "tokens"}:
         made = whole.request(
             "POST",
@@ -63,9 +65,15 @@ def log_in(hub_url: str, pasted: str, file: Path, *, admin: bool = False) -> Con
             },
         )
         kept = Connection(hub_url, name, made["token"])
-        whole.request("DELETE", LOGIN)
     _give_up(file)
-    _keep(kept, file)
+    try:
+        _keep(kept, file)
+    except OSError:
+        if kept.token != pasted:
+            kept.request("DELETE", LOGIN)
+        raise
+    if kept.token != pasted:
+        whole.request("DELETE", LOGIN)
     return kept
 
 
@@ -109,8 +117,14 @@ def _give_up(file: Path) -> None:
         return
 
 
-def _keep(connection: Connection, file: Path) -> None:
+def _place(file: Path) -> None:
+    """Its folder, in which a file can be made; raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryFile(dir=file.parent):
+        pass
+
+
+def _keep(connection: Connection, file: Path) -> None:
     plain: Mapping[str, Any] = {
         "hub_url": connection.hub_url,
         "user": connection.user,

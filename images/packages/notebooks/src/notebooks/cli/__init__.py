@@ -7,12 +7,22 @@ Exit codes: 0 done; 1 refused or failed, with the sentence on standard error; 2 
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from notebooks.cli import launch, login, output, plans, runs, sessions, templates, workspaces
-from notebooks.errors import NotebooksError
+from notebooks.errors import NotebooksError, missing
+
+USAGE: Any = typer.BadParameter.__base__
+"""`UsageError`, which typer has of its own or of click, by its version."""
+
+
+class WrongUsage(NotebooksError):  # noqa: N818 -- as those of `notebooks.errors`
+    """A command line that is none, for programs."""
+
+    type = "usage"
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,11 +55,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     args = list(sys.argv[1:] if argv is None else argv)
     output.as_json = "--json" in args
+    given = [each for each in args if each != "--json"]
+    # Typer's own telling of a wrong usage is a box for people.
+    how: dict[str, Any] = {"standalone_mode": False} if output.as_json else {}
     try:
-        app([each for each in args if each != "--json"], prog_name="python -m notebooks.cli")
+        code = app(given, prog_name="python -m notebooks.cli", **how)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
+        code = end.code
+    except typer.Abort:
+        output.fail(NotebooksError("Nothing was given."))
+        return 1
+    except USAGE as error:
+        output.fail(WrongUsage(error.format_message() or "A command is missing; see --help."))
+        return 2
     except (NotebooksError, ValueError) as error:
         output.fail(error)
         return 1
-    return 0
+    except ModuleNotFoundError as error:
+        output.fail(NotebooksError(missing(error)))
+        return 1
+    except OSError as error:
+        sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        output.fail(NotebooksError(sentence))
+        return 1
+    return code if isinstance(code, int) else 0 if code is None else 1

@@ -20,6 +20,8 @@ def list_templates() -> None:
     found = templates.templates()
     rows = [(each.name, _of(each), each.title) for each in found]
     output.show(found, output.table(("template", "of", "title"), rows))
+    for error in templates.broken():
+        output.warn(error.sentence)
 
 
 @app.command()

@@ -7,6 +7,7 @@ what one edits, and kept when the server stops, as all of `~/.local` is.
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ class MissingLibraryError(NotebooksError):
     type = "library"
 
 
+class NotATemplateError(NotebooksError):
+    """A file among the person's templates that is no notebook; `name` is the template's."""
+
+    type = "template"
+
+    def __init__(self, file: Path):
+        super().__init__(f"{file} is no notebook; mend it, or delete it.")
+        self.name = file.stem
+
+
 class SecretsFoundError(NotebooksError):
     """A notebook that is to be a template holds what looks like secrets."""
 
@@ -43,9 +54,13 @@ def personal_folder() -> Path:
 
 
 def templates() -> list[NotebookTemplate]:
-    """The package's own by name, then the person's by name."""
-    folders = (BUILT_IN, personal_folder())
-    return [_describe(file) for folder in folders for file in sorted(folder.glob("*.ipynb"))]
+    """The package's own by name, then the person's by name; `broken` has what is left out."""
+    return [each for each in _read() if isinstance(each, NotebookTemplate)]
+
+
+def broken() -> list[NotATemplateError]:
+    """What is wrong with those files of the person's that are no notebooks."""
+    return [each for each in _read() if isinstance(each, NotATemplateError)]
 
 
 def find(name: str) -> NotebookTemplate:
@@ -54,6 +69,9 @@ def find(name: str) -> NotebookTemplate:
     for template in known:
         if template.name == name:
             return template
+    for error in broken():
+        if error.name == name:
+            raise error
     raise NotebooksError(
         f"There is no template {name!r}; there are: {', '.join(each.name for each in known)}."
     )
@@ -70,7 +88,10 @@ def copy(name: str, target: str | Path) -> Path:
         file = file / f"{name}.ipynb"
     if file.suffix != ".ipynb":
         raise NotebooksError(f"{file} does not end in .ipynb, so JupyterLab would not open it.")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotebooksError(f"{file.parent} is no folder; name another file.") from None
     try:
         write_whole(file, Path(template.path).read_bytes())
     except FileExistsError:
@@ -124,6 +145,16 @@ def needs(module: str, *, image: str) -> None:
             f"{module} is not in this server's image. Stop the server (File → Hub Control Panel) "
             f"and start it with the profile “{PROFILES[image]}”, whose image {image} has it."
         )
+
+
+def _read() -> Iterator[NotebookTemplate | NotATemplateError]:
+    for file in sorted(BUILT_IN.glob("*.ipynb")):
+        yield _describe(file)
+    for file in sorted(personal_folder().glob("*.ipynb")):
+        try:
+            yield _describe(file)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            yield NotATemplateError(file)
 
 
 def _describe(file: Path) -> NotebookTemplate:
