@@ -34,12 +34,12 @@ def render(
     `roles` are the person's own workspaces, by slug as their `names`."""
     writer = _Writer(state, quotas, chosen)
     shown = [writer.profile(profile, offers.least(profile)) for profile in profiles]
-    slugs = {profile["slug"] for profile in profiles}
-    default = next((p["slug"] for p in profiles if p.get("default")), "")
-    last = chosen.get("profile")
+    available = [each["slug"] for each in shown if not each["reason"]]
+    default = [profile["slug"] for profile in profiles if profile.get("default")]
+    wished = [chosen.get("profile"), *default, *available]
     return _template.render(
         profiles=shown,
-        checked=last if last in slugs else default,
+        checked=next((slug for slug in wished if slug in available), ""),
         sentence="" if state.admitted else state.sentence,
         remains=remains(state),
         roles=roles,
