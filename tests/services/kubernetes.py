@@ -66,6 +66,8 @@ class Kubernetes:
     """Kinds about which it answers 500."""
     lists: list[str] = field(default_factory=list)
     """The kind of each list that it was asked for."""
+    late: asyncio.Event | None = None
+    """For which the answer to a list waits, that is made."""
     _uids: Any = field(default_factory=itertools.count)
     _version: int = 1
     _changes: dict[str, list[tuple[int, Object]]] = field(default_factory=dict)
@@ -143,6 +145,8 @@ class Kubernetes:
             self.lists.append(kind)
             items = [item for item in self.kept[kind].values() if selects(selector, item)]
             version = {"resourceVersion": str(self._version)}
+            if self.late:
+                await self.late.wait()
             return web.json_response({"items": items, "metadata": version})
         queue: asyncio.Queue[Object | None] = asyncio.Queue()
         since = int(request.query.get("resourceVersion") or self._version)

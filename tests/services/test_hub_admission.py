@@ -190,6 +190,23 @@ def pod(name: str, kind: str, owner: str = "alice", **limits: str) -> dict[str, 
     }
 
 
+async def test_M9_a_list_that_comes_late_takes_no_pod_back_that_was_told_of_since(hub, kubernetes):
+    """Its promise has ended, so that its share would be given a second time."""
+    pods = hub.app.authenticator.office.desk.pods
+    await pods.loaded.wait()
+    kubernetes.late, before = asyncio.Event(), len(kubernetes.lists)
+    refreshed = asyncio.create_task(pods.refresh())
+    await until(lambda: len(kubernetes.lists) > before)
+    kubernetes.put("pods", pod("alice/a", "server"))
+    await until(lambda: pods.items)
+    kubernetes.late.set()
+    await refreshed
+    assert [held.name for held in pods.items.values()] == ["alice/a"]
+    kubernetes.kept["pods"].clear()
+    await pods.refresh()
+    assert [*pods.items] == [], "a list of the same moment is believed"
+
+
 async def test_M9_a_restarted_hub_counts_what_the_cluster_holds(start_hub, kubernetes, keycloak):
     kubernetes.put("pods", pod("alice/a", "server"))
     kubernetes.put("pods", pod("alice/run/x", "run"))

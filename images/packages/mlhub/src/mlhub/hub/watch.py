@@ -50,6 +50,8 @@ class Watch(Background, Generic[T]):
         self._gone = gone
         self._arguments = arguments
         self._asked: asyncio.Task[str] | None = None
+        self._version = 0
+        """Of the API's newest state that `items` has."""
 
     async def refresh(self) -> None:
         """List anew; requests that come meanwhile share the answer. Raises what the client does."""
@@ -62,11 +64,16 @@ class Watch(Background, Generic[T]):
         body = json.loads(await answer.read())
         if answer.status != 200:
             raise client.ApiException(status=answer.status, reason=body.get("message"))
-        items = {item["metadata"]["uid"]: self._parse(item) for item in body["items"]}
-        self.items = {uid: item for uid, item in items.items() if item is not None}
+        version = int(body["metadata"]["resourceVersion"])
+        # While it was on its way the watch, or another list, may have told of more. (Versions are
+        # numbers that grow, within a kind: Kubernetes, "Resource versions".)
+        if version >= self._version:
+            items = {item["metadata"]["uid"]: self._parse(item) for item in body["items"]}
+            self.items = {uid: item for uid, item in items.items() if item is not None}
+            self._version = version
         self.loaded.set()
         self.tried.set()
-        return str(body["metadata"]["resourceVersion"])
+        return str(version)
 
     async def _run(self) -> None:
         silent = False
@@ -82,7 +89,7 @@ class Watch(Background, Generic[T]):
                     said = getattr(error, "reason", None) or error
                     self._log.error("Kubernetes does not tell about %s: %s", self.what, said)
                 silent = True
-                self.items = {}
+                self.items, self._version = {}, 0
                 self.loaded.clear()
                 self.tried.set()
                 await asyncio.sleep(RETRY_SECONDS)
@@ -113,6 +120,7 @@ class Watch(Background, Generic[T]):
 
     def _apply(self, change: str, item: Mapping[str, Any]) -> None:
         uid, parsed = item["metadata"]["uid"], self._parse(item)
+        self._version = max(self._version, int(item["metadata"]["resourceVersion"]))
         if parsed is None or change == "DELETED":
             self.drop(uid)
         else:
