@@ -81,6 +81,11 @@ def test_M6_a_secret_goes_and_the_rest_stays(source, secret):
             'if "[…]" == password or "[…]" == password:',
         ),
         ('password = "pass"', 'password = "[…]"'),
+        # The second window of a line begins within the value and sees the second one alone.
+        (
+            f"{'x' * 7000} password = '{'a' * 700} secret=\"{'b' * 80}\" end'{'y' * 2000}",
+            f"{'x' * 7000} password = '[…]'{'y' * 2000}",
+        ),
         ("%env API_KEY=xyz123def", "%env API_KEY=[…]"),
         ("!PGPASSWORD=hunter2 psql", "!PGPASSWORD=[…] psql"),
     ],

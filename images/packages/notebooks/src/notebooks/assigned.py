@@ -19,7 +19,7 @@ OPERATOR = r"""
 
 IN_CODE = re.compile(
     rf"""
-    (?:{NAMES}) \w* [\]'"\\]{{0,4}} {OPERATOR} [bfru]{{0,2}}
+    (?:{NAMES}) \w{{0,40}} [\]'"\\]{{0,4}} {OPERATOR} [bfru]{{0,2}}
     (?P<quote> \\? (?: \"\"\" | ''' | ["'`] ))  # `\"` where code or JSON is in a string itself
     (?![\s,.:;+%=)\]}}])  # then the quote was the end of a string: "password: " + typed + "."
     (?P<value> (?: (?!(?P=quote)) (?: \\. | [^\\] ) )+ )
@@ -47,18 +47,10 @@ REFERENCE = re.compile(
 
 
 def assigned(line: str) -> list[tuple[int, int]]:
-    """Begin and end of each value, without its quotes; in their order, none within another."""
+    """Begin and end of each value, without its quotes; some may overlap."""
     found = [match.span("value") for match in IN_CODE.finditer(line)]
     for pattern, group in QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP.items():
         found += [match.span(group) for match in pattern.finditer(line)]
     if SHELL_LINE.match(line):
         found += [match.span(match.lastgroup or 0) for match in IN_SHELL.finditer(line)]
-    places: list[tuple[int, int]] = []
-    for begin, end in sorted(found):
-        if REFERENCE.fullmatch(line, begin, end):
-            continue
-        if places and begin < places[-1][1]:
-            places[-1] = (places[-1][0], max(end, places[-1][1]))
-        else:
-            places.append((begin, end))
-    return places
+    return [place for place in found if not REFERENCE.fullmatch(line, *place)]

@@ -162,13 +162,18 @@ def _clean_text(text: str, own: Mapping[str, str]) -> tuple[str, list[str]]:
 
 
 def _clean_line(line: str) -> tuple[str, list[str]]:
-    places = {
+    places: list[tuple[int, int]] = []
+    for begin, end in sorted(
         (start + begin, start + end)
         for start, part in _windows(line)
         for begin, end in assigned(part)
-    }
+    ):
+        if places and begin < places[-1][1]:
+            places[-1] = (places[-1][0], max(end, places[-1][1]))
+        else:
+            places.append((begin, end))
     values = {line[begin:end] for begin, end in places}
-    for begin, end in sorted(places, reverse=True):
+    for begin, end in reversed(places):
         line = f"{line[:begin]}[redacted: {ASSIGNED}]{line[end:]}"
     for value in values:
         if len(value) >= SHORTEST_OWN:
