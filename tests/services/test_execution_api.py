@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mlhub.execution.outcome import CREATION_SECONDS
+from mlhub.execution.runs import Reconciler
 from mlhub.execution.store import Store
 from tests.ports import free_port
 from tests.services.execution import (
@@ -176,6 +177,82 @@ async def test_P6_every_end_of_a_pod_has_a_reason(api, world, end, expected):
     ended = await until(api, run["run_id"], "failed")
     assert ended["reason"] == expected
     assert ended["message"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (1, {"reason": "cell-error", "message": "Cell 1 raised ValueError: \0", "cells": [0, 1]}),
+        (0, {"mlflow_run_id": "\0", "cells": [1, 1]}),
+        (0, {"size": 10**30}),
+        (0, {"cells": [10**12, 1]}),
+        (0, {"cells": [-1, 1]}),
+        (1, "forged \0 \ud800 words"),
+    ],
+)
+async def test_P4_no_word_of_a_pods_is_one_that_the_database_refuses(api, world, code, said):
+    """PostgreSQL takes no NUL, no half surrogate pair and no number larger than its column."""
+
+    async def says(pod: Pod) -> None:
+        pod.runs()
+        pod.ends(code, said)
+
+    world.cluster.script = says
+    run_id = (await api.post("/execute", json=RUN)).json()["run_id"]
+    ended = await until(api, run_id, "failed" if code else "succeeded")
+    told = f"{ended['message']}{ended['mlflow_run_id']}"
+    assert told.isprintable(), told
+    assert ended["cells"] in (None, {"done": code ^ 1, "total": 1})
+
+
+async def test_P8_a_run_that_cannot_be_understood_holds_up_no_other(world):
+    both = asyncio.Event()
+
+    async def says(pod: Pod) -> None:
+        pod.runs()
+        await both.wait()
+        pod.ends()
+        if pod.task["parameters"] == {"a": 1}:
+            state = pod.item["status"]["containerStatuses"][0]["state"]
+            state["terminated"]["finishedAt"] = "never"
+
+    world.cluster.script = says
+    service = await world.start()
+    api = await world.client(service)
+    other = (await api.post("/execute", json=RUN | {"parameters": {}})).json()["run_id"]
+    # The newest is looked at first.
+    await api.post("/execute", json=RUN)
+    both.set()
+
+    async def ended() -> Any:
+        """Without a look of its own."""
+        runs = (await api.get("/runs")).json()["runs"]
+        return [run["run_id"] for run in runs if run["status"] == "succeeded"]
+
+    assert await eventually(ended, 20) == [other]
+
+
+@pytest.mark.parametrize("look", ["collect", "mlflow"])
+async def test_P8_what_an_ended_run_left_is_brought_home_whatever_became_of_anothers(
+    world, monkeypatch, look
+):
+    service = await world.start(reconcile_seconds=3600)
+    api = await world.client(service)
+    ids = [(await api.post("/execute", json=RUN)).json()["run_id"] for _ in range(2)]
+    runs, seen = service.app.state.api.runs, []
+
+    async def fails(run: Any) -> None:
+        seen.append(run.id)
+        raise ValueError("A string literal cannot contain NUL (0x00) characters.")
+
+    everything = {"status": "failed", "finished": time.time()}
+    for run_id in ids:
+        pending = {"collect_pending": True, "mlflow_pending": True}
+        await runs.db(runs.store.change, run_id, **everything, **pending)
+    monkeypatch.setattr(runs, {"collect": "collect", "mlflow": "close_mlflow"}[look], fails)
+    monkeypatch.setattr(type(runs.settings), "tracked", True)
+    await getattr(Reconciler(runs, ()), f"_{look}")()
+    assert sorted(seen) == sorted(ids)
 
 
 async def test_P6_a_killed_pods_partial_notebook_gets_its_name_by_a_pod_of_the_persons(api, world):

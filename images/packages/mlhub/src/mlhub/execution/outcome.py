@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mlhub import homes, kubelet
 from mlhub.execution.settings import Limits
@@ -30,6 +30,9 @@ PROGRESS = re.compile(r"^\[mlhub\] cell (\d{1,6}) of (\d{1,6})$", re.MULTILINE)
 KILLED = {"memory", "container", "pod-gone", "job-gone", "overdue"}
 """Reasons by which the runner did not come to bring the notebook home."""
 
+LARGEST_INTEGER, LARGEST_BIGINT = 2**31 - 1, 2**63 - 1
+"""Of PostgreSQL's columns."""
+
 BAD_WAITING = {
     "ImagePullBackOff": "image",
     "InvalidImageName": "image",
@@ -37,6 +40,15 @@ BAD_WAITING = {
     "CreateContainerError": "container",
     "RunContainerError": "container",
 }
+
+
+def storable(text: str) -> str:
+    """Without what PostgreSQL keeps in no text: NUL and half surrogate pairs."""
+    return re.sub("[\0\ud800-\udfff]", "", text)
+
+
+Words = Annotated[str, AfterValidator(storable)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
 
 
 class CellError(BaseModel):
@@ -54,12 +66,12 @@ class Result(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     reason: str | None = Field(default=None, max_length=50, pattern="^[a-z-]+$")
-    message: str | None = Field(default=None, max_length=2000)
+    message: Words | None = Field(default=None, max_length=2000)
     error: CellError | None = None
-    cells: tuple[int, int] | None = None
+    cells: tuple[Count, Count] | None = None
     output: str | None = Field(default=None, max_length=1100)
-    size: int | None = Field(default=None, ge=0)
-    mlflow_run_id: str | None = Field(default=None, max_length=64)
+    size: int | None = Field(default=None, ge=0, le=LARGEST_BIGINT)
+    mlflow_run_id: Words | None = Field(default=None, max_length=64)
 
 
 @dataclass(frozen=True)
@@ -268,5 +280,5 @@ def _time(text: str | None) -> float | None:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join(storable(text).split())
     return f"{line[:400]}…" if len(line) > 400 else line

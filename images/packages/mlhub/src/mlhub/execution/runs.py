@@ -502,6 +502,10 @@ class Reconciler:
                 await runs.apply(run, by_run.get(run_id), pods.get(run_id))
             except ClusterError as error:
                 log.warning("Run %s waits: %s", run_id, error)
+            except Problem:  # the database is silent, for all of them
+                raise
+            except Exception:  # one run's fault is no other's
+                log.exception("Run %s is not understood", run_id)
         metrics.tell(active.values(), runs.clock())
         await self._strays({k: v for k, v in by_run.items() if k and k not in active})
         await runs.db(runs.store.forget, runs.clock() - runs.settings.limits.run_kept_days * 86400)
@@ -516,6 +520,10 @@ class Reconciler:
                 await runs.close_mlflow(run)
             except (AdmissionSilentError, httpx.HTTPError) as error:
                 log.warning("The MLflow run of %s waits: %s", run.id, type(error).__name__)
+            except Problem:
+                raise
+            except Exception:
+                log.exception("The MLflow run of %s is not ended", run.id)
 
     async def _collect(self) -> None:
         runs = self._runs
@@ -524,6 +532,10 @@ class Reconciler:
                 await runs.collect(run)
             except ClusterError as error:
                 log.warning("The notebook of %s waits: %s", run.id, error)
+            except Problem:
+                raise
+            except Exception:
+                log.exception("The notebook of %s is not collected", run.id)
 
     async def _strays(self, strays: dict[str, Object]) -> None:
         """Jobs without an active run: of one that has ended, or of one that nobody remembers."""
