@@ -111,6 +111,47 @@ async def test_P5_who_has_enough_sweeps_waiting_lets_one_end_first(world, monkey
     assert (await api.post("/sweeps", json=SWEEP)).status_code == 202
 
 
+async def test_P7_sweeps_that_are_cancelled_at_once_are_bounded_by_the_day(world, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("mlhub.execution.sweeps.MOST_A_DAY", 2)
+    service = await world.start()
+    api, bob = await world.client(service), await world.client(service, world.bob)
+    for _ in range(2):
+        sweep_id = (await api.post("/sweeps", json=SWEEP)).json()["sweep_id"]
+        await api.post(f"/sweeps/{sweep_id}/cancel")
+    refused = await api.post("/sweeps", json=SWEEP)
+    assert "2 sweeps" in problem(refused, 429, "rate")["detail"]
+    assert 86000 < int(refused.headers["retry-after"]) <= 86401
+    assert (await bob.post("/sweeps", json=SWEEP | {"username": "bob"})).status_code == 202
+    service.app.state.api.runs.clock = lambda: time.time() + 86400
+    assert (await api.post("/sweeps", json=SWEEP)).status_code == 202
+
+
+@pytest.mark.parametrize("long", ["parameters", "grid"])
+async def test_P7_a_small_request_does_not_become_megabytes_of_points(world, long):  # noqa: F811
+    api = await world.client(await world.start())
+    grid, text = {"n": list(range(200))}, "x" * 50_000
+    body = SWEEP | {"parameters": {"text": text}, "grid": grid}
+    if long == "grid":
+        body = SWEEP | {"grid": {"text": [text]} | grid}
+    refused = problem(await api.post("/sweeps", json=body), 413, "too-large")
+    assert "256 KiB" in refused["detail"]
+    assert (await api.get("/sweeps")).json() == {"sweeps": []}
+
+
+async def test_P7_a_list_of_sweeps_counts_their_points_and_does_not_repeat_them(world):  # noqa: F811
+    world.cluster.script = hangs
+    api = await world.client(await world.start(per_minute=3))
+    first = (await api.post("/sweeps", json=SWEEP)).json()["sweep_id"]
+    await eventually(lambda: len(world.cluster.runs()) == 2)
+    second = (await api.post("/sweeps", json=SWEEP)).json()["sweep_id"]
+    await api.post(f"/sweeps/{second}/cancel")
+    await settled(api, second, "cancelled")
+    whole = [(await api.get(f"/sweeps/{each}")).json() for each in (second, first)]
+    listed = (await api.get("/sweeps")).json()["sweeps"]
+    assert listed == [{k: v for k, v in sweep.items() if k != "points"} for sweep in whole]
+    assert listed[1]["counts"]["waiting"] == 2
+
+
 async def test_P8_cancel_ends_what_runs_and_what_waits(world):  # noqa: F811
     world.cluster.script = hangs
     api = await world.client(await world.start(per_minute=50))

@@ -171,10 +171,8 @@ class SweepPoint(BaseModel):
         )
 
 
-class SweepModel(BaseModel):
-    """Runs of one notebook over a grid."""
-
-    model_config = ConfigDict(title="Sweep")
+class SweepSummary(BaseModel):
+    """Runs of one notebook over a grid, counted."""
 
     sweep_id: RunId
     status: Literal["waiting", "running", "succeeded", "failed", "cancelled"]
@@ -184,23 +182,29 @@ class SweepModel(BaseModel):
     parallel: int
     timestamp: datetime = Field(description="when it was accepted")
     counts: dict[str, int] = Field(description="how many of its points are what")
-    points: list[SweepPoint]
 
     @classmethod
-    def of(cls, sweep: Sweep, members: list[tuple[Point, Run | None]]) -> Self:
-        status, counts = sweeps.summary(members)
+    def of(cls, sweep: Sweep, counts: dict[str, int], **more: Any) -> Self:
         return cls(
             sweep_id=sweep.id,
-            status=status,  # type: ignore[arg-type]
+            status=sweeps.status_of(counts),  # type: ignore[arg-type]
             username=sweep.user,
             input_notebook=sweep.notebook,
             grid=sweep.grid,
             parallel=sweep.parallel,
             timestamp=moment(sweep.created),
             counts=counts,
-            points=[SweepPoint.of(point, run) for point, run in members],
+            **more,
         )
 
 
+class SweepModel(SweepSummary):
+    """Runs of one notebook over a grid, each with what became of it."""
+
+    model_config = ConfigDict(title="Sweep")
+
+    points: list[SweepPoint]
+
+
 class SweepList(BaseModel):
-    sweeps: list[SweepModel]
+    sweeps: list[SweepSummary]

@@ -1,5 +1,6 @@
 """The addresses of schedules and sweeps; runs have theirs in `routes`."""
 
+from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -14,7 +15,9 @@ from mlhub.execution.plan_models import (
     ScheduleRequest,
     SweepList,
     SweepModel,
+    SweepPoint,
     SweepRequest,
+    SweepSummary,
 )
 from mlhub.execution.plan_store import Schedule, Sweep
 from mlhub.execution.problems import documented
@@ -103,7 +106,7 @@ async def _told(api: Api, schedule: Schedule) -> ScheduleModel:
     "/sweeps",
     response_model=SweepModel,
     status_code=202,
-    responses=documented(403, 404, 409, 504),
+    responses=documented(403, 404, 409, 429, 504),
 )
 async def make_sweep(
     call: Who, body: SweepRequest, response: Response, key: Key = None
@@ -128,11 +131,13 @@ async def make_sweep(
 async def list_sweeps(
     call: Who, username: Name = None, limit: Annotated[int, Query(ge=1, le=50)] = 10
 ) -> SweepList:
-    """Sweeps, the newest first; an administrator's own without `username`."""
+    """Sweeps without their points, the newest first; an administrator's own without `username`."""
     user = username or call.caller.name
     may_act(call.caller, user)
-    found = await call.api.runs.db(call.api.sweeps.store.sweeps, user, limit)
-    return SweepList(sweeps=[await _swept(call.api, sweep) for sweep in found])
+    db, store = call.api.runs.db, call.api.sweeps.store
+    found = await db(store.sweeps, user, limit)
+    counts = await db(store.counts, [sweep.id for sweep in found])
+    return SweepList(sweeps=[SweepSummary.of(sweep, counts[sweep.id]) for sweep in found])
 
 
 @router.get("/sweeps/{sweep_id}", response_model=SweepModel, responses=documented(404))
@@ -155,4 +160,5 @@ async def cancel_sweep(call: Who, sweep_id: SweepId) -> SweepModel:
 
 
 async def _swept(api: Api, sweep: Sweep) -> SweepModel:
-    return SweepModel.of(sweep, await api.sweeps.members(sweep))
+    points = [SweepPoint.of(point, run) for point, run in await api.sweeps.members(sweep)]
+    return SweepModel.of(sweep, Counter(point.status for point in points), points=points)

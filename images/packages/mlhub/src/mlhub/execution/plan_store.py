@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mlhub.execution.store import Store, metadata
+from mlhub.execution.store import Store, metadata, runs
 
 schedules = sa.Table(
     "execution_schedules",
@@ -280,6 +280,32 @@ class PlanStore:
         if user is not None:
             query = query.where(sweeps.c.user == user)
         return self._select(Sweep, query)
+
+    def begun(self, user: str, since: float) -> list[float]:
+        """When each sweep of a person's began that did since then, the oldest first."""
+        query = (
+            sa.select(sweeps.c.created)
+            .where(sweeps.c.user == user, sweeps.c.created > since)
+            .order_by(sweeps.c.created)
+        )
+        with self._begin() as connection:
+            return list(connection.scalars(query))
+
+    def counts(self, ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """How many points of each sweep are what; of one that has started, what its run is."""
+        # A point whose run is forgotten is what it was.
+        state = sa.func.coalesce(runs.c.status, points.c.state)
+        query = (
+            sa.select(points.c.sweep, state, sa.func.count())
+            .select_from(points.outerjoin(runs, runs.c.id == points.c.run_id))
+            .where(points.c.sweep.in_(ids))
+            .group_by(points.c.sweep, state)
+        )
+        found: dict[str, dict[str, int]] = {sweep_id: {} for sweep_id in ids}
+        with self._begin() as connection:
+            for sweep_id, what, count in connection.execute(query):
+                found[sweep_id][what] = count
+        return found
 
     def points(self, sweep_id: str) -> list[Point]:
         query = sa.select(points).where(points.c.sweep == sweep_id).order_by(points.c.number)

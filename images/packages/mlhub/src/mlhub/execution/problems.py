@@ -19,7 +19,7 @@ TITLES = {
     409: "In the way of something else",
     413: "Too large",
     422: "Not acceptable",
-    429: "Too many runs",
+    429: "Too much at once",
     500: "A fault of the service",
     503: "Not available for the moment",
     504: "Not done in time",

@@ -6,11 +6,11 @@ starts a point may die in between: its run bears a key, so that the next try fin
 """
 
 import itertools
+import json
 import logging
 import secrets
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlhub.execution.identity import Caller
@@ -25,6 +25,11 @@ log = logging.getLogger("mlhub.execution")
 MOST_POINTS = 200
 MOST_WAITING = 20
 """Sweeps of one person that have points left to start."""
+MOST_A_DAY = 100
+"""Sweeps of one person that begin in a day, whatever became of them: each is kept for long."""
+LARGEST_SWEEP = 256 * 1024
+"""Bytes of all its points' parameters: each point has those that all have alike as well."""
+DAY_SECONDS = 86400
 PAUSE_SECONDS = 10
 """Between two tries of a person's who has no room."""
 
@@ -63,7 +68,9 @@ class Sweeps:
             Point(sweep.id, number, sweep.parameters | point)
             for number, point in enumerate(grid_points(sweep.grid))
         ]
+        _check_size(points)
         async with runs.lease(f"sweeps:{sweep.user}"):
+            await self._check_day(sweep)
             if len(await runs.db(self.store.waiting_sweeps, sweep.user)) >= MOST_WAITING:
                 raise Problem(
                     409,
@@ -78,6 +85,20 @@ class Sweeps:
                     return known
                 raise
         return sweep
+
+    async def _check_day(self, sweep: Sweep) -> None:
+        """Raises Problem (429)."""
+        a_day_ago = sweep.created - DAY_SECONDS
+        begun = await self._runs.db(self.store.begun, sweep.user, a_day_ago)
+        if len(begun) >= MOST_A_DAY:
+            wait = begun[-MOST_A_DAY] - a_day_ago
+            raise Problem(
+                429,
+                "rate",
+                f"At most {MOST_A_DAY} sweeps of one person begin in a day; the next one can in "
+                f"{wait / 60:.0f} minutes.",
+                headers={"Retry-After": str(int(wait) + 1)},
+            )
 
     async def _replayed(self, caller: Caller, key: str, fingerprint: str) -> Sweep | None:
         found: Sweep | None = await self._runs.db(self.store.sweep_by_key, caller.name, key)
@@ -159,14 +180,25 @@ class Sweeps:
         return True
 
 
+def _check_size(points: Sequence[Point]) -> None:
+    """Raises Problem (413)."""
+    if sum(len(json.dumps(point.parameters)) for point in points) > LARGEST_SWEEP:
+        raise Problem(
+            413,
+            "too-large",
+            f"All {len(points)} points' parameters together have more than "
+            f"{LARGEST_SWEEP >> 10} KiB; put data into a file in the home and give its path as a "
+            "parameter.",
+        )
+
+
 def state_of(point: Point, run: Run | None) -> str:
     """A started point is what its run is; one whose run is forgotten was."""
     return run.status if run else point.state
 
 
-def summary(members: Sequence[tuple[Point, Run | None]]) -> tuple[str, dict[str, int]]:
-    """The sweep's own status, and how many of its points are what."""
-    counts = Counter(state_of(point, run) for point, run in members)
+def status_of(counts: Mapping[str, int]) -> str:
+    """The sweep's own status, from how many of its points are what."""
     if counts.keys() & {"waiting", "queued", "running"}:
         status = "running" if counts.keys() - {"waiting"} else "waiting"
     elif counts.keys() <= {"succeeded", "started"}:
@@ -175,4 +207,4 @@ def summary(members: Sequence[tuple[Point, Run | None]]) -> tuple[str, dict[str,
         status = "cancelled"
     else:
         status = "failed"
-    return status, dict(counts)
+    return status
