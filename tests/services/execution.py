@@ -158,6 +158,8 @@ class Jobs:
     """Whether a deleted Job's pod stays, as in its grace, until the test takes it away."""
     unheard: bool = False
     """Whether it makes Jobs and never says so."""
+    starts: str = "heard"
+    """Or `unheard`, when it starts Jobs and never says so, or `never`, when it does neither."""
     jobs: dict[str, Object] = field(default_factory=dict)
     pods: dict[str, Object] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
@@ -260,8 +262,11 @@ class Jobs:
         assert request.content_type == "application/merge-patch+json"
         assert await request.json() == {"spec": {"suspend": False}}
         job = self.jobs[name]
-        job["spec"]["suspend"] = False
-        self._begin(name, self._pod_of(name, job))
+        if self.starts != "never":
+            job["spec"]["suspend"] = False
+            self._begin(name, self._pod_of(name, job))
+        if self.starts != "heard":
+            return web.json_response({"message": "timed out"}, status=504)
         return web.json_response(job)
 
     async def _create_secret(self, request: web.Request) -> web.Response:

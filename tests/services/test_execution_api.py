@@ -505,9 +505,40 @@ async def test_P8_an_unheard_creation_is_no_run_that_goes_on_unseen(api, world):
     world.cluster.unheard = True
     body = problem(await api.post("/execute", json=RUN), 503, "cluster")
     assert len(world.cluster.runs()) == 1
-    await until(api, body["run_id"], "cancelled")
-    assert not {job for job in world.cluster.jobs if job.startswith("run-")}
+    ended = await until(api, body["run_id"], "failed")
+    assert (ended["reason"], "nothing of it ran" in ended["message"]) == ("not-started", True)
     await nothing_left(world)
+    assert not world.cluster.tasks
+
+
+async def test_P8_a_key_whose_job_was_not_heard_of_begins_anew_and_runs_once(api, world):
+    key = {"Idempotency-Key": "nightly"}
+    world.cluster.unheard = True
+    first = problem(await api.post("/execute", json=RUN, headers=key), 503, "cluster")
+    world.cluster.unheard = False
+    again = (await api.post("/execute?wait=60", json=RUN, headers=key)).json()
+    assert again["status"] == "succeeded"
+    assert again["run_id"] != first["run_id"]
+    assert (await api.post("/execute", json=RUN, headers=key)).json()["run_id"] == again["run_id"]
+    await eventually(lambda: f"run-{first['run_id']}" not in world.cluster.jobs)
+    assert list(world.cluster.tasks) == [f"run-{again['run_id']}"], "the other one has begun"
+
+
+@pytest.mark.parametrize("starts", ["unheard", "never"])
+async def test_P8_a_start_that_was_not_heard_of_begins_no_second_run(world, starts):
+    world.cluster.starts = starts
+    service = await world.start()
+    api = await world.client(service)
+    key = {"Idempotency-Key": "nightly"}
+    answers = [await api.post("/execute", json=RUN, headers=key) for _ in range(2)]
+    assert {answer.status_code for answer in answers} == {202}
+    (run_id,) = {answer.json()["run_id"] for answer in answers}
+    if starts == "unheard":
+        await until(api, run_id, "succeeded")
+        return
+    service.app.state.api.runs.clock = lambda: time.time() + CREATION_SECONDS + 1
+    ended = await until(api, run_id, "failed")
+    assert (ended["reason"], "nothing of it ran" in ended["message"]) == ("not-started", True)
 
 
 async def test_P6_a_home_that_is_not_there_is_404(world):

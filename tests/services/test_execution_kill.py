@@ -189,6 +189,14 @@ async def test_P8_kills_of_the_service_between_submissions_account_for_every_run
     never_made = found.keys() - set(made)
     assert len(never_made) <= 3 * len(people)
     expected |= dict.fromkeys(never_made, ("lost", "job-gone"))
+    # Or between the Job and its start.
+    never_begun = {
+        job["metadata"]["labels"]["mlhub.io/run"]
+        for job in world.cluster.runs()
+        if job["spec"]["suspend"]
+    }
+    assert len(never_begun) <= 3 * len(people)
+    expected |= dict.fromkeys(never_begun, ("failed", "not-started"))
     assert found == {run_id: expected.get(run_id, ("succeeded", None)) for run_id in found}
 
 

@@ -277,6 +277,35 @@ async def test_P8_a_firing_while_the_run_before_goes_on_is_skipped(place, daily)
     assert len(place.cluster.runs()) == 1
 
 
+async def test_P8_a_firing_that_kubernetes_did_not_hear_is_made_by_the_next_try(place, daily):
+    at = this_minute()
+    place.cluster.unheard = True
+    problem(await daily.fire(at), 503, "cluster")
+    place.cluster.unheard = False
+    firing = (await daily.fire(at)).json()
+    assert firing["outcome"] == "started"
+    await until(daily.api, firing["run_id"], "succeeded")
+
+
+async def test_P8_a_firing_whose_run_goes_on_is_that_run_though_nobody_noted_it(
+    place, daily, monkeypatch
+):
+    """As where the service is killed between the two."""
+    place.cluster.script = hangs
+    store = daily.service.app.state.api.schedules.store
+
+    def killed(firing: Any) -> None:
+        raise RuntimeError("killed")
+
+    at = this_minute()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "note_firing", killed)
+        assert (await daily.fire(at)).status_code == 500
+    firing = (await daily.fire(at)).json()
+    (run,) = (await daily.api.get("/runs")).json()["runs"]
+    assert (firing["outcome"], firing["run_id"]) == ("started", run["run_id"])
+
+
 async def test_P8_what_nobody_called_for_is_told_as_missed_and_not_made_up_for(place, daily):
     runs = daily.service.app.state.api.runs
     start = time.time()

@@ -142,7 +142,12 @@ async def test_P7_a_list_of_sweeps_counts_their_points_and_does_not_repeat_them(
     world.cluster.script = hangs
     api = await world.client(await world.start(per_minute=3))
     first = (await api.post("/sweeps", json=SWEEP)).json()["sweep_id"]
-    await eventually(lambda: len(world.cluster.runs()) == 2)
+
+    async def both_run() -> bool:
+        counts = (await api.get(f"/sweeps/{first}")).json()["counts"]
+        return bool(counts.get("running") == 2)
+
+    await eventually(both_run)
     second = (await api.post("/sweeps", json=SWEEP)).json()["sweep_id"]
     await api.post(f"/sweeps/{second}/cancel")
     await settled(api, second, "cancelled")
@@ -180,6 +185,17 @@ async def test_P8_two_replicas_and_a_restart_start_each_point_once(world):  # no
     assert len(world.cluster.runs()) == 12
     other = await api.post("/sweeps", json=bodies[0] | {"parallel": 4}, headers=key)
     problem(other, 422, "key-reused")
+
+
+async def test_P8_a_silence_of_kubernetes_loses_no_point(world, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("mlhub.execution.sweeps.PAUSE_SECONDS", 0.2)
+    api = await world.client(await world.start(per_minute=50))
+    world.cluster.unheard = True
+    sweep_id = (await api.post("/sweeps", json=SWEEP)).json()["sweep_id"]
+    await eventually(world.cluster.runs)
+    world.cluster.unheard = False
+    sweep = await settled(api, sweep_id, "succeeded", "cancelled", "failed")
+    assert sweep["counts"] == {"succeeded": 4}
 
 
 async def test_P6_a_point_that_is_refused_is_told_and_holds_up_nothing(world):  # noqa: F811

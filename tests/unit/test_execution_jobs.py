@@ -173,8 +173,8 @@ def test_P1_the_moment_of_a_run_is_the_same_told_and_given_back():
         assert datetime.fromisoformat(told.isoformat()).timestamp() == told.timestamp()
 
 
-def test_P8_a_job_whose_maker_died_before_its_secret_was_there_is_not_waited_for():
-    held = run_job(SETTINGS, RUN, labels={}, annotations={}, with_token=True)
+def test_P8_a_job_whose_maker_died_before_it_was_started_is_not_waited_for():
+    held = run_job(SETTINGS, RUN, labels={}, annotations={})
     assert judge(RUN, held, None, RUN.created + 29, Limits()) is None
     change = judge(RUN, held, None, RUN.created + 31, Limits())
     assert change is not None
@@ -188,7 +188,7 @@ def test_P8_a_container_that_a_restart_of_the_node_met_before_its_start_is_not_w
     ready = {"type": "PodReadyToStartContainers", "status": "True"}
     made = {"containerID": "containerd://1", "state": {"waiting": {}}}
     status = {"phase": "Pending", "conditions": [ready], "containerStatuses": [made]}
-    job = run_job(SETTINGS, RUN, labels={}, annotations={}, with_token=False)
+    job = {"status": {}}
     assert judge(RUN, job, {"status": status}, RUN.created + 31, Limits()) is None
     gone = status | {"conditions": [ready | {"status": "False"}]}
     change = judge(RUN, job, {"status": gone}, RUN.created + 31, Limits())
@@ -204,7 +204,7 @@ def test_P8_what_the_kubelet_tries_again_is_waited_for_and_named_when_it_lasts()
     said = "failed to sync secret cache: timed out waiting for the condition"
     waiting = {"reason": "CreateContainerConfigError", "message": said}
     pod = {"status": {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}}
-    job = run_job(SETTINGS, RUN, labels={}, annotations={}, with_token=False)
+    job = {"status": {}}
     assert judge(RUN, job, pod, RUN.created + 31, Limits()) is None
     late = judge(RUN, job, pod, RUN.created + Limits().start_seconds, Limits())
     assert late is not None

@@ -22,6 +22,11 @@ class ClusterError(Exception):
         super().__init__(f"Kubernetes answers {status or 'nothing'}: {message}")
         self.status, self.message = status, message
 
+    @property
+    def refused(self) -> bool:
+        """Whether nothing was done, and nothing would be the next time."""
+        return 400 <= self.status < 500 and self.status != 429
+
 
 class Cluster:
     """One namespace of one cluster."""

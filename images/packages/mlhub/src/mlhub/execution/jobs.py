@@ -72,9 +72,10 @@ def run_job(
     with_token: bool = False,
 ) -> dict[str, Any]:
     """The Job of a run. Its own deadline is the hard one: the runner's comes first and says why.
+    It is suspended until whoever makes it knows that it is there, and its Secret.
 
     `labels` and `annotations` are the admission's, for the pod; `role` is the person's in the run's
-    workspace. `with_token`: the Job is suspended until its Secret is there.
+    workspace. `with_token`: its environment takes the MLflow token from its Secret.
     """
     profile = settings.profile(run.profile)
     assert profile is not None  # noqa: S101 (checked when the run was accepted)
@@ -97,8 +98,8 @@ def run_job(
     if run.workspace:
         spec["volumes"].append(mounts.volume(run.workspace, role))
         container["volumeMounts"].append(mounts.volume_mount(run.workspace, role))
+    job["spec"]["suspend"] = True
     if with_token:
-        job["spec"]["suspend"] = True
         reference = {"name": job_name(run.id), "key": MLFLOW_TOKEN}
         container["env"] += [
             {"name": "MLFLOW_TRACKING_TOKEN", "valueFrom": {"secretKeyRef": reference}},

@@ -19,8 +19,8 @@ from mlhub.execution.store import Run
 Object = Mapping[str, Any]
 
 CREATION_SECONDS = 30
-"""A run is written down before its Job is made, and some Jobs are made before their Secret and wait
-for it; this long a run may be without the one, or its Job without the other."""
+"""A run is written down before its Job is made, and the Job before it is started; this long a run
+may be without the one, and its Job without the other."""
 
 SLACK_SECONDS = 300
 """Beyond every deadline of a run; whoever still calls it active has not been told."""
@@ -110,7 +110,10 @@ def _alive(run: Run, job: Object, pod: Object | None, now: float, limits: Limits
     if (container.get("state") or {}).get("running"):
         return _running(run, container)
     if job.get("spec", {}).get("suspend") and now - run.created > CREATION_SECONDS:
-        message = "The service ended while it made the run's Job; nothing of it ran. Run it again."
+        message = (
+            "The service ended or Kubernetes was silent while the run's Job was made; nothing of "
+            "it ran. Run it again."
+        )
         return Change(_end("failed", "not-started", message, now), delete_job=True)
     return _not_started(run, pod, container, now, limits)
 

@@ -276,7 +276,8 @@ class Runs:
         )
 
     async def _make_job(self, run: Run, decision: Decision, token: str | None) -> None:
-        """Raises Problem; then no Job is left, or the reconciler ends it."""
+        """Raises Problem; then no Job is left, or one that never starts and that the reconciler
+        deletes."""
         body = jobs.run_job(
             self.settings,
             run,
@@ -291,31 +292,41 @@ class Runs:
                 owner = made["metadata"]["uid"]
                 secret = jobs.token_secret(self.settings.pod, run.id, token, owner)
                 await self.cluster.create_secret(secret)
-                await self.cluster.start_job(jobs.job_name(run.id))
         except ClusterError as error:
-            log.error("No Job for run %s: %s", run.id, error)
-            await self._admission.release(decision.reservation)
-            await self._admission.revoke(run.id)
-            if 400 <= error.status < 500:
-                await self._drop_job(run)
-                await self.db(
-                    self.store.change,
-                    run.id,
-                    status="failed",
-                    reason="refused",
-                    message=error.message,
-                    finished=self.clock(),
-                )
-                metrics.changed(run, "failed", None, self.clock())
-                raise Problem(
-                    503,
-                    "refused",
-                    "Kubernetes refuses the run's Job; tell an administrator.",
-                    run_id=run.id,
-                ) from error
-            await self.db(self.store.change, run.id, cancel_requested=True)
+            raise await self._not_made(run, decision, error) from error
+        try:
+            await self.cluster.start_job(jobs.job_name(run.id))
+        except ClusterError as error:
+            if error.refused:
+                raise await self._not_made(run, decision, error) from error
+            # It may have begun, so nothing may begin in its stead; the next looks tell.
+            log.error("Whether run %s has begun is not known yet: %s", run.id, error)
+
+    async def _not_made(self, run: Run, decision: Decision, error: ClusterError) -> Problem:
+        """End a run of which nothing ran; what its caller is told."""
+        log.error("No Job for run %s: %s", run.id, error)
+        await self._admission.release(decision.reservation)
+        await self._admission.revoke(run.id)
+        values: dict[str, Any] = {"status": "failed", "finished": self.clock()}
+        if error.refused:
+            await self._drop_job(run)
+            values |= {"reason": "refused", "message": error.message}
+            problem = Problem(
+                503,
+                "refused",
+                "Kubernetes refuses the run's Job; tell an administrator.",
+                run_id=run.id,
+            )
+        else:
+            # A Job that comes yet is suspended and nobody starts it, so the same request, with the
+            # same key, may be sent again.
+            message = "Kubernetes was silent while the run's Job was made; nothing of it ran."
+            values |= {"reason": "not-started", "message": message, "idempotency_key": None}
             await self.db(self.store.give_back_slot, run.user, run.created)
-            raise silent_cluster(error, run.id) from error
+            problem = silent_cluster(error, run.id)
+        if await self.db(self.store.change, run.id, **values):
+            metrics.changed(run, "failed", None, values["finished"])
+        return problem
 
     async def _drop_job(self, run: Run) -> None:
         """One that was made and whose Secret was refused; otherwise the reconciler does."""

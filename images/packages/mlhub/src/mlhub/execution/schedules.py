@@ -155,6 +155,11 @@ class Schedules:
         return firing
 
     async def _fired(self, schedule: Schedule, at: float) -> Firing:
+        # No caller's key has a space.
+        key = f"schedule {schedule.id} {at:.0f}"
+        if known := await self._runs.db(self._runs.store.by_key, schedule.caller, key):
+            # Who started it was killed before it was noted.
+            return Firing(schedule.id, at, "started", run_id=known.id)
         if schedule.deleted or schedule.suspended:
             return Firing(schedule.id, at, "skipped", "suspended", "The schedule was suspended.")
         if why := await self._standing.why_not(schedule.caller, schedule.user):
@@ -170,8 +175,7 @@ class Schedules:
             output=None,
             parameters=schedule.parameters,
             how=schedule.how,
-            # No caller's key has a space.
-            key=f"schedule {schedule.id} {at:.0f}",
+            key=key,
             origin=f"schedule/{schedule.id}",
         )
         return Firing(schedule.id, at, "started", run_id=run.id)
