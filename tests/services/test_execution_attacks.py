@@ -1,13 +1,15 @@
 """What somebody with a valid token, or with none, may try at the execution API."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
 import pytest
 
 from mlhub.execution.limits import LARGEST_BODY
-from tests.services.test_execution_api import RUN, problem, world  # noqa: F401
+from tests.services.test_execution_api import RUN, hangs, problem, until, world  # noqa: F401
+from tests.services.waiting import eventually
 
 PATHS = [
     "../bob/secret.ipynb",
@@ -124,6 +126,56 @@ async def test_P7_a_person_at_the_limit_holds_up_nobody_else(world):  # noqa: F8
     *answers, bobs = await asyncio.gather(*flood, mine)
     assert sum(answer.status_code == 202 for answer in answers) == 5
     assert bobs.status_code == 202
+
+
+async def test_P7_a_hundred_who_follow_a_log_hold_up_nobody_and_one_person_is_bounded(world):  # noqa: F811
+    world.cluster.script = hangs
+    service = await world.start()
+    api = await world.client(service)
+    run_id = (await api.post("/execute", json=RUN)).json()["run_id"]
+    await until(api, run_id, "running")
+    path = f"/runs/{run_id}/log?follow=true"
+    async with contextlib.AsyncExitStack() as open_ones:
+        for number in range(6):
+            token = world.hub.person(f"admin{number}", admin=True)
+            client = await open_ones.enter_async_context(service.client(token))
+            for _ in range(20):
+                log = await open_ones.enter_async_context(client.stream("GET", path))
+                assert log.status_code == 200
+        refused = problem(await client.get(path), 429, "open")
+        assert "20" in refused["detail"]
+        async with asyncio.timeout(10):
+            assert (await api.get(f"/runs/{run_id}")).json()["status"] == "running"
+            assert (await api.post("/execute", json=RUN)).status_code == 202
+
+    async def may_again() -> bool:
+        async with service.client(token) as client, client.stream("GET", path) as log:
+            return bool(log.status_code == 200)
+
+    await eventually(may_again)
+    world.cluster.pods.clear()
+
+
+async def test_P7_who_waits_for_one_run_often_is_bounded_and_who_went_is_not_counted(world):  # noqa: F811
+    world.cluster.script = hangs
+    service = await world.start()
+    api = await world.client(service)
+    key = {"Idempotency-Key": "one"}
+
+    async def wait(seconds: int) -> Any:
+        async with service.client(world.alice) as client:
+            return await client.post(f"/execute?wait={seconds}", json=RUN, headers=key)
+
+    waiting = [asyncio.create_task(wait(300)) for _ in range(20)]
+    open_ones = service.app.state.api.waiters.open
+    await eventually(lambda: open_ones["alice"] == 20)
+    problem(await wait(1), 429, "open")
+    assert (await api.post("/execute", json=RUN, headers=key)).status_code == 202
+    assert len(world.cluster.runs()) == 1
+    for task in waiting:
+        task.cancel()
+    await eventually(lambda: not open_ones["alice"], 20)
+    problem(await wait(1), 504, "still-running")
 
 
 async def test_P4_an_idempotency_key_of_another_finds_nothing(world):  # noqa: F811

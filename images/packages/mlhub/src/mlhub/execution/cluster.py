@@ -34,19 +34,27 @@ class Cluster:
     def __init__(self, url: str, namespace: str, account: Path = ACCOUNT):
         authority = account / "ca.crt"
         self._token = account / "token"
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            verify=str(authority) if authority.exists() else True,
-            timeout=httpx.Timeout(10, pool=30),
-            limits=httpx.Limits(max_connections=100),
-            trust_env=False,
-        )
+        verify = str(authority) if authority.exists() else True
+
+        def client(connections: int) -> httpx.AsyncClient:
+            return httpx.AsyncClient(
+                base_url=url,
+                verify=verify,
+                timeout=httpx.Timeout(10, pool=30),
+                limits=httpx.Limits(max_connections=connections),
+                trust_env=False,
+            )
+
+        self._client = client(100)
+        # A log that is followed keeps its connection for as long as its run goes on.
+        self._followed = client(500)
         self._batch = f"/apis/batch/v1/namespaces/{namespace}/jobs"
         self._cron = f"/apis/batch/v1/namespaces/{namespace}/cronjobs"
         self._core = f"/api/v1/namespaces/{namespace}"
 
     async def close(self) -> None:
         await self._client.aclose()
+        await self._followed.aclose()
 
     def _headers(self) -> dict[str, str]:
         # Read anew each time: the kubelet renews a bound token within the hour.
@@ -176,7 +184,7 @@ class Cluster:
         query = {"container": container, "follow": "true"}
         path = f"{self._core}/pods/{pod}/log"
         try:
-            async with self._client.stream(
+            async with self._followed.stream(
                 "GET",
                 path,
                 params=query,

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -11,8 +11,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 from fastapi.security import HTTPBearer
+from starlette.types import Receive, Scope, Send
 
 from mlhub.execution import docs, inputs, jobs
+from mlhub.execution.at_once import AtOnce
 from mlhub.execution.cluster import ClusterError
 from mlhub.execution.identity import Caller, Callers
 from mlhub.execution.listing import Listings
@@ -75,6 +77,12 @@ class Api:
     listings: Listings
     schedules: Schedules
     sweeps: Sweeps
+    waiters: AtOnce = field(
+        default_factory=lambda: AtOnce("Ask without wait; GET /runs/<id> says how far a run is.")
+    )
+    followers: AtOnce = field(
+        default_factory=lambda: AtOnce("Ask without follow for what a run has said so far.")
+    )
 
     @property
     def base(self) -> str:
@@ -90,13 +98,14 @@ def api_of(request: Request) -> Api:
 class Call:
     api: Api
     caller: Caller
+    request: Request
 
 
 async def call_of(
     request: Request, _: Annotated[Any, Depends(HTTPBearer(auto_error=False))]
 ) -> Call:
     api = api_of(request)
-    return Call(api, await api.callers.of(request.headers.get("Authorization")))
+    return Call(api, await api.callers.of(request.headers.get("Authorization")), request)
 
 
 Given = Annotated[Api, Depends(api_of)]
@@ -191,28 +200,28 @@ async def execute(
 ) -> Any:
     """Run a notebook, found by its name or given by its path."""
     may_act(call.caller, body.username)
-    notebook = body.notebook_name
-    if inputs.is_bare_name(notebook):
-        # A repeated request is answered although another notebook has that name by now.
-        known = (
-            await call.api.runs.db(call.api.runs.store.by_key, call.caller.name, key)
-            if key
-            else None
+    with _waiting(call, wait):
+        run = await call.api.runs.submit(
+            call.caller,
+            user=body.username,
+            notebook=await _notebook_of(call, body, key),
+            output=None,
+            parameters=body.parameters,
+            how=how_of(body),
+            key=key,
         )
-        if known and known.notebook.rpartition("/")[2] == notebook:
-            notebook = known.notebook
-        else:
-            notebook = await call.api.listings.find(body.username, notebook)
-    run = await call.api.runs.submit(
-        call.caller,
-        user=body.username,
-        notebook=notebook.removeprefix("./"),
-        output=None,
-        parameters=body.parameters,
-        how=how_of(body),
-        key=key,
-    )
-    return await _answered(call.api, run, wait, response)
+        return await _answered(call, run, wait, response)
+
+
+async def _notebook_of(call: Call, body: ExecuteRequest, key: str | None) -> str:
+    """The notebook's path; raises Problem."""
+    name = body.notebook_name
+    if inputs.is_bare_name(name) and key:
+        # A repeated request is answered although another notebook has that name by now.
+        known = await call.api.runs.db(call.api.runs.store.by_key, call.caller.name, key)
+        if known and known.notebook.rpartition("/")[2] == name:
+            return str(known.notebook)
+    return await found_notebook(call.api, body.username, name)
 
 
 @router.post(
@@ -231,27 +240,35 @@ async def run_notebook(
     """Run a notebook by its path, to a path."""
     user = body.username or call.caller.name
     may_act(call.caller, user)
-    run = await call.api.runs.submit(
-        call.caller,
-        user=user,
-        notebook=body.input_path,
-        output=body.output_path,
-        parameters=body.params,
-        how=how_of(body),
-        key=key,
-    )
-    return await _answered(call.api, run, wait, response)
+    with _waiting(call, wait):
+        run = await call.api.runs.submit(
+            call.caller,
+            user=user,
+            notebook=body.input_path,
+            output=body.output_path,
+            parameters=body.params,
+            how=how_of(body),
+            key=key,
+        )
+        return await _answered(call, run, wait, response)
 
 
-async def _answered(api: Api, run: Run, wait: int, response: Response) -> Any:
-    address = f"{api.base}/runs/{run.id}"
+def _waiting(call: Call, wait: int) -> contextlib.AbstractContextManager[None]:
+    """Raises Problem (429), before anything is begun."""
+    return call.api.waiters.one(call.caller.name) if wait else contextlib.nullcontext()
+
+
+async def _answered(call: Call, run: Run, wait: int, response: Response) -> Any:
+    address = f"{call.api.base}/runs/{run.id}"
     response.headers["Location"] = address
     if not wait:
         return RunModel.of(run)
     deadline = asyncio.get_running_loop().time() + wait
     while True:
-        run = await api.runs.look(run)
+        run = await call.api.runs.look(run)
         if not run.active or asyncio.get_running_loop().time() >= deadline:
+            break
+        if await call.request.is_disconnected():  # nobody waits any more
             break
         await asyncio.sleep(POLL_SECONDS)
     if run.status == "succeeded":
@@ -315,18 +332,34 @@ async def artifacts(call: Who, run_id: RunIdPath) -> Artifacts:
 @router.get(
     "/runs/{run_id}/log",
     response_class=StreamingResponse,
-    responses=LOG | documented(404),
+    responses=LOG | documented(404, 429),
 )
 async def run_log(
     call: Who, run_id: RunIdPath, follow: Annotated[bool, Query()] = False
 ) -> StreamingResponse:
     """What a run says."""
     run = await call.api.runs.look(await call.api.runs.visible(call.caller, run_id))
-    return StreamingResponse(
+    held = contextlib.ExitStack()
+    if follow:
+        held.enter_context(call.api.followers.one(call.caller.name))
+    return _Held(
+        held,
         _log(call.api, run, follow),
         media_type="text/plain; charset=utf-8",
         headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"},
     )
+
+
+class _Held(StreamingResponse):
+    """A stream, and what is held until its end."""
+
+    def __init__(self, held: contextlib.ExitStack, content: AsyncIterator[bytes], **more: Any):
+        super().__init__(content, **more)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            await super().__call__(scope, receive, send)
 
 
 async def _log(api: Api, run: Run, follow: bool) -> AsyncIterator[bytes]:
