@@ -336,7 +336,8 @@ class Jobs:
     async def _log(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
         if "follow" not in request.query:
-            return web.Response(text=self.logs.get(name, ""))
+            limit = int(request.query["limitBytes"])
+            return web.Response(body=self.logs.get(name, "").encode()[:limit])
         stream = web.StreamResponse()
         await stream.prepare(request)
         sent = 0

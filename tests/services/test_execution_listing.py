@@ -146,6 +146,28 @@ async def test_P4_a_forged_listing_is_no_listing(world):  # noqa: F811
     assert (await api.get("/list-notebooks/alice")).json()["notebooks"] == []
 
 
+@pytest.mark.parametrize(("count", "length"), [(5000, 300), (5001, 20), (5000, 1000)])
+async def test_P6_a_home_of_very_many_notebooks_is_listed_or_called_so(world, count, length):  # noqa: F811
+    async def lists(pod: Pod) -> None:
+        """As `notebooks.jobs.listing` does, which ends at 5000."""
+        pod.runs()
+        for number in range(min(count, 5000)):
+            path = "/".join(f"{number:0{length // 5}}" for _ in range(5)) + ".ipynb"
+            pod.says(json.dumps({"path": path, "size": 1, "modified": "now"}) + "\n")
+        pod.says(json.dumps({"count": 5000} | ({"more": True} if count > 5000 else {})) + "\n")
+        pod.ends()
+
+    world.cluster.script = lists
+    api = await world.client(await world.start())
+    answer = await api.get("/list-notebooks/alice")
+    if (count, length) == (5000, 300):
+        assert answer.json()["notebook_count"] == 5000
+        return
+    told = problem(answer, 409, "too-many-notebooks")
+    assert "give the notebook's path" in told["detail"]
+    problem(await api.post("/execute", json=named("sum")), 409, "too-many-notebooks")
+
+
 async def test_P6_a_home_that_cannot_be_looked_into_is_504_and_leaves_no_job(world):  # noqa: F811
     async def pending(pod: Pod) -> None:
         return None

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from notebooks.jobs import listing
+
 SOURCES = Path(__file__).parents[2] / "images/packages/notebooks/src"
 OUTPUT = "work/sum_output_20261122_101500.ipynb"
 
@@ -301,6 +303,17 @@ def test_P1_the_listing_leaves_out_hidden_files_and_links(home):
     assert [n["path"] for n in found] == ["top.ipynb", "work/sum.ipynb"]
     assert last == {"count": 2}
     assert found[0]["modified"].endswith("+00:00")
+
+
+def test_P6_a_listing_that_ends_before_the_last_notebook_says_so(home, monkeypatch, capsys):
+    for name in ("one", "two", "three"):
+        home.notebook(f"{name}.ipynb", "1")
+    monkeypatch.setenv("HOME", str(home.folder))
+    for largest, more in ((2, {"more": True}), (3, {})):
+        monkeypatch.setattr(listing, "LARGEST", largest)
+        listing.main()
+        *found, last = map(json.loads, capsys.readouterr().out.splitlines())
+        assert (len(found), last) == (largest, {"count": largest, **more})
 
 
 def test_P6_a_pod_that_was_killed_hard_leaves_a_partial_notebook_that_gets_its_name(home):

@@ -165,9 +165,9 @@ class Cluster:
             raise
         return True
 
-    async def log(self, pod: str, container: str) -> str:
-        """What a container has said so far, up to LOG_BYTES."""
-        query = {"container": container, "limitBytes": str(LOG_BYTES)}
+    async def log(self, pod: str, container: str, most: int = LOG_BYTES) -> str:
+        """What a container has said so far, up to `most` bytes."""
+        query = {"container": container, "limitBytes": str(most)}
         try:
             answer = await self._client.get(
                 f"{self._core}/pods/{pod}/log", params=query, headers=self._headers()

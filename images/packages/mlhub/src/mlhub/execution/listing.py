@@ -17,6 +17,8 @@ from mlhub.execution.runs import Runs, silent_cluster
 
 POLL_SECONDS = 0.5
 MOST_MATCHES = 20
+LISTING_BYTES = 4 * 2**20
+"""Of a listing, which has at most 5000 lines (`notebooks.jobs.listing`)."""
 
 
 class Listings:
@@ -75,6 +77,13 @@ class Listings:
                 await asyncio.shield(runs.cluster.delete_job(name))
         except ClusterError as error:
             raise silent_cluster(error) from error
+        if said is not None and _too_many(said):
+            raise Problem(
+                409,
+                "too-many-notebooks",
+                "The home has more notebooks than are listed, which is 5000 or 4 MiB of their "
+                "paths; give the notebook's path, such as ./work/report.ipynb.",
+            )
         notebooks = _parsed(said) if said is not None else None
         if notebooks is None:
             raise Problem(
@@ -92,12 +101,19 @@ class Listings:
         while time.monotonic() < deadline:
             found = await self._runs.cluster.pods(f"job-name={name}")
             if found and outcome.over(found[0]):
-                return await self._runs.cluster.log(found[0]["metadata"]["name"], jobs.CONTAINER)
+                return await self._runs.cluster.log(
+                    found[0]["metadata"]["name"], jobs.CONTAINER, LISTING_BYTES
+                )
             job = await self._runs.cluster.job(name)
             if job is None or (outcome.finished(job) and not found):
                 return None
             await asyncio.sleep(POLL_SECONDS)
         return None
+
+
+def _too_many(said: str) -> bool:
+    """Whether the pod left some out, or its words were cut."""
+    return said.endswith(', "more": true}\n') or len(said.encode()) >= LISTING_BYTES
 
 
 def _parsed(said: str) -> list[dict[str, Any]] | None:

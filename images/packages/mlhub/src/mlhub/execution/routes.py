@@ -154,7 +154,7 @@ async def documentation(api: Given, request: Request) -> HTMLResponse:
 @router.get(
     "/list-notebooks/{username}",
     response_model=Listing,
-    responses=documented(403, 404, 504),
+    responses=documented(403, 404, 409, 504),
 )
 async def list_notebooks(call: Who, username: Annotated[UserName, Path()]) -> Listing:
     """The notebooks in a person's home, sub-folders included."""

@@ -1,7 +1,8 @@
 """`python -m notebooks.jobs.listing`: the notebooks of a home, one JSON object a line.
 
-The last line says how many there are, so that a listing that was cut off is not taken for a whole
-one. Hidden folders are left out, for editors keep copies there, and links are not followed.
+The last line says how many they are, and whether there are more than that, so that a listing that
+was cut off is not taken for a whole one. Hidden folders are left out, for editors keep copies
+there, and links are not followed.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +39,13 @@ def notebooks(home: Path) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
+    found = notebooks(Path.home())
     count = 0
-    for notebook in notebooks(Path.home()):
-        if count == LARGEST:
-            break
+    for notebook in islice(found, LARGEST):
         count += 1
         print(json.dumps(notebook))
-    print(json.dumps({"count": count}))
+    more = {"more": True} if next(found, None) else {}
+    print(json.dumps({"count": count, **more}))
     sys.stdout.flush()
 
 
