@@ -579,6 +579,20 @@ async def test_P8_a_run_is_as_old_as_its_start_however_long_it_waited_for_its_tu
     assert runs.clock() - accepted < CREATION_SECONDS
 
 
+async def test_P8_what_takes_longer_than_a_lease_is_still_done_by_one_at_a_time(world, monkeypatch):
+    monkeypatch.setattr("mlhub.execution.store.LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("mlhub.execution.runs.RENEW_SECONDS", 0.1)
+    runs = (await world.start(reconcile_seconds=3600)).app.state.api.runs
+
+    async def taken() -> Any:
+        return await runs.db(runs.store.take_lease, "one", "another replica", runs.clock())
+
+    async with runs.lease("one"):
+        await asyncio.sleep(1)
+        assert not await taken()
+    assert await taken()
+
+
 async def test_P7_five_runs_start_in_a_minute_whichever_replica_is_asked(world):
     services = [await world.start() for _ in range(2)]
     clients = [await world.client(service) for service in services]

@@ -170,6 +170,57 @@ async def test_P8_cancel_ends_what_runs_and_what_waits(world):  # noqa: F811
     assert len(world.cluster.runs()) == 2
 
 
+async def no_run_goes_on(api: Any) -> None:
+    async def ended() -> bool:
+        runs = (await api.get("/runs")).json()["runs"]
+        return {run["status"] for run in runs} == {"cancelled"}
+
+    await eventually(ended, 20)
+
+
+async def test_P8_cancel_ends_the_point_that_is_being_started_however_long_that_takes(
+    world,  # noqa: F811
+    monkeypatch,
+):
+    monkeypatch.setattr("mlhub.execution.store.LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("mlhub.execution.runs.RENEW_SECONDS", 0.1, raising=False)
+    asked, go, decide = asyncio.Event(), asyncio.Event(), world.room.decide
+
+    async def slowly(request: Any) -> Any:
+        asked.set()
+        await go.wait()
+        return await decide(request)
+
+    monkeypatch.setattr(world.room, "decide", slowly)
+    world.cluster.script = hangs
+    api = await world.client(await world.start(per_minute=50))
+    sweep_id = (await api.post("/sweeps", json=SWEEP)).json()["sweep_id"]
+    await asked.wait()
+    cancelling = asyncio.create_task(api.post(f"/sweeps/{sweep_id}/cancel"))
+    await asyncio.sleep(1.5)
+    go.set()
+    assert (await cancelling).status_code == 202
+    await no_run_goes_on(api)
+    assert (await api.get(f"/sweeps/{sweep_id}")).json()["counts"] == {"cancelled": 4}
+    assert len(world.cluster.runs()) <= 1
+
+
+async def test_P8_cancel_finds_the_run_of_a_point_that_nobody_noted(world, monkeypatch):  # noqa: F811
+    """As where the service is killed between the two."""
+    world.cluster.script = hangs
+    service = await world.start(per_minute=50)
+    api = await world.client(service)
+
+    def killed(*_: Any, **__: Any) -> bool:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(service.app.state.api.sweeps.store, "settle_point", killed)
+    sweep_id = (await api.post("/sweeps", json=SWEEP)).json()["sweep_id"]
+    await eventually(world.cluster.runs)
+    assert (await api.post(f"/sweeps/{sweep_id}/cancel")).status_code == 202
+    await no_run_goes_on(api)
+
+
 async def test_P8_two_replicas_and_a_restart_start_each_point_once(world):  # noqa: F811
     first, second = [await world.start(per_minute=50) for _ in range(2)]
     api = await world.client(second)

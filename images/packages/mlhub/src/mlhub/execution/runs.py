@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -28,13 +28,22 @@ from mlhub.execution.identity import Caller
 from mlhub.execution.mlflow import Mlflow
 from mlhub.execution.problems import Problem
 from mlhub.execution.settings import Profile, Settings
-from mlhub.execution.store import ASKS, LOG_CHARACTERS, KeyTakenError, Run, Store, adopted
+from mlhub.execution.store import (
+    ASKS,
+    LEASE_SECONDS,
+    LOG_CHARACTERS,
+    KeyTakenError,
+    Run,
+    Store,
+    adopted,
+)
 
 log = logging.getLogger("mlhub.execution")
 T = TypeVar("T")
 
 STAMP = "%Y%m%d_%H%M%S"
 LEASE_WAIT_SECONDS = 40
+RENEW_SECONDS = LEASE_SECONDS / 3
 PROGRESS_SECONDS = 1
 
 
@@ -79,7 +88,8 @@ class Runs:
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[None]:
-        """Alone with `name` among all replicas; raises Problem (503) after LEASE_WAIT_SECONDS."""
+        """Alone with `name` among all replicas, for as long as it takes; raises Problem (503) after
+        LEASE_WAIT_SECONDS."""
         holder = f"{self._holder}-{secrets.token_hex(4)}"
         deadline = time.monotonic() + LEASE_WAIT_SECONDS
         pause = 0.02
@@ -90,10 +100,19 @@ class Runs:
                 )
             await asyncio.sleep(pause)
             pause = min(0.3, pause * 1.5)
+        renewing = asyncio.create_task(self._renew(holder))
         try:
             yield
         finally:
+            renewing.cancel()
             await asyncio.shield(self.db(self.store.end_lease, name, holder))
+
+    async def _renew(self, holder: str) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            # A database that is silent for a moment is asked again before the lease ends.
+            with suppress(Problem):
+                await self.db(self.store.renew_leases, holder, self.clock())
 
     # A run begins
 

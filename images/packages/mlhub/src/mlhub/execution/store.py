@@ -338,7 +338,8 @@ class Store:
     # Leases
 
     def take_lease(self, name: str, holder: str, now: float) -> bool:
-        """Whether `holder` has the lease now, for LEASE_SECONDS at most: a dead one loses it."""
+        """Whether `holder` has the lease now, for LEASE_SECONDS; a dead one, which does not renew
+        it, loses it."""
         until = now + LEASE_SECONDS
         with self.begin() as connection:
             if connection.execute(
@@ -353,6 +354,12 @@ class Store:
         except sa.exc.IntegrityError:
             return False
         return True
+
+    def renew_leases(self, holder: str, now: float) -> None:
+        with self.begin() as connection:
+            connection.execute(
+                leases.update().where(leases.c.holder == holder).values(until=now + LEASE_SECONDS)
+            )
 
     def end_lease(self, name: str, holder: str) -> None:
         with self.begin() as connection:

@@ -128,11 +128,13 @@ class Sweeps:
         return [(point, runs.get(point.run_id or "")) for point in points]
 
     async def cancel(self, sweep: Sweep) -> None:
-        """What waits never starts, what runs ends."""
+        """What waits never starts, what runs ends; raises Problem."""
+        db = self._runs.db
+        await db(self.store.settle_points, sweep.id, "cancelled")
+        # Whoever is just starting a point comes to the end of it, and starts no other.
         async with self._runs.lease(f"sweep:{sweep.id}"):
-            await self._runs.db(self.store.settle_points, sweep.id, "cancelled")
-        for _, run in await self.members(sweep):
-            if run and run.active:
+            # By their origin: a point may not know of its run, where the service was killed.
+            for run in await db(self._runs.store.active, f"sweep/{sweep.id}"):
                 await self._runs.cancel(run)
 
     async def look(self) -> None:
@@ -176,8 +178,18 @@ class Sweeps:
                     self.store.settle_point, point, "refused", message=problem.detail
                 )
             else:
-                await self._runs.db(self.store.settle_point, point, "started", run_id=run.id)
+                values = {"run_id": run.id}
+                if not await self._runs.db(self.store.settle_point, point, "started", **values):
+                    # Cancelled meanwhile, and this run may be one that the cancel did not see.
+                    await self._end_unwanted(point, run)
+                    return True
         return True
+
+    async def _end_unwanted(self, point: Point, run: Run) -> None:
+        """End a run that is not its point's."""
+        points = await self._runs.db(self.store.points, point.sweep)
+        if all(known.run_id != run.id for known in points):
+            await self._runs.cancel(run)
 
 
 def _check_size(points: Sequence[Point]) -> None:

@@ -117,11 +117,7 @@ class Store(execution.Store):
             await asyncio.sleep(RENEW_SECONDS)
             # A database that is silent for a moment is asked again before the lease ends.
             with contextlib.suppress(Problem):
-                await self.db(self._renewed, holder, time.time() + execution.LEASE_SECONDS)
-
-    def _renewed(self, holder: str, until: float) -> None:
-        with self.begin() as connection:
-            connection.execute(leases.update().where(leases.c.holder == holder).values(until=until))
+                await self.db(self.renew_leases, holder, time.time())
 
     # What is shared
 
