@@ -467,6 +467,20 @@ async def test_P3_an_admin_runs_for_others_and_another_sees_no_run_of_theirs(wor
         problem(await bob.request(method, f"/runs/{run['run_id']}{path}"), 404, "no-run")
 
 
+async def test_P3_an_admin_no_more_sees_and_ends_nothing_of_what_was_started_for_others(world):
+    world.cluster.script = hangs
+    given = world.settings
+    world.settings = given.model_copy(
+        update={"hub": given.hub.model_copy(update={"cache_seconds": 0})}
+    )
+    carol = await world.client(await world.start(), world.carol)
+    run_id = (await carol.post("/execute", json=RUN)).json()["run_id"]
+    world.hub.person("carol")
+    for method, path in (("GET", ""), ("GET", "/log"), ("GET", "/artifacts"), ("POST", "/cancel")):
+        problem(await carol.request(method, f"/runs/{run_id}{path}"), 404, "no-run")
+    assert f"run-{run_id}" in world.cluster.jobs
+
+
 async def test_P3_tokens_are_asked_for_once_in_ten_seconds(world):
     api = await world.client(await world.start())
     await asyncio.gather(*(api.get("/runs") for _ in range(3)))

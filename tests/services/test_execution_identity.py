@@ -93,6 +93,7 @@ async def service(serve: Any, realm: Realm, tmp_path: Any) -> Any:
     ).model_copy(update={"keycloak": keycloak})
     async with serving(given, free_port(), Room()) as running:
         running.realm_url, running.cluster = f"{address}/realm", cluster
+        running.clients = keycloak.clients
         yield running
     await cluster.close()
 
@@ -105,6 +106,32 @@ async def test_P3_a_service_runs_for_the_people_that_it_is_listed_for_and_no_oth
         problem(await client.post("/execute", json=RUN | {"username": "bob"}), 403, "not-yours")
         assert (await client.get("/runs?username=alice")).status_code == 200
     assert realm.asked == 1
+
+
+async def test_P3_a_pipeline_that_may_run_for_somebody_no_more_sees_and_ends_nothing_of_theirs(
+    service, realm
+):
+    schedule = RUN | {"name": "nightly", "cron": "0 3 * * *"}
+    sweep = RUN | {"grid": {"a": [1]}}
+    async with service.client(realm.token()) as client:
+        run_id = (await client.post("/execute", json=RUN)).json()["run_id"]
+        schedule_id = (await client.post("/schedules", json=schedule)).json()["schedule_id"]
+        sweep_id = (await client.post("/sweeps", json=sweep)).json()["sweep_id"]
+        service.clients["pipeline"] = ["bob"]
+        for method, path in (
+            ("GET", f"/runs/{run_id}"),
+            ("GET", f"/runs/{run_id}/log"),
+            ("GET", f"/runs/{run_id}/artifacts"),
+            ("POST", f"/runs/{run_id}/cancel"),
+            ("GET", f"/schedules/{schedule_id}"),
+            ("PATCH", f"/schedules/{schedule_id}"),
+            ("DELETE", f"/schedules/{schedule_id}"),
+            ("GET", f"/sweeps/{sweep_id}"),
+            ("POST", f"/sweeps/{sweep_id}/cancel"),
+        ):
+            kind = "no-" + path.split("/")[1][:-1]
+            body = {"json": {"suspended": True}} if method == "PATCH" else {}
+            problem(await client.request(method, path, **body), 404, kind)
 
 
 @pytest.mark.parametrize(

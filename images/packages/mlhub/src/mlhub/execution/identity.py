@@ -57,9 +57,6 @@ class Caller:
             return user in self.people
         return self.admin or user == self.name
 
-    def may_see(self, user: str, caller: str) -> bool:
-        return self.may_act_for(user) or caller == self.name
-
 
 SERVICE_ACCOUNT = "service-account-"
 """How Keycloak begins the name of a client's own account."""

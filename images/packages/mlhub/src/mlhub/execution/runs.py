@@ -359,7 +359,7 @@ class Runs:
     async def visible(self, caller: Caller, run_id: str) -> Run:
         """Raises Problem: another's run is as good as none."""
         run = await self.db(self.store.get, run_id)
-        if run is None or not caller.may_see(run.user, run.caller):
+        if run is None or not caller.may_act_for(run.user):
             raise Problem(404, "no-run", "There is no such run of yours; GET /runs lists them.")
         return run
 

@@ -94,7 +94,7 @@ class Schedules:
     async def visible(self, caller: Caller, schedule_id: str) -> Schedule:
         """Raises Problem: another's schedule is as good as none."""
         found: Schedule | None = await self._runs.db(self.store.schedule, schedule_id)
-        if found is None or found.deleted or not caller.may_see(found.user, found.caller):
+        if found is None or found.deleted or not caller.may_act_for(found.user):
             raise Problem(
                 404, "no-schedule", "There is no such schedule of yours; GET /schedules lists them."
             )

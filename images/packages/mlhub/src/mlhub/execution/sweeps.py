@@ -113,7 +113,7 @@ class Sweeps:
     async def visible(self, caller: Caller, sweep_id: str) -> Sweep:
         """Raises Problem: another's sweep is as good as none."""
         found: Sweep | None = await self._runs.db(self.store.sweep, sweep_id)
-        if found is None or not caller.may_see(found.user, found.caller):
+        if found is None or not caller.may_act_for(found.user):
             raise Problem(
                 404, "no-sweep", "There is no such sweep of yours; GET /sweeps lists them."
             )
