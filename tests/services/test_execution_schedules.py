@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from mlhub.execution import cron, trigger
+from mlhub.execution.schedules import MISSED_SECONDS
 from mlhub.execution.settings import Keycloak
 from notebooks.cli.plans import last_rows
 from tests.services.execution import Jobs, Tokens, settings
@@ -317,6 +318,19 @@ async def test_P8_what_nobody_called_for_is_told_as_missed_and_not_made_up_for(p
     last = await eventually(told)
     assert {firing["outcome"] for firing in last} == {"missed"}
     assert not place.cluster.runs()
+
+
+async def test_P10_a_changed_schedule_has_missed_none_of_its_new_times(place, daily):
+    assert (await daily.api.patch(f"/schedules/{daily.id}", json={"cron": "0 0 1 1 *"})).json()
+    runs = daily.service.app.state.api.runs
+    start = time.time()
+    # Just before times that nobody called for would be told.
+    runs.clock = lambda: start + MISSED_SECONDS - 30
+    changed = {"cron": "* * * * *"}
+    assert (await daily.api.patch(f"/schedules/{daily.id}", json=changed)).status_code == 200
+    runs.clock = lambda: start + MISSED_SECONDS + 300
+    await asyncio.sleep(1)
+    assert not (await daily.now())["last"]
 
 
 async def test_P8_whatever_was_lost_in_between_comes_back(place, daily, tmp_path):

@@ -101,12 +101,15 @@ class Schedules:
         return found
 
     async def change(self, schedule: Schedule, **values: Any) -> Schedule:
-        """Raises Problem. One that goes on begins anew: what it missed meanwhile is not told."""
+        """Raises Problem. One that goes on, or has other times, begins anew: what it missed before
+        is not told."""
         changed = replace(schedule, **values)
         self._runs.settled(changed.how)
         if not changed.suspended:
             values["reason"] = None
-        if schedule.suspended and not changed.suspended:
+        times = (schedule.cron, schedule.time_zone)
+        resumed = schedule.suspended and not changed.suspended
+        if resumed or times != (changed.cron, changed.time_zone):
             values["checked"] = self._runs.clock()
         await self._runs.db(self.store.change_schedule, schedule.id, **values)
         return await self._carried_out(replace(schedule, **values))
