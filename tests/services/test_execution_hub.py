@@ -116,6 +116,8 @@ async def test_P5_the_admission_says_no_room_gives_back_and_is_silent_in_words(h
     assert (await admission.decide(asked)).allowed
     too_large = await admission.decide(AdmissionRequest("alice", "3" * 16, "s", 99, 2**30, 0))
     assert (too_large.allowed, too_large.status) == (False, 403)
+    gone = await admission.decide(AdmissionRequest("nobody", "4" * 16, "s", 1, 2**30, 0))
+    assert (gone.allowed, gone.status, "nobody" in gone.reason) == (False, 403, True)
     await admission.close()
     for wrong in (
         HubAdmission(f"{hub.url}/hub/api", "no token"),

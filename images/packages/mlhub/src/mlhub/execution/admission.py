@@ -14,7 +14,7 @@ RESERVED_SECONDS = 120
 """From the decision to the pod; the Job controller makes it within seconds."""
 
 
-NO_MEMBER = "is no member of"
+NO_MEMBER, NOBODY = "is no member of", "has ever logged in at this hub"
 """The Hub's words (`mlhub.hub.api`)."""
 
 
@@ -102,7 +102,8 @@ class HubAdmission:
             body = answer.json()
             if answer.status_code in (403, 429) and body.get("admitted") is False:
                 return Decision(False, body["sentence"], answer.status_code, body)
-            if answer.status_code == 403 and NO_MEMBER in str(body.get("message")):
+            said = (answer.status_code, str(body.get("message")))
+            if (said[0] == 403 and NO_MEMBER in said[1]) or (said[0] == 404 and NOBODY in said[1]):
                 return Decision(False, body["message"], 403)
             answer.raise_for_status()
             pod = body["pod"]
