@@ -102,6 +102,18 @@ async def test_P6_too_large_is_413_whatever_its_length_says(api, world):  # noqa
     assert not world.cluster.created
 
 
+async def test_P6_parameters_that_no_process_can_be_told_are_413(api, world):  # noqa: F811
+    """Six bytes a character in the one variable of the environment, which Linux bounds."""
+    told = RUN | {"parameters": {"text": "ж" * 21_000}}
+    assert (await api.post("/execute", json=told)).status_code == 202
+    (job,) = world.cluster.runs()
+    env = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert max(len(f"{e['name']}={e['value']}") for e in env) < 128 * 1024
+    large = RUN | {"parameters": {"text": "$" * 30_000}}
+    problem(await api.post("/execute", json=large), 413, "too-large")
+    assert len(world.cluster.runs()) == 1
+
+
 async def test_P4_a_header_of_the_callers_changes_nobodys_identity(api, world):  # noqa: F811
     forged = {"X-Forwarded-User": "bob", "X-Remote-User": "carol", "X-Forwarded-For": "127.0.0.1"}
     answer = await api.get("/runs?username=bob", headers=forged)

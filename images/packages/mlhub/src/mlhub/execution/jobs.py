@@ -30,6 +30,9 @@ TRACKING_URI = "MLFLOW_TRACKING_URI"
 
 LISTING_SECONDS = 60
 
+LARGEST_VARIABLE = 128 * 1024
+"""Bytes of one variable of an environment, its name and end among them (Linux, MAX_ARG_STRLEN)."""
+
 
 def job_name(run_id: str) -> str:
     return f"run-{run_id}"
@@ -122,6 +125,11 @@ def task_of(run: Run) -> dict[str, str]:
         "experiment": experiment(run),
     }
     return {"MLHUB_RUN": ascii_json(task)}
+
+
+def tellable(run: Run) -> bool:
+    """Whether the runner can be told its task."""
+    return all(len(f"{name}={value}") < LARGEST_VARIABLE for name, value in task_of(run).items())
 
 
 def listing_job(settings: Settings, user: str, name: str) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class Runs:
             raise Problem(
                 422, "output", "output_path is input_path; the original is never changed."
             )
-        return Run(
+        run = Run(
             id=secrets.token_hex(8),
             user=user,
             caller=caller.name,
@@ -222,6 +222,15 @@ class Runs:
             created=now,
             workspace=how.get("workspace"),
         )
+        if not jobs.tellable(run):
+            raise Problem(
+                413,
+                "too-large",
+                f"The parameters have more than {jobs.LARGEST_VARIABLE >> 10} KiB as the runner is "
+                "told them, six bytes for '$' and each character that is not ASCII; put data into "
+                "a file in the home and give its path as a parameter.",
+            )
+        return run
 
     def settled(self, how: Mapping[str, Any]) -> tuple[Profile, int]:
         """The profile and the time limit that were asked for, or the defaults; raises Problem."""
