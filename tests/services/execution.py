@@ -154,6 +154,8 @@ class Jobs:
     """The status with which it answers everything, when it is not well."""
     refuses: str = ""
     """The message with which it forbids Jobs."""
+    invalid: str = ""
+    """The message with which it calls CronJobs invalid."""
     lingers: bool = False
     """Whether a deleted Job's pod stays, as in its grace, until the test takes it away."""
     unheard: bool = False
@@ -277,6 +279,8 @@ class Jobs:
     async def _create_cron_job(self, request: web.Request) -> web.Response:
         item = await request.json()
         name = item["metadata"]["name"]
+        if self.invalid:
+            return web.json_response({"message": self.invalid}, status=422)
         if name in self.cron_jobs:
             return web.json_response({"message": f"{name} exists"}, status=409)
         item["metadata"]["uid"] = f"uid-of-{name}"

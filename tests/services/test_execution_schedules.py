@@ -419,6 +419,22 @@ async def test_P8_a_cluster_that_was_silent_gets_its_cronjob_later(place):
     assert len(place.cluster.cron_jobs) == len(place.cluster.secrets) == 1
 
 
+async def test_P6_a_schedule_that_kubernetes_calls_invalid_is_suspended_and_says_why(place):
+    api = await place.client(await place.start())
+    place.cluster.invalid = "spec.timeZone: Invalid value"
+    made = (await api.post("/schedules", json=DAILY)).json()
+    assert made["suspended"]
+    assert "spec.timeZone: Invalid value" in made["reason"]
+    await asyncio.sleep(1)
+    assert (await api.get("/schedules")).json()["schedules"] == [made]
+    place.cluster.invalid = ""
+    path = f"/schedules/{made['schedule_id']}"
+    resumed = (await api.patch(path, json={"suspended": False})).json()
+    assert (resumed["suspended"], resumed["reason"]) == (False, None)
+    (item,) = place.cluster.cron_jobs.values()
+    assert not item["spec"]["suspend"]
+
+
 async def test_P10_the_trigger_calls_for_its_jobs_own_time_and_again_where_that_may_help(
     place, daily, monkeypatch, tmp_path, capsys
 ):

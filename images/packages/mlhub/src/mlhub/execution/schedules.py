@@ -40,6 +40,9 @@ SHOWN = 5
 MISSED_SECONDS = cronjobs.LATE_SECONDS + cronjobs.TRYING_SECONDS + 60
 """After this nobody calls for a firing any more."""
 
+INVALID = (400, 422)
+"""Kubernetes' answers to what it will never take, such as a time zone that it does not know."""
+
 AGAIN = (429, 503)
 """Refusals after which the trigger asks again."""
 
@@ -123,7 +126,7 @@ class Schedules:
         try:
             await self.carry_out(schedule)
         except ClusterError as error:
-            log.warning("Schedule %s waits for Kubernetes: %s", schedule.id, error)
+            await self._not_carried_out(schedule, error)
         found: Schedule | None = await self._runs.db(self.store.schedule, schedule.id)
         return found or schedule
 
@@ -211,7 +214,7 @@ class Schedules:
             try:
                 await self.carry_out(schedule, found.get(schedule.id, {}))
             except ClusterError as error:
-                log.warning("Schedule %s waits for Kubernetes: %s", schedule.id, error)
+                await self._not_carried_out(schedule, error)
             await self._note_missed(schedule)
         for schedule_id, item in found.items():
             if schedule_id not in known:
@@ -235,6 +238,14 @@ class Schedules:
             wanted = cronjobs.cron_job(self._runs.settings, schedule)
             if _differs(wanted, found):
                 await cluster.patch_cron_job(name, wanted)
+
+    async def _not_carried_out(self, schedule: Schedule, error: ClusterError) -> None:
+        """The next look tries it again; what will not do then either is told to the person."""
+        log.warning("Schedule %s waits for Kubernetes: %s", schedule.id, error)
+        if error.status in INVALID and not schedule.suspended:
+            why = f"Kubernetes calls the schedule invalid: {error.message}"
+            values = {"suspended": True, "reason": why}
+            await self._runs.db(self.store.change_schedule, schedule.id, **values)
 
     async def _arm(self, schedule_id: str) -> None:
         """A CronJob and a token for it; only then is the schedule armed."""
