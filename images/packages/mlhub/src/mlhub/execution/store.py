@@ -23,6 +23,13 @@ ASKS = 6
 LEASE_SECONDS = 30
 LOG_CHARACTERS = 300_000
 
+PATIENCE = {
+    "connect_timeout": 5,  # seconds
+    "tcp_user_timeout": 20_000,  # milliseconds, as that which follows
+    "options": "-c statement_timeout=30000",
+}
+"""With a PostgreSQL, in libpq's words: each of the few threads that ask it comes back."""
+
 metadata = sa.MetaData()
 
 runs = sa.Table(
@@ -150,7 +157,7 @@ class Store:
     """Every method is one short transaction; call them from a thread."""
 
     def __init__(self, url: str):
-        connect = {"timeout": 60} if url.startswith("sqlite") else {"connect_timeout": 5}
+        connect = {"timeout": 60} if url.startswith("sqlite") else PATIENCE
         self._engine = sa.create_engine(
             url, connect_args=connect, pool_pre_ping=True, pool_size=10, max_overflow=20
         )
