@@ -69,6 +69,11 @@ class Executed:
         return json.loads(text.split("PROBE")[1])
 
     @property
+    def printed(self) -> str:
+        outputs = [o for cell in self.notebook["cells"] for o in cell.get("outputs", ())]
+        return "".join("".join(output.get("text", "")) for output in outputs)
+
+    @property
     def pictures(self) -> int:
         outputs = [o for cell in self.notebook["cells"] for o in cell.get("outputs", ())]
         return sum("image/png" in output.get("data", {}) for output in outputs)
@@ -164,6 +169,10 @@ def artifacts(client: MlflowClient, run: Run) -> set[str]:
     return {each.path for each in client.list_artifacts(run.info.run_id)}
 
 
+def files(folder: Path) -> list[Path]:
+    return [each for each in folder.rglob("*") if each.is_file()]
+
+
 needs = {
     name: pytest.mark.skipif(not runs_here(name), reason=f"{NEEDS[name]} is not installed")
     for name in NEEDS
@@ -179,26 +188,33 @@ def test_M5_every_template_is_run_here_or_at_the_build_of_its_image():
     assert not_run <= AT_BUILD.keys()
     for name, image in AT_BUILD.items():
         last = (ROOT / "images" / image / "Dockerfile").read_text().split("\nRUN ")[-1]
-        assert f"python3 /template.py {name}" in last, image
+        assert f"python3 /template.py {name} " in last, image
         notebook = Path(templates.find(name).path).read_text()
         assert f'needs(\\"{NEEDS[name]}\\", image=\\"{image}\\")' in notebook
 
 
 @pytest.mark.parametrize(
-    ("name", "passes"), [("data-exploration", True), ("model-training-pytorch", False)]
+    ("name", "changed", "said"),
+    [
+        ("data-exploration", "rows=1000", None),
+        ("data-exploration", "seed=0", "seed=0 has results of the run before: ['"),
+        ("model-training-pytorch", "learning_rate=0.005", "the profile “GPU"),
+    ],
 )
-def test_M5_the_build_fails_with_a_template_that_fails(name, passes, tmp_path):
-    if not passes and runs_here(name):
+def test_M5_the_build_fails_with_a_template_that_fails_or_shows_older_results(
+    name, changed, said, tmp_path
+):
+    if name in AT_BUILD and runs_here(name):
         pytest.skip(f"{NEEDS[name]} is installed here")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "images/jupyter/template.py"), name],
+        [sys.executable, str(ROOT / "images/jupyter/template.py"), name, changed],
         env=clean_environment(tmp_path, {}),
         check=False,
         capture_output=True,
         text=True,
     )
-    assert (done.returncode == 0) is passes, done.stderr[-3000:]
-    assert f"template {name}" in done.stdout if passes else "the profile “GPU" in done.stderr
+    assert (done.returncode == 0) is (said is None), done.stderr[-3000:]
+    assert said in done.stderr if said else f"template {name}" in done.stdout
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs[name]) for name in NEEDS])
@@ -231,11 +247,7 @@ def test_M5_exploration_finds_what_is_missing_and_where(client, run_of):
     assert missing == pytest.approx(
         {name: customers[name].isna().mean() for name in ("complaint_days", "usage_gb")}
     )
-    said = "".join(
-        "".join(output.get("text", ""))
-        for cell in run_of("data-exploration").notebook["cells"]
-        for output in cell.get("outputs", ())
-    )
+    said = run_of("data-exploration").printed
     assert "usage_gb is missing most where region = islands" in said
     run, _ = runs(client, "data-exploration")
     rate = customers.groupby("plan")["churned"].mean()
@@ -304,11 +316,52 @@ def test_M5_optuna_tracks_each_trial_and_goes_on_where_it_ended(
     )
     home = run_of("hyperparameter-tuning-optuna").home
     again = execute(
-        *("hyperparameter-tuning-optuna", home, alices_mlflow, "[before, len(study.trials)]"),
+        *("hyperparameter-tuning-optuna", home, alices_mlflow, "[before, len(done)]"),
         trials=9,
         experiment="optuna-again",
     )
     assert again.probe == [8, 9]
+    assert "goes on after 8 of 9 trials" in again.printed
+    resumed, _ = runs(client, "optuna-again")
+    assert resumed.data.tags["resumed_after_trial"] == "8"
+
+
+def test_M5_optunas_finished_study_is_not_another_tables_nor_another_parameters(
+    client, alices_mlflow, tmp_path
+):
+    def tuned(experiment: str, **parameters: object) -> tuple[list[Any], str, Run]:
+        ended = execute(
+            *("hyperparameter-tuning-optuna", tmp_path, alices_mlflow),
+            "[before, study.study_name, len(done), winner.params]",
+            experiment=experiment,
+            **parameters,
+        )
+        run, below = runs(client, experiment)
+        *told, best = ended.probe
+        assert len(below) == max(0, parameters["trials"] - told[0]), "the trials that were run here"
+        logged = {name: float(run.data.params[f"best.{name}"]) for name in best}
+        assert logged == pytest.approx(best)
+        assert run.data.params["trials"] == str(told[2])
+        return told, ended.printed, run
+
+    for number in (0, 1):
+        make_customers(400, number).to_csv(tmp_path / f"own{number}.csv", index=False)
+    (_, first, _), said, run = tuned("optuna-own", data_file="own0.csv", trials=3)
+    assert f"{first}: begins anew" in said
+    told, said, same = tuned("optuna-equal", data_file="own0.csv", trials=2)
+    assert told == [3, first, 3]
+    assert f"{first}: finished earlier, with 3 trials; none is added" in said
+    best = "best_cv_roc_auc"
+    assert same.data.metrics[best] == run.data.metrics[best], "same data, same parameters"
+    names = {first}
+    for changed in ({"data_file": "own1.csv"}, {"data_file": "own0.csv", "seed": 1}):
+        experiment = "optuna-" + "-".join(changed)
+        told, said, other = tuned(experiment, trials=3, **changed)
+        assert told[0] == 0
+        assert f"{told[1]}: begins anew" in said
+        assert other.data.metrics[best] != run.data.metrics[best]
+        names.add(told[1])
+    assert len(names) == 3
 
 
 @needs["model-training-tensorflow"]
@@ -321,6 +374,21 @@ def test_M5_tensorflow_learns_and_logs_each_epoch(client, run_of):
     assert history["loss"][-1] < history["loss"][0] / 2
     assert run.data.metrics["test_accuracy"] > 0.85
     assert "tensorboard" in artifacts(client, run)
+
+
+@needs["model-training-tensorflow"]
+def test_M5_tensorflows_runs_of_a_sweep_share_no_file(client, run_of, alices_mlflow):
+    home = run_of("model-training-tensorflow").home
+    before = {file: file.stat().st_mtime_ns for file in files(home / "tensorflow")}
+    swept = execute(
+        *("model-training-tensorflow", home, alices_mlflow, "str(place)"),
+        epochs=1,
+        learning_rate=0.01,
+        experiment="tensorflow-sweep",
+    )
+    assert before.items() <= {f: f.stat().st_mtime_ns for f in files(home / "tensorflow")}.items()
+    assert (home / swept.probe / "best.keras").exists()
+    assert f"{swept.probe}: begins anew" in swept.printed
 
 
 @needs["model-training-pytorch"]
@@ -338,8 +406,49 @@ def test_M5_pytorch_learns_and_goes_on_after_an_interruption(client, run_of, ali
         experiment="pytorch-again",
     )
     assert again.probe == [6, 2]
+    assert "goes on after 6 of 8 epochs" in again.printed
     resumed, _ = runs(client, "pytorch-again")
     assert resumed.data.tags["resumed_after_epoch"] == "6"
+    rates = [each.value for each in client.get_metric_history(resumed.info.run_id, "learning_rate")]
+    assert rates == pytest.approx([0.003 * (1 + math.cos(math.pi * n / 8)) / 2 for n in (7, 8)])
+
+
+@needs["model-training-pytorch"]
+def test_M5_pytorchs_finished_network_is_not_another_parameters_nor_other_pictures(
+    client, alices_mlflow, tmp_path
+):
+    def trained(experiment: str, **parameters: object) -> tuple[list[Any], str, Run]:
+        ended = execute(
+            *(
+                "model-training-pytorch",
+                tmp_path,
+                alices_mlflow,
+                "[done, len(history), str(place)]",
+            ),
+            experiment=experiment,
+            **parameters,
+        )
+        run, _ = runs(client, experiment)
+        return ended.probe, ended.printed, run
+
+    (_, _, first), _, run = trained("pytorch-first", epochs=2)
+    before = {file: file.stat().st_mtime_ns for file in files(tmp_path / "pytorch")}
+    for experiment, changed in {
+        "pytorch-rate": {"learning_rate": 0.01},
+        "pytorch-pictures": {"pictures": 1200},
+    }.items():
+        (done, added, place), said, other = trained(experiment, epochs=2, **changed)
+        assert (done, added) == (0, 2)
+        assert place != first
+        assert f"{place}: begins anew" in said
+        assert other.data.metrics["test_loss"] != run.data.metrics["test_loss"]
+    after = {file: file.stat().st_mtime_ns for file in files(tmp_path / "pytorch")}
+    assert before.items() <= after.items(), "runs of a sweep share no file"
+    told, said, fewer = trained("pytorch-fewer", epochs=1)
+    assert told == [2, 0, first]
+    assert f"{first}: finished earlier, with 2 epochs; none is added" in said
+    assert fewer.data.params["epochs"] == "2", "what the result is of"
+    assert fewer.data.metrics["test_loss"] == pytest.approx(run.data.metrics["test_loss"])
 
 
 def test_M5_exploration_takes_a_table_of_ones_own(client, run_of, alices_mlflow, tmp_path):
