@@ -187,8 +187,9 @@ def _ended(run: Run, job: Object, terminated: Object, now: float) -> dict[str, A
         return values | _deadline(run, ended)
     if result.reason == "stopped":
         message = (
-            "The run was stopped from outside (its pod was deleted or its node drained). What it "
-            "had done is in its output; run it again."
+            "The run was stopped from outside: its pod was deleted, as when its person may not use "
+            "the workspace that it mounts any more, or its node was drained. What it had done is "
+            "in its output; run it again."
         )
         return values | _end("failed", "stopped", message, ended)
     if result.reason:
