@@ -186,3 +186,12 @@ def test_M6_megabytes_of_output_are_looked_at_in_seconds():
     start = time.monotonic()
     redact({"cells": [cell("x", outputs=[{"output_type": "display_data", "data": {"a": plot}}])]})
     assert time.monotonic() - start < 60
+
+
+def test_thousands_of_blanks_are_looked_at_in_no_time_and_hide_nothing():
+    token = "ghp_" + "a1B2" * 9
+    began = time.process_time()
+    text = cleaned(f"password{' ' * 8000}\n{' ' * 9000}token{' ' * 5000}{token}")
+    assert time.process_time() - began < 5
+    assert token not in text
+    assert len(text) > 22_000
