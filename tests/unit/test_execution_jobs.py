@@ -231,7 +231,9 @@ def test_P8_a_run_whose_home_is_a_disk_on_another_node_says_so(condition):
     status = {"phase": "Pending", "conditions": conditions}
     if kind != "PodScheduled":
         status["containerStatuses"] = [waiting]
-    late = judge(RUN, job(), {"status": status}, RUN.created + Limits().start_seconds, Limits())
+    started = job()
+    started["spec"]["suspend"] = False
+    late = judge(RUN, started, {"status": status}, RUN.created + Limits().start_seconds, Limits())
     assert late is not None
     assert late.values["reason"] == "not-started"
     assert "a disk, which one node at a time can have" in late.values["message"]
