@@ -1,5 +1,7 @@
 """What a template goes on with: the same data, parameters and code, one notebook at a time."""
 
+import errno
+import fcntl
 import multiprocessing
 import threading
 import time
@@ -94,3 +96,13 @@ def test_M5_one_waits_for_the_other_and_a_killed_kernel_leaves_no_lock(tmp_path,
     assert entered.wait(30)
     mine.join()
     other.join()
+
+
+def test_a_file_system_without_locks_ends_no_training(tmp_path, monkeypatch, capsys):
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with alone_in(tmp_path / "work"):
+        pass
+    assert "no lock (Operation not supported)" in capsys.readouterr().out

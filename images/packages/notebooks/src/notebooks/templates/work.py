@@ -58,4 +58,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             print(f"{folder}: waits for another notebook that is at the same work")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            # Some shared file systems have none.
+            print(f"{folder}: no lock ({error.strerror}); run no other notebook at the same work")
         yield
