@@ -50,8 +50,6 @@ def test_M5_ray_tune_adds_trials_to_the_same_work_alone(client, mlflow_and_ray, 
     for experiment, parameters, before, in_all, said in (
         ("ray-first", {"trials": 2}, 0, 2, "begins anew"),
         ("ray-more", {"trials": 3}, 2, 3, "goes on after 2 of 3 trials"),
-        ("ray-equal", {"trials": 3}, 3, 3, "finished earlier, with 3 trials; none is added"),
-        ("ray-seed", {"trials": 2, "seed": 1}, 0, 2, "begins anew"),
         ("ray-own", {"trials": 2, "data_file": "own.csv"}, 0, 2, "begins anew"),
     ):
         executed = execute(
@@ -70,5 +68,4 @@ def test_M5_ray_tune_adds_trials_to_the_same_work_alone(client, mlflow_and_ray, 
     first, more = overviews["ray-first"], overviews["ray-more"]
     assert more[:2] == first
     assert more[2]["learning_rate"] not in {trial["learning_rate"] for trial in first}
-    assert overviews["ray-equal"] == more
     assert overviews["ray-own"][0]["roc_auc"] != first[0]["roc_auc"]
