@@ -14,8 +14,17 @@ import pytest
 import requests
 from keycloak import KeycloakAdmin
 
-from tests.e2e.platform import HUB_URL, KEYCLOAK_URL, NAMESPACE, Kubectl, Person, wait_until
+from tests.e2e.platform import (
+    HUB_URL,
+    KEYCLOAK_URL,
+    NAMESPACE,
+    Kubectl,
+    Person,
+    notebook,
+    wait_until,
+)
 
+RUNS = "/services/execution"
 SERVER = "team"
 """A named server, so that nobody's own is in the way."""
 
@@ -97,15 +106,40 @@ def name(kubectl: Kubectl) -> Iterator[str]:
         kubectl("delete", "pv", volume, "--wait=false")
 
 
-def write(kubectl: Kubectl, slug: str) -> bool:
-    """Whether Bob's server can write to the workspace, as its user."""
+def server_of_bob(kubectl: Kubectl) -> str:
+    """Its pod."""
     selector = f"hub.jupyter.org/username=bob,hub.jupyter.org/servername={SERVER}"
     pods = kubectl.json("-n", NAMESPACE, "get", "pods", "-l", selector)["items"]
     (pod,) = [each["metadata"]["name"] for each in pods]
+    return str(pod)
+
+
+def write(kubectl: Kubectl, slug: str) -> bool:
+    """Whether Bob's server can write to the workspace, as its user."""
     command = f"date >> ~/workspaces/{slug}/from-bob.txt && echo written"
-    said = kubectl.exec(pod, "sh", "-c", f"{{ {command}; }} 2>&1 || true")
+    said = kubectl.exec(server_of_bob(kubectl), "sh", "-c", f"{{ {command}; }} 2>&1 || true")
     assert "written" in said or "Read-only file system" in said, said
     return "written" in said
+
+
+def begin_a_run(kubectl: Kubectl, bob: Hand, slug: str) -> str:
+    """The path of one that writes to the workspace and goes on for long, once it has begun."""
+    path = f"workspaces/{slug}/from-a-run.txt"
+    long = notebook(
+        "a = 1", f"open('/home/jovyan/{path}', 'w').close()\nimport time; time.sleep(600)"
+    )
+    save = ("exec", "-i", server_of_bob(kubectl), "--", "sh", "-c", "cat > e2e-long.ipynb")
+    kubectl("-n", NAMESPACE, *save, stdin=long)
+    asked = {"username": "bob", "notebook_name": "./e2e-long", "profile": "small-cpu"}
+    begun = bob("POST", f"{RUNS}/execute", workspace=slug, **asked)
+    assert begun.status_code == 202, begun.text
+    there = f"test -e {path} && echo yes || true"
+    wait_until(
+        "the run has written to the workspace",
+        lambda: kubectl.exec(server_of_bob(kubectl), "sh", "-c", there),
+        150,
+    )
+    return f"{RUNS}/runs/{begun.json()['run_id']}"
 
 
 def test_M7_a_workspace_from_the_invitation_to_the_lost_role(
@@ -140,8 +174,17 @@ def test_M7_a_workspace_from_the_invitation_to_the_lost_role(
     (shared,) = alice.workspaces("GET", f"/{slug}/resources").json()["resources"]
     assert (shared["resource_path"], shared["shared_by"]) == ("reports/churn.ipynb", "bob")
 
+    run = begin_a_run(kubectl, bob, slug)
     assert alice.workspaces("PUT", f"/{slug}/members", user="bob", role="viewer").ok
     wait_until("the server that could write stops with the role", bob.stopped, 120)
+    wait_until(
+        "so does the run",
+        lambda: bob("GET", run).json()["status"] not in ("queued", "running"),
+        120,
+    )
+    ended = bob("GET", run).json()
+    assert (ended["status"], ended["reason"]) == ("failed", "role"), ended
+    assert f"may only read the workspace {slug}" in ended["message"]
     last = alice.workspaces("DELETE", f"/{slug}/members/alice")
     assert (last.status_code, last.json()["type"]) == (409, "last-owner")
     assert alice.workspaces("DELETE", f"/{slug}").ok

@@ -445,6 +445,8 @@ class Room:
     """Those given and not revoked, by run; an MLflow is there where a test wants one."""
     at_once: int = 0
     most_at_once: int = 0
+    ended: dict[str, str] = field(default_factory=dict)
+    """Why, by run."""
 
     async def decide(self, request: AdmissionRequest) -> Decision:
         self.asked.append(request)
@@ -476,6 +478,9 @@ class Room:
 
     async def revoke(self, run_id: str) -> None:
         self.tokens.pop(run_id, None)
+
+    async def why_ended(self, run_id: str) -> str:
+        return self.ended.get(run_id, "")
 
     async def close(self) -> None: ...
 

@@ -393,6 +393,20 @@ async def test_P8_a_restart_in_the_middle_of_runs_loses_none(world):
     assert (await until(client, ids[3], "lost"))["reason"] == "job-gone"
 
 
+async def test_P8_a_run_that_the_hub_ended_says_why(api, world):
+    """Its pod, which is deleted for that, cannot."""
+    world.cluster.script = hangs
+    run_id = (await api.post("/execute", json=RUN)).json()["run_id"]
+    await until(api, run_id, "running")
+    world.room.ended[run_id] = "its owner may only read the workspace churn now"
+    (pod,) = world.cluster.pods.values()
+    Pod(world.cluster, pod).vanishes()
+    run = await until(api, run_id, "failed", "lost")
+    assert (run["status"], run["reason"]) == ("failed", "role"), run
+    said = "The hub ended this run. Its owner may only read the workspace churn now."
+    assert run["message"] == said
+
+
 async def test_P8_a_run_that_only_the_cluster_knows_is_written_down_again(world, tmp_path):
     world.cluster.script = hangs
     first = await world.start()

@@ -11,7 +11,7 @@ from aiohttp import web
 from mlhub.admission import Charge, Holding, Size
 from mlhub.admission.holdings import metadata
 from mlhub.hub import membership
-from mlhub.hub.api import MEMBERS_SCOPE
+from mlhub.hub.api import MEMBERS_SCOPE, SCOPE
 from mlhub.workspaces import records
 from mlhub.workspaces.mounts import mounted, volume
 from tests.services.hub import PROFILES, SECRETS, Hub, logged_in, until
@@ -39,7 +39,9 @@ async def hub(start_hub: Any, serve: Any, kubernetes: Any) -> Hub:
             "hub": {
                 "config": {"KubeSpawner": {"port": port}},
                 "services": {"execution": {}, "stranger": {}},
-                "loadRoles": {"members": {"scopes": [MEMBERS_SCOPE], "services": ["execution"]}},
+                "loadRoles": {
+                    "members": {"scopes": [MEMBERS_SCOPE, SCOPE], "services": ["execution"]}
+                },
             },
             "singleuser": {"profileList": PROFILES},
         }
@@ -308,6 +310,13 @@ def put_run(kubernetes: Any, name: str, role: str = "", owner: str = "alice") ->
     kubernetes.put("pods", pod)
 
 
+async def why_ended(hub: Hub, service: str, run: str) -> tuple[int, Any]:
+    headers = {"Authorization": f"token {SECRETS[f'hub.services.{service}.apiToken']}"}
+    url = f"{hub.url}/hub/api/mlhub/runs/{run}"
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+        return answer.status, await answer.json()
+
+
 @pytest.mark.parametrize(
     ("becomes", "stays"),
     [
@@ -335,6 +344,10 @@ async def test_M7_a_run_ends_with_the_role_that_mounted_the_workspace(
     ended = {"writes", "reads", "none"} - stays
     assert {line["what"].rpartition("/")[2] for line in audited("run.stop")} == ended
     assert len(audited("run.stop")) == len(ended)
+    for name in ("writes", "reads", "none", "another"):
+        told = await why_ended(hub, "execution", name)
+        assert (told[0], bool(told[1]["why"])) == (200, name in ended)
+    assert (await why_ended(hub, "stranger", "writes"))[0] == 403
 
 
 async def test_M7_a_server_that_does_not_stop_keeps_no_other_running(

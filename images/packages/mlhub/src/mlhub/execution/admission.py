@@ -70,6 +70,9 @@ class Admission(Protocol):
     async def revoke(self, run_id: str) -> None:
         """End a run's token now; raises nothing, for it ends by itself."""
 
+    async def why_ended(self, run_id: str) -> str:
+        """Why who admitted the run has ended it, or nothing; raises nothing."""
+
     async def close(self) -> None: ...
 
 
@@ -79,6 +82,7 @@ class HubAdmission:
     def __init__(self, api_url: str, token: str):
         self._url = f"{api_url}/mlhub/admission"
         self._tokens = f"{api_url}/mlhub/tokens"
+        self._runs = f"{api_url}/mlhub/runs"
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"token {token}"},
             timeout=10,
@@ -139,3 +143,11 @@ class HubAdmission:
             await self._client.delete(f"{self._tokens}/{run_id}")
         except httpx.HTTPError:
             return
+
+    async def why_ended(self, run_id: str) -> str:
+        try:
+            answer = await self._client.get(f"{self._runs}/{run_id}")
+            answer.raise_for_status()
+            return str(answer.json()["why"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return ""

@@ -187,9 +187,8 @@ def _ended(run: Run, job: Object, terminated: Object, now: float) -> dict[str, A
         return values | _deadline(run, ended)
     if result.reason == "stopped":
         message = (
-            "The run was stopped from outside: its pod was deleted, as when its person may not use "
-            "the workspace that it mounts any more, or its node was drained. What it had done is "
-            "in its output; run it again."
+            "The run was stopped from outside (its pod was deleted or its node drained). What it "
+            "had done is in its output; run it again."
         )
         return values | _end("failed", "stopped", message, ended)
     if result.reason:
@@ -215,6 +214,12 @@ def collected(log: str, run: Run) -> dict[str, Any]:
         "cells_done": result.cells[0],
         "cells_total": result.cells[1],
     }
+
+
+def by_the_hub(why: str) -> dict[str, Any]:
+    """Of a run whose pod was deleted, by the hub and for that."""
+    message = f"The hub ended this run. {why[0].upper()}{why[1:].rstrip('.')}."
+    return {"status": "failed", "reason": "role", "message": message}
 
 
 def _beside(output: str, planned: str) -> bool:

@@ -439,6 +439,11 @@ class Runs:
             values["collect_pending"] = values["reason"] in outcome.KILLED or (
                 values["status"] == "cancelled" and began
             )
+            # The pod does not know who deleted it, and mostly is gone before its words are read.
+            if values["reason"] in ("pod-gone", "stopped") and (
+                why := await self._admission.why_ended(run.id)
+            ):
+                values |= outcome.by_the_hub(why)
         if change.delete_job:
             await self.cluster.delete_job(jobs.job_name(run.id))
         changed: bool = bool(values) and await self.db(self.store.change, run.id, **values)

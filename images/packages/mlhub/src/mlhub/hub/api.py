@@ -1,8 +1,8 @@
 """The hub's own API: one admission for what is started elsewhere, and who stopped a server.
 
 `POST /hub/api/mlhub/admission` reserves a run's share, `DELETE …/admission/<reservation>` gives it
-back, both with the scope `custom:mlhub:admission`; `GET …/admission` tells people what remains to
-them.
+back, `GET …/runs/<run>` tells why the hub ended it, all with the scope `custom:mlhub:admission`;
+`GET …/admission` tells people what remains to them.
 """
 
 import json
@@ -28,6 +28,9 @@ from mlhub.workspaces.mounts import ROLES, group_path
 SCOPE = "custom:mlhub:admission"
 MEMBERS_SCOPE = "custom:mlhub:members"
 
+RUN = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+"""The id of a run."""
+
 Given = TypeVar("Given", bound=BaseModel)
 
 
@@ -43,7 +46,7 @@ class RunAsk(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     user: str = Field(min_length=1)
-    run: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    run: str = Field(pattern=f"^{RUN}$")
     cpu: float = Field(ge=0, allow_inf_nan=False)
     memory: Memory
     gpu: int = Field(default=0, ge=0)
@@ -143,6 +146,16 @@ class ReservationHandler(AdmissionHandler):
         self.set_status(204)
 
 
+class RunHandler(AdmissionHandler):
+    post = None  # type: ignore[assignment]
+
+    async def get(self, run: str) -> None:  # type: ignore[override]
+        """`{"why": …}`: why the hub ended a run, whose pod cannot say; empty where it did not."""
+        self._require_scope()
+        why = self.authenticator.office.keeper.why_it_ended(run)
+        self.write(json.dumps({"why": why}))
+
+
 class MembersHandler(APIHandler):  # type: ignore[misc]
     """`POST /hub/api/mlhub/members`: a change at Keycloak counts here at once, not in minutes.
 
@@ -191,6 +204,7 @@ def handlers(desk: Desk) -> list[Any]:
     return [
         (r"/api/mlhub/admission", AdmissionHandler, {"desk": desk}),
         (r"/api/mlhub/admission/([0-9a-f]+)", ReservationHandler, {"desk": desk}),
+        (rf"/api/mlhub/runs/({RUN})", RunHandler, {"desk": desk}),
         (r"/api/mlhub/members", MembersHandler),
         (r"/api/users/([^/]+)/server", ServerHandler),
         (r"/api/users/([^/]+)/servers/([^/]*)", ServerHandler),

@@ -20,6 +20,9 @@ from mlhub.hub.workspaces import why_a_mount_ends
 
 TICK_SECONDS = 60.0
 
+MOST_ENDED = 1000
+"""Of how many runs it is remembered why they were ended, until their service asks."""
+
 ITSELF = "mlhub"
 """Who stops a server, in the audit trail, when it is the hub."""
 
@@ -38,6 +41,7 @@ class Keeper(Background):
         self._stopping: set[asyncio.Task[None]] = set()
         self._ended_runs: set[str] = set()
         """The uids of their pods, which have their grace."""
+        self._why_runs_ended: dict[str, str] = {}
 
     def turn_out(self, name: str, why: str) -> None:
         """Stop what somebody runs, now and whatever else is found of theirs later."""
@@ -49,6 +53,10 @@ class Keeper(Background):
 
     def has_turned_out(self, name: str) -> bool:
         return name in self._out
+
+    def why_it_ended(self, run: str) -> str:
+        """Why the hub has ended a run of late; empty where it has not."""
+        return self._why_runs_ended.get(run, "")
 
     def look_now(self) -> None:
         """Somebody's groups have changed; whatever must stop stops now."""
@@ -123,6 +131,9 @@ class Keeper(Background):
                 continue
             await self._desk.end(run)
             self._ended_runs.add(uid)
+            self._why_runs_ended[run.name.rpartition("/")[2]] = why
+            for oldest in list(self._why_runs_ended)[:-MOST_ENDED]:
+                del self._why_runs_ended[oldest]
             audit.note("run.stop", run.owner, "stopped", what=run.name, by=ITSELF, why=why)
 
     def _why_a_run_ends(self, run: Holding) -> str:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tornado import web
 
 from mlhub.hub import audit
-from mlhub.hub.api import SCOPE
+from mlhub.hub.api import RUN, SCOPE
 from mlhub.hub.groups import workspace_roles
 from mlhub.hub.refusal import Refusal
 from mlhub.slugs import personal_workspace
@@ -45,7 +45,6 @@ SERVER_SECONDS = 7 * 86400
 """How long a server's token lasts that nobody looks after; lengthened while the server runs."""
 RENEW_SECONDS = 6 * 86400
 
-RUN = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 LONGEST_RUN_SECONDS = 31 * 86400
 
 EXPERIMENT = "mlflow_experiment"
