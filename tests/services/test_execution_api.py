@@ -609,7 +609,7 @@ async def test_P8_a_run_is_as_old_as_its_start_however_long_it_waited_for_its_tu
 
 async def test_P8_what_takes_longer_than_a_lease_is_still_done_by_one_at_a_time(world, monkeypatch):
     monkeypatch.setattr("mlhub.execution.store.LEASE_SECONDS", 0.3)
-    monkeypatch.setattr("mlhub.execution.runs.RENEW_SECONDS", 0.1)
+    monkeypatch.setattr("mlhub.execution.leases.RENEW_SECONDS", 0.1)
     runs = (await world.start(reconcile_seconds=3600)).app.state.api.runs
 
     async def taken() -> Any:

@@ -183,7 +183,7 @@ async def test_P8_cancel_ends_the_point_that_is_being_started_however_long_that_
     monkeypatch,
 ):
     monkeypatch.setattr("mlhub.execution.store.LEASE_SECONDS", 0.3)
-    monkeypatch.setattr("mlhub.execution.runs.RENEW_SECONDS", 0.1, raising=False)
+    monkeypatch.setattr("mlhub.execution.leases.RENEW_SECONDS", 0.1)
     asked, go, decide = asyncio.Event(), asyncio.Event(), world.room.decide
 
     async def slowly(request: Any) -> Any:

@@ -14,7 +14,8 @@ from mlhub.hub import membership
 from mlhub.hub.api import MEMBERS_SCOPE, SCOPE
 from mlhub.workspaces import records
 from mlhub.workspaces.mounts import mounted, volume
-from tests.services.hub import PROFILES, SECRETS, Hub, logged_in, until
+from tests.services.hub import PROFILES, Hub, logged_in, until
+from tests.services.test_hub_admission import VALUES, reserve, service
 from tests.services.test_hub_keeper import told
 from tests.services.test_hub_spawn import RUNNING, start
 
@@ -72,7 +73,7 @@ async def ready(hub: Hub, alice: Any, kubernetes: Any, **options: str) -> dict[s
 
 
 async def tell(hub: Hub, name: str = "execution", **given: Any) -> int:
-    headers = {"Authorization": f"token {SECRETS[f'hub.services.{name}.apiToken']}"}
+    headers = service(name)
     body = {"user": "alice", "workspace": "churn", "role": None, **given}
     async with (
         aiohttp.ClientSession() as session,
@@ -283,14 +284,18 @@ async def test_only_a_service_with_the_scope_tells_of_members(hub, alice, name, 
     assert "workspaces--churn--editor" in {group.name for group in hub.user("alice").groups}
 
 
-async def test_a_run_is_told_the_role_that_its_mount_follows(start_hub, keycloak):
-    from tests.services.test_hub_admission import VALUES, reserve, service
-
-    hub = await start_hub(VALUES)
-    keycloak.people["alice"] = ["/mlhub/users", "/workspaces/churn/viewer"]
+async def known_to(start_hub: Any, keycloak: Any, role: str) -> Hub:
+    """A hub with an execution service, at which Alice has logged in with this role."""
+    hub: Hub = await start_hub(VALUES)
+    keycloak.people["alice"] = ["/mlhub/users", role]
     keycloak.at_the_browser = "alice"
     async with hub.browser() as alice:
         await logged_in(alice)
+    return hub
+
+
+async def test_a_run_is_told_the_role_that_its_mount_follows(start_hub, keycloak):
+    hub = await known_to(start_hub, keycloak, "/workspaces/churn/viewer")
     status, body = await reserve(hub, service("execution"), run="r1", workspace="churn")
     assert (status, body["role"]) == (200, "viewer"), json.dumps(body)
 
@@ -310,10 +315,12 @@ def put_run(kubernetes: Any, name: str, role: str = "", owner: str = "alice") ->
     kubernetes.put("pods", pod)
 
 
-async def why_ended(hub: Hub, service: str, run: str) -> tuple[int, Any]:
-    headers = {"Authorization": f"token {SECRETS[f'hub.services.{service}.apiToken']}"}
+async def why_ended(hub: Hub, name: str, run: str) -> tuple[int, Any]:
     url = f"{hub.url}/hub/api/mlhub/runs/{run}"
-    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+    async with (
+        aiohttp.ClientSession(headers=service(name)) as session,
+        session.get(url) as answer,
+    ):
         return answer.status, await answer.json()
 
 
@@ -386,13 +393,7 @@ async def test_M7_a_server_that_does_not_stop_keeps_no_other_running(
 
 async def test_T3_a_run_is_asked_for_in_the_name_of_who_is_a_member_now(start_hub, keycloak):
     """Of somebody who has no server, and whom the Hub would know as they were at their log-in."""
-    from tests.services.test_hub_admission import VALUES, reserve, service
-
-    hub = await start_hub(VALUES)
-    keycloak.people["alice"] = ["/mlhub/users", "/workspaces/churn/editor"]
-    keycloak.at_the_browser = "alice"
-    async with hub.browser() as alice:
-        await logged_in(alice)
+    hub = await known_to(start_hub, keycloak, "/workspaces/churn/editor")
 
     async def asked(groups: list[str], run: str, workspace: str | None) -> tuple[int, str]:
         keycloak.people["alice"] = groups

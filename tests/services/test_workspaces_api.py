@@ -192,7 +192,7 @@ async def test_M7_owners_who_all_leave_at_once_leave_one(service, slug, place):
 
 async def test_who_is_at_work_stays_alone_for_as_long_as_it_takes(tmp_path, monkeypatch):
     monkeypatch.setattr(execution, "LEASE_SECONDS", 4)
-    monkeypatch.setattr(stores, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr("mlhub.execution.leases.RENEW_SECONDS", 0.1)
     one, other = (stores.Store(f"sqlite:///{tmp_path}/leases.db") for _ in range(2))
     one.prepare()
     order: list[str] = []

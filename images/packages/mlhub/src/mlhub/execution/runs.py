@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -25,25 +25,17 @@ from mlhub.execution import jobs, metrics, outcome
 from mlhub.execution.admission import Admission, AdmissionRequest, AdmissionSilentError, Decision
 from mlhub.execution.cluster import Cluster, ClusterError, Object
 from mlhub.execution.identity import Caller
+from mlhub.execution.leases import renewed
 from mlhub.execution.mlflow import Mlflow
 from mlhub.execution.problems import Problem
 from mlhub.execution.settings import Profile, Settings
-from mlhub.execution.store import (
-    ASKS,
-    LEASE_SECONDS,
-    LOG_CHARACTERS,
-    KeyTakenError,
-    Run,
-    Store,
-    adopted,
-)
+from mlhub.execution.store import ASKS, LOG_CHARACTERS, KeyTakenError, Run, Store, adopted
 
 log = logging.getLogger("mlhub.execution")
 T = TypeVar("T")
 
 STAMP = "%Y%m%d_%H%M%S"
 LEASE_WAIT_SECONDS = 40
-RENEW_SECONDS = LEASE_SECONDS / 3
 PROGRESS_SECONDS = 1
 
 
@@ -100,19 +92,11 @@ class Runs:
                 )
             await asyncio.sleep(pause)
             pause = min(0.3, pause * 1.5)
-        renewing = asyncio.create_task(self._renew(holder))
         try:
-            yield
+            async with renewed(lambda: self.db(self.store.renew_leases, holder, self.clock())):
+                yield
         finally:
-            renewing.cancel()
             await asyncio.shield(self.db(self.store.end_lease, name, holder))
-
-    async def _renew(self, holder: str) -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            # A database that is silent for a moment is asked again before the lease ends.
-            with suppress(Problem):
-                await self.db(self.store.renew_leases, holder, self.clock())
 
     # A run begins
 

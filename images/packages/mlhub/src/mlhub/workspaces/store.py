@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from mlhub.execution import store as execution
+from mlhub.execution.leases import renewed
 from mlhub.execution.problems import Problem
 
 T = TypeVar("T")
 
 WAIT_SECONDS = 20.0
-RENEW_SECONDS = execution.LEASE_SECONDS / 3
 
 metadata = sa.MetaData()
 leases = execution.leases.to_metadata(metadata)
@@ -105,19 +105,11 @@ class Store(execution.Store):
                         )
                     await asyncio.sleep(0.05)
                 held.push_async_callback(self._end, name, holder)
-            renewing = asyncio.create_task(self._renew(holder))
-            held.callback(renewing.cancel)
-            yield
+            async with renewed(lambda: self.db(self.renew_leases, holder, time.time())):
+                yield
 
     async def _end(self, name: str, holder: str) -> None:
         await asyncio.shield(self.db(self.end_lease, name, holder))
-
-    async def _renew(self, holder: str) -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            # A database that is silent for a moment is asked again before the lease ends.
-            with contextlib.suppress(Problem):
-                await self.db(self.renew_leases, holder, time.time())
 
     # What is shared
 
