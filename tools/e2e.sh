@@ -9,7 +9,7 @@ mkdir -p "$results"
 short=" and not long"
 [ "${LONG:-}" = yes ] && short="" || echo "left out: tests that are marked long; make e2e LONG=yes runs them too"
 tests=(.venv/bin/python -m pytest --timeout=600)
-beside=(tests/engine tests/e2e/test_{image_builds,cluster,lab_ending,hub_narrow}.py)
+beside=(tests/engine tests/e2e/test_{browser,image_builds,cluster,lab_ending,hub_narrow}.py)
 # A group of its own, so that an interruption ends all of it.
 setsid "${tests[@]}" --junitxml="$results/engine.xml" "${beside[@]}" -m "not alone$short" \
   >"$results/engine.log" 2>&1 &

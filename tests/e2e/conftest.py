@@ -15,6 +15,7 @@ from tests.e2e.platform import HUB_URL, Kubectl, Person
 
 ARTIFACTS = Path(os.environ.get("MLHUB_ARTIFACTS", "artifacts"))
 
+CHROMIUM = Path(__file__).parent / "chromium.py"
 CHROMIUM_FLAGS = [
     "--no-sandbox",  # the tests run as root in CI, where Chromium refuses its sandbox
     "--disable-gpu",
@@ -49,9 +50,7 @@ def browser() -> Iterator[Browser]:
     # Instead of 5 s, which a lab that opens beside other work has taken.
     expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS
-        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
 
