@@ -73,9 +73,10 @@ def _pulumi(layout: Layout, *arguments: str, folder: Path) -> "subprocess.Comple
 def kubectl(
     layout: Layout, context: str | None, *arguments: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Of the cluster that the stack is on; `context` is `own_context`'s."""
+    """Of the cluster that the stack is on, whichever the current context is; `context` is
+    `own_context`'s."""
     return subprocess.run(
-        ["kubectl", *arguments],
+        ["kubectl", *(["--context", context] if context else []), *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -135,6 +135,14 @@ class Cluster(Section):
         ),
     )
 
+    @property
+    def kubectl(self) -> list[str]:
+        """The command that reaches this cluster, and no other, from the checkout's folder."""
+        if self.context is None:
+            file, context = names.EMBEDDED_KUBECONFIG, names.EMBEDDED_CONTEXT
+            return ["kubectl", "--kubeconfig", file, "--context", context]
+        return ["kubectl", "--context", self.context]
+
 
 class DemoUser(Section):
     """A person made up for a demonstration, with a generated password."""

@@ -39,13 +39,9 @@ def account(stack: str, found: StackFile) -> dict[str, Any]:
     """Who makes the person."""
     server = found.identity.keycloak
     if server is None:
-        kubectl = ["kubectl"]
-        if found.cluster.context:
-            kubectl += ["--context", found.cluster.context]
         space = found.foundation.namespace
-        text = answer(
-            *kubectl, "-n", space, "get", "secret", names.KEYCLOAK_ADMIN_SECRET, "-o", "json"
-        )
+        asked = ("-n", space, "get", "secret", names.KEYCLOAK_ADMIN_SECRET, "-o", "json")
+        text = answer(*found.cluster.kubectl, *asked)
         data = {k: base64.b64decode(v).decode() for k, v in json.loads(text)["data"].items()}
         return {"login_realm": "master", "client_id": "admin-cli", **data}
     secret = answer("pulumi", "config", "get", "mlhub:keycloak_client_secret", "--stack", stack)

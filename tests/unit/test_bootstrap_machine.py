@@ -205,19 +205,26 @@ def test_a_context_in_the_stack_file_means_a_cluster_of_ones_own(tmp_path, text,
 
 
 @pytest.mark.parametrize(
-    ("text", "hub", "foundation"),
+    ("text", "cluster", "namespaces"),
     [
-        ("", "jupyterhub", "foundation"),
+        ("", "", ("jupyterhub", "foundation")),
         (
             "config:\n  mlhub:hub: {namespace: team}\n  mlhub:foundation: {namespace: base}\n",
-            "team",
-            "base",
+            "",
+            ("team", "base"),
+        ),
+        (
+            "config:\n  mlhub:cluster: {context: team}\n",
+            "--context team ",
+            ("jupyterhub", "foundation"),
         ),
     ],
 )
-def test_status_and_password_ask_in_the_namespaces_of_the_stack_file(
-    tmp_path, monkeypatch, text, hub, foundation
+def test_the_cluster_and_the_namespaces_of_the_stack_file_are_asked(
+    tmp_path, monkeypatch, text, cluster, namespaces
 ):
+    """And no other cluster, whichever context is the current one."""
+    hub, foundation = namespaces
     (tmp_path / "stacks").mkdir()
     (tmp_path / "stacks" / "Pulumi.local.yaml").write_text(text)
     (tmp_path / "bin").mkdir()
@@ -228,12 +235,14 @@ def test_status_and_password_ask_in_the_namespaces_of_the_stack_file(
     kubectl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     layout = Layout(tmp_path)
-    assert status.last_backup(layout, None) == {}
+    assert status.last_backup(layout, stack.own_context(layout)) == {}
     with pytest.raises(BootstrapError, match="alice is no demo user"):
         cli.password(layout, "alice")
+    assert stack.half_restored(layout) is None
     assert (tmp_path / "asked").read_text().splitlines() == [
-        f"-n {hub} get configmap mlhub-backup -o json",
-        f"-n {foundation} get secret demo-users -o json",
+        f"{cluster}-n {hub} get configmap mlhub-backup -o json",
+        f"{cluster}-n {foundation} get secret demo-users -o json",
+        f"{cluster}get namespace {hub} -o json --ignore-not-found",
     ]
 
 

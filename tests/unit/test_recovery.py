@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
+from components.config import Cluster
 from mlhub.execution.jobs import KIND
 from mlhub.execution.slugs import slug
 from tests.unit.recorder import platform
+from tools import verify
+from tools.recovery import __main__ as commands
 from tools.recovery import rollback
 from tools.recovery.agents import BATCH, agent, batches
 from tools.recovery.contents import CLEAR, PACK, UNPACK
@@ -525,6 +528,34 @@ def test_recovery_reads_a_stack_file_with_encrypted_secrets(stack, tmp_path, mon
     place = Place(stack_file(stack), Kubectl(None))
     assert not place.own_keycloak
     assert len(place.namespaces) == 3
+
+
+@pytest.mark.parametrize(
+    ("context", "asked"),
+    [
+        (None, "--kubeconfig .mlhub/cluster/kubeconfig --context mlhub-local"),
+        ("team", "--context team"),
+    ],
+)
+def test_recovery_and_verify_act_on_the_cluster_of_the_stack_file(
+    context, asked, tmp_path, monkeypatch
+):
+    """And on no other, whichever context is the current one. None is the embedded node's, as it is
+    to the program."""
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nexit 1\n')
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    config = stack_file("local").model_copy(update={"cluster": Cluster(context=context)})
+    monkeypatch.setattr(commands, "stack_file", lambda _: config)
+    with pytest.raises(RecoveryError):
+        commands.act(commands.parser().parse_args(["rebind"]))
+    with pytest.raises(verify.NotReadError):
+        verify.account("local", config)
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        f"{asked} get persistentvolumes --output json",
+        f"{asked} -n foundation get secret keycloak-admin -o json",
+    ]
 
 
 def test_an_unknown_stack_gets_a_sentence():

@@ -39,7 +39,7 @@ class Report:
 
 
 class Kubectl:
-    """kubectl on one cluster; a context of None is the environment's."""
+    """kubectl on one cluster; a context of None is the one of `program` or the environment."""
 
     def __init__(self, context: str | None, program: Sequence[str] = ("kubectl",)):
         self._command = [*program, *(["--context", context] if context else [])]
