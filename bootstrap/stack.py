@@ -4,6 +4,7 @@ With a file backend the CLI writes a salt into the stack file it is given. The t
 it is: the CLI gets a copy, and takes the salt from the state (docs/engine.md).
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -119,15 +120,27 @@ def ensure(layout: Layout, task: Task) -> str:
 
 
 def _unlock(layout: Layout) -> list[str]:
-    """Takes away locks of updates that were killed. A lock whose process lives stays."""
-    stale = False
-    for path in (layout.data / "state").glob(".pulumi/locks/**/*.json"):
-        lock = json.loads(path.read_text())
-        alive = processes.identify(int(lock.get("pid", 0)))
-        stale = stale or (lock.get("hostname") == os.uname().nodename and alive is None)
-    if stale:
+    """Takes away the stack's locks of updates that were killed.
+
+    BootstrapError while an update is under way, and where nobody here can tell: what the state
+    says is pending is then no leftover but what Helm works on.
+    """
+    locks = []
+    for path in (layout.data / "state").glob(f".pulumi/locks/**/{STACK}/*.json"):
+        with contextlib.suppress(FileNotFoundError):  # its update has just ended
+            locks.append(json.loads(path.read_text()))
+    for lock in locks:
+        pid, host = int(lock.get("pid", 0)), lock.get("hostname")
+        if host != os.uname().nodename or processes.identify(pid) is not None:
+            raise BootstrapError(
+                f"An update of {STACK} is under way (process {pid} on {host}). Wait until it ends, "
+                "then run this again. If no such `pulumi` runs, take its lock away: "
+                '`eval "$(.venv/bin/python -m bootstrap env)"`, '
+                f"`pulumi cancel --yes --stack {STACK}`."
+            )
+    if locks:
         _must(layout, "cancel", "--yes", "--stack", STACK, folder=layout.checkout)
-    return ["unlocked after a killed update"] if stale else []
+    return ["unlocked after a killed update"] if locks else []
 
 
 def interrupted(deployment: Mapping[str, Any]) -> list[tuple[str, str, str]]:

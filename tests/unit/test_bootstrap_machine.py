@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 import threading
@@ -275,6 +276,88 @@ def test_T13_up_waits_for_a_restore_that_has_begun(tmp_path, monkeypatch, said, 
         assert (tmp_path / "applied").read_text().startswith("up --stack local")
 
 
+PENDING = {
+    "deployment": {
+        "pending_operations": [
+            {
+                "type": "creating",
+                "resource": {
+                    "type": stack.RELEASE,
+                    "inputs": {"namespace": "jupyterhub", "name": "jupyterhub"},
+                },
+            }
+        ]
+    }
+}
+
+
+@pytest.fixture
+def killed_up(tmp_path, monkeypatch) -> Layout:
+    """A checkout whose `up` was killed while Helm installed; `asked` has what is then done."""
+    layout = Layout(tmp_path)
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "Pulumi.local.yaml").touch()
+    said = {"ls": [{"name": "organization/mlhub/local"}], "export": PENDING}
+    answers = "".join(f"{verb}) echo '{json.dumps(text)}';; " for verb, text in said.items())
+    for folder, name, text in (
+        (tmp_path / "bin", "kubectl", 'echo "secret deleted"; asked="kubectl $3"'),
+        (layout.bin, "pulumi", f'case $4 in {answers} esac; asked="pulumi $3"'),
+    ):
+        folder.mkdir(parents=True)
+        (folder / name).write_text(f"#!/bin/sh\n{text}\necho $asked >> {tmp_path}/asked\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    return layout
+
+
+def lock_state(layout: Layout, name: str, pid: int, hostname: str = os.uname().nodename) -> None:
+    """As the CLI does for an update of the stack `name`."""
+    folder = layout.data / "state" / ".pulumi" / "locks" / "organization" / "mlhub" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = {"pid": pid, "username": "root", "hostname": hostname}
+    (folder / f"{pid}.json").write_text(json.dumps(lock))
+
+
+GONE = 2**30
+"""No process has that pid."""
+
+
+def test_T13_what_a_killed_up_left_is_cleared(killed_up):
+    lock_state(killed_up, "local", GONE)
+    said = stack.ensure(killed_up, Task("stack", threading.Event()))
+    assert "unlocked" in said
+    assert "cleared the interrupted release jupyterhub" in said
+    asked = (killed_up.checkout / "asked").read_text().splitlines()
+    assert asked[-3:] == ["pulumi cancel", "pulumi stack", "kubectl delete"]
+
+
+@pytest.mark.parametrize("stale", ["local", "dev"])
+@pytest.mark.parametrize(
+    ("lives", "told"),
+    [
+        ((os.getpid(),), f"process {os.getpid()}"),
+        # Nobody here knows whether that one lives.
+        ((GONE, "elsewhere"), f"process {GONE} on elsewhere"),
+    ],
+)
+def test_T13_an_update_that_somebody_else_runs_is_left_alone(killed_up, lives, told, stale):
+    """`make rotate`, `rollback` or `restore`: what the state says is pending, Helm is about."""
+    lock_state(killed_up, "local", *lives)
+    lock_state(killed_up, stale, GONE + 1)
+    with pytest.raises(BootstrapError, match=rf"{told}.*pulumi cancel --yes --stack local"):
+        stack.ensure(killed_up, Task("stack", threading.Event()))
+    asked = (killed_up.checkout / "asked").read_text()
+    assert "cancel" not in asked
+    assert "kubectl" not in asked
+
+
+def test_T13_a_lock_of_another_stack_is_no_matter(killed_up):
+    lock_state(killed_up, "dev", GONE)
+    lock_state(killed_up, "staging", os.getpid())
+    assert "unlocked" not in stack.ensure(killed_up, Task("stack", threading.Event()))
+    assert "cancel" not in (killed_up.checkout / "asked").read_text()
+
+
 def test_ones_own_kubeconfig_stays_with_ones_own_cluster():
     assert "KUBECONFIG" in environment(LAYOUT)
     assert "KUBECONFIG" not in environment(LAYOUT, "team")
@@ -351,20 +434,11 @@ def test_a_stack_file_that_is_none_is_told(tmp_path):
 
 
 def test_only_helm_releases_that_an_update_was_about_are_cleared():
-    deployment = {
-        "deployment": {
-            "pending_operations": [
-                {
-                    "type": "creating",
-                    "resource": {
-                        "type": stack.RELEASE,
-                        "inputs": {"namespace": "jupyterhub", "name": "jupyterhub"},
-                    },
-                },
-                {"type": "creating", "resource": {"type": "random:index:RandomId"}},
-            ]
-        }
-    }
+    pending = [
+        *PENDING["deployment"]["pending_operations"],
+        {"type": "creating", "resource": {"type": "random:index:RandomId"}},
+    ]
+    deployment = {"deployment": {"pending_operations": pending}}
     assert stack.interrupted(deployment) == [("creating", "jupyterhub", "jupyterhub")]
     assert stack.interrupted({"deployment": {}}) == []
 
