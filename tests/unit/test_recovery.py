@@ -19,11 +19,11 @@ from mlhub.execution.slugs import slug
 from tests.unit.recorder import platform
 from tools import verify
 from tools.recovery import __main__ as commands
-from tools.recovery import rollback
+from tools.recovery import place, rollback
 from tools.recovery.agents import BATCH, agent, batches
 from tools.recovery.contents import CLEAR, PACK, UNPACK
 from tools.recovery.errors import RecoveryError
-from tools.recovery.kube import Kubectl, Pod
+from tools.recovery.kube import Kubectl, Pod, wait_until
 from tools.recovery.place import Claim, Place, again, stack_file
 from tools.recovery.rename import OWNER, rename_home
 from tools.recovery.state import lineage, outliving, resources, with_keycloak_of
@@ -707,3 +707,51 @@ def test_T13_what_starts_by_the_clock_waits_while_services_are_stopped_for_a_res
     place.start()
     assert suspended() == {"verify": False, "paused": True}, "who suspended one keeps it so"
     assert not any(job["metadata"]["annotations"] for job in cluster.jobs.values())
+
+
+class Stopping(Kubectl):
+    """A cluster with a hub, whose pods these are by name and phase; `deleted` is what went."""
+
+    def __init__(self, **pods: str) -> None:
+        super().__init__(None)
+        self.replicas = 1
+        self.deleted: list[str] = []
+        owner = [{"name": "hub-7d9c"}]
+        self._pods = [
+            {"metadata": {"name": name, "ownerReferences": owner}, "status": {"phase": phase}}
+            for name, phase in pods.items()
+        ]
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        match arguments:
+            case ("scale", "deployment", "hub", *_, "--replicas=0"):
+                self.replicas = 0
+            case ("delete", kind, *_):
+                self.deleted.append(kind)
+            case ("get", "deployments", _, "jupyterhub", *_):
+                hub = {"metadata": {"name": "hub"}, "spec": {"replicas": self.replicas}}
+                return json.dumps({"items": [hub]})
+            case ("get", "pods", _, "jupyterhub", *_):
+                return json.dumps({"items": self._pods})
+        return '{"items": []}'
+
+
+def stopped(cluster: Stopping, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is deleted once the services have stopped, which nobody waits for."""
+    monkeypatch.setattr(place, "wait_until", lambda claim, holds, _: wait_until(claim, holds, -1))
+    Place(stack_file("local"), cluster).stop()
+    return cluster.deleted
+
+
+def test_T13_a_pod_that_failed_long_ago_writes_nothing_and_holds_nothing_up(monkeypatch):
+    """Nobody deletes one that was evicted, nor does it go when its Deployment is stopped."""
+    cluster = Stopping(evicted="Failed", completed="Succeeded")
+    assert stopped(cluster, monkeypatch) == ["jobs", "pods"]
+
+
+@pytest.mark.parametrize("phase", ["Running", "Pending", "Unknown"])
+def test_T13_a_pod_that_may_write_yet_is_waited_for_and_named(phase, monkeypatch):
+    cluster = Stopping(evicted="Failed", **{"hub-7d9c-x": phase})
+    with pytest.raises(RecoveryError, match=r"have stopped: jupyterhub/hub-7d9c-x.*run this again"):
+        stopped(cluster, monkeypatch)
+    assert not cluster.deleted

@@ -228,7 +228,11 @@ class Place:
                 where = ["deployment", name, "--namespace", namespace]
                 self.kubectl("annotate", *where, "--overwrite", f"{REPLICAS}={replicas}")
                 self.kubectl("scale", *where, "--replicas=0")
-        wait_until("the stack's services have stopped", lambda: not self._writers(), 180)
+        try:
+            wait_until("the stack's services have stopped", lambda: not self._writers(), 180)
+        except RecoveryError as error:
+            left = ", ".join(self._writers())
+            raise RecoveryError(f"{error}: {left}; end that, then run this again") from None
         self.kubectl(
             "delete", "jobs", "--namespace", self.hub, "--selector", "mlhub.io/kind", "--wait=true"
         )
@@ -238,7 +242,10 @@ class Place:
         )  # fmt: skip
 
     def _writers(self) -> list[str]:
-        """Pods of Deployments that were stopped and have not ended."""
+        """Pods of Deployments that were stopped and have not ended, each with its namespace.
+
+        One that failed, as when it was evicted, is there for good and writes nothing.
+        """
         stopped = {
             (namespace, one["metadata"]["name"])
             for namespace in self.namespaces
@@ -246,9 +253,10 @@ class Place:
             if not one["spec"].get("replicas", 1)
         }
         return [
-            pod["metadata"]["name"]
+            f"{namespace}/{pod['metadata']['name']}"
             for namespace in self.namespaces
             for pod in self.kubectl.items("pods", namespace)
+            if pod["status"]["phase"] not in ("Succeeded", "Failed")
             for owner in pod["metadata"].get("ownerReferences", [])
             if (namespace, owner["name"].rpartition("-")[0]) in stopped
         ]
