@@ -610,6 +610,14 @@ class Homes(Kubectl):
                 self.claims.add(self.made["metadata"]["name"])
             case _ if arguments[1] == "persistentvolumes":
                 return json.dumps({"items": [*self.volumes.values()]})
+            case _ if arguments[1] == "persistentvolumeclaims":
+                wanted = {a.rpartition("=")[2] for a in arguments if a.startswith("--field")}
+                bound = [
+                    {"spec": {"volumeName": name}}
+                    for name, volume in self.volumes.items()
+                    if volume["spec"]["claimRef"]["name"] in self.claims & wanted
+                ]
+                return json.dumps({"items": bound})
             case _:
                 claim = {"persistentVolumeClaim": {"claimName": "claim-alice"}}
                 pods = [{"metadata": {"name": p}, "spec": {"volumes": [claim]}} for p in self.pods]
@@ -639,11 +647,20 @@ def test_T13_a_killed_renaming_goes_on_where_it_was():
     assert renamed(cluster).claims == {f"claim-{slug('alicia@example.com')}"}
     cluster.claims.clear()  # Killed before the new one was there.
     assert renamed(cluster).claims == {f"claim-{slug('alicia@example.com')}"}
+    with pytest.raises(RecoveryError, match="nothing was renamed"):
+        renamed(cluster)
 
 
 @pytest.mark.parametrize(
     ("cluster", "user", "why"),
     [
+        (Homes(v1="claim-alice"), "", "TO is ''"),
+        (Homes(v1="claim-alice"), " carla", "'carla' is required"),
+        # The hub and Keycloak write names in small letters, and composed.
+        (Homes(v1="claim-alice"), "Carla", "'carla' is required"),
+        (Homes(v1="claim-alice"), "Andre\u0301", "'andr\u00e9' is required"),
+        (Homes(v1="claim-alice"), "team/carla", "TO is 'team/carla'"),
+        (Homes(v1="claim-carla"), "carla", "nothing was renamed"),
         (Homes(v1="claim-alice", v2="claim-carla"), "carla", "has a home already"),
         (Homes("jupyter-alice", v1="claim-alice"), "carla", "jupyter-alice still has"),
         (Homes(v1="claim-bob"), "carla", "no volume"),
@@ -656,6 +673,19 @@ def test_T13_no_home_is_taken_from_or_given_to_the_wrong_one(cluster, user, why)
     with pytest.raises(RecoveryError, match=why):
         renamed(cluster, user=user)
     assert (cluster.claims, json.dumps(cluster.volumes)) == before
+
+
+def test_T13_a_home_of_nobody_is_given_to_nobody():
+    cluster = Homes(v1="claim-alice", v2=f"claim-{slug('')}")
+    with pytest.raises(RecoveryError, match="FROM"):
+        renamed(cluster, former="", user="carla")
+    assert len(cluster.claims) == 2
+    assert "claim-carla" not in cluster.claims
+
+
+def test_T13_a_home_that_was_given_to_a_wrong_spelling_can_be_given_on():
+    cluster = Homes(v1=f"claim-{slug('Carla')}")
+    assert renamed(cluster, former="Carla", user="carla").claims == {"claim-carla"}
 
 
 def test_T13_a_home_that_would_go_with_its_claim_is_left_where_it_is():

@@ -5,6 +5,7 @@ whoever is given the former name would find theirs. So the volume goes to a clai
 """
 
 import json
+import unicodedata
 from typing import Any
 
 from mlhub.execution.slugs import slug
@@ -23,6 +24,7 @@ def claim_name(user: str) -> str:
 
 def rename_home(place: Place, former: str, user: str, say: Say) -> None:
     """Gives the home of `former` to `user`. Killed at any point, the same again goes on."""
+    _check(former, user)
     old, new = claim_name(former), claim_name(user)
     if old == new:
         raise RecoveryError(f"{former} and {user} have one home, {old}; two people are required")
@@ -44,6 +46,12 @@ def rename_home(place: Place, former: str, user: str, say: Say) -> None:
             f"{name} would be deleted with its claim; set its persistentVolumeReclaimPolicy to "
             "Retain, then run this again"
         )
+    if not theirs and _bound(place, new) == name:
+        raise RecoveryError(
+            f"nothing was renamed: {user} has {new} already, and no volume is {place.hub}/{old}'s. "
+            f"Either an earlier run has done it, or the hub knew the person by another name than "
+            f"{former}"
+        )
     if theirs:
         _free(place, old)
         here = {"namespace": place.hub, "name": new, "uid": None, "resourceVersion": None}
@@ -53,6 +61,31 @@ def rename_home(place: Place, former: str, user: str, say: Say) -> None:
         )  # fmt: skip
     place.kubectl.apply(_claim(place, volume, new, user))
     say(f"            {name}, the home of {former}, is {user}'s: {place.hub}/{new}")
+
+
+def _check(former: str, user: str) -> None:
+    """A former name may be any that a home was given to; the new one is as the hub will say it.
+
+    The hub writes names in small letters and takes none with a `/` (JupyterHub,
+    `Authenticator.normalize_username` and `validate_username`). Keycloak takes neither spaces nor
+    combining marks, which somebody's keyboard may write for one letter.
+    """
+    if not former:
+        raise RecoveryError("FROM is empty; the name that the person had at the hub is required")
+    name = unicodedata.normalize("NFC", user.strip().lower())
+    if not name or name != user or "/" in name:
+        said = f"{name!r} is required" if name and "/" not in name else "a user name is required"
+        raise RecoveryError(
+            f"TO is {user!r}; {said}, since nobody who logs in has another home than that of their "
+            "name as the hub writes it"
+        )
+
+
+def _bound(place: Place, claim: str) -> str | None:
+    """The volume that the claim has; None where there is no claim or it waits for one."""
+    field = f"--field-selector=metadata.name={claim}"
+    found = place.kubectl.items("persistentvolumeclaims", place.hub, field)
+    return found[0]["spec"].get("volumeName") if found else None
 
 
 def _volumes(place: Place, claim: str) -> list[dict[str, Any]]:
