@@ -4,7 +4,7 @@
 set, an AWS configuration whose credentials are those of `state`: what the state's S3 gives for the
 role. Both sides trust https://token.actions.githubusercontent.com for one repository and
 environment (docs/previews.md). GitHub's tokens live for five minutes, less than an `up` or a
-backup: kubectl and Pulumi ask here for new credentials when theirs have ended.
+backup: kubectl and Pulumi ask here for new credentials before theirs end.
 """
 
 import argparse
@@ -13,7 +13,8 @@ import os
 import shlex
 import sys
 import urllib.request
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64decode
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -25,6 +26,8 @@ STATE_AUDIENCE = "sts.amazonaws.com"
 CLUSTER_AUDIENCE = "mlhub"
 STS = "https://sts.amazonaws.com"
 SECONDS = 30
+MARGIN = 60
+"""Seconds before a token ends at which the next is asked for, since clocks differ."""
 
 
 class IdentityError(Exception):
@@ -83,12 +86,24 @@ def kubeconfig(context: str, server: str, authority: str, checkout: Path) -> dic
 
 
 def credential() -> dict[str, Any]:
-    """What kubectl and the Kubernetes plug-in take from an exec plug-in."""
+    """What kubectl and the Kubernetes plug-in take from an exec plug-in.
+
+    They ask again at `expirationTimestamp`. Without it they would when the API server has refused
+    a request, which has failed by then (client-go, `plugin/pkg/client/auth/exec`).
+    """
+    given = token(CLUSTER_AUDIENCE)
+    until = datetime.fromtimestamp(ends(given) - MARGIN, UTC)
     return {
         "apiVersion": "client.authentication.k8s.io/v1",
         "kind": "ExecCredential",
-        "status": {"token": token(CLUSTER_AUDIENCE)},
+        "status": {"token": given, "expirationTimestamp": f"{until:%Y-%m-%dT%H:%M:%SZ}"},
     }
+
+
+def ends(jwt: str) -> int:
+    """Seconds since 1970 at which the token ends; who checks it is the one that it is for."""
+    payload = jwt.split(".")[1]
+    return int(json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"])
 
 
 def state_credentials() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The workflows: pinned actions, least rights, one `up` at a time, an approval before prod."""
 
+import base64
 import json
 import re
 import subprocess
@@ -280,7 +281,6 @@ def test_outside_a_workflow_the_reason_is_one_sentence(monkeypatch: pytest.Monke
 def test_the_identity_is_written_for_the_user_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(ci_identity, "token", lambda audience: f"token for {audience}")
     for name, value in {
         "RUNNER_TEMP": tmp_path, "GITHUB_ENV": tmp_path / "env", "CLUSTER_SERVER": "https://a",
         "CLUSTER_CA": "PEM", "AWS_ROLE_ARN": "arn:aws:iam::role/state",
@@ -290,7 +290,19 @@ def test_the_identity_is_written_for_the_user_alone(
     exported = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
     for path in (Path(exported["AWS_CONFIG_FILE"]), Path(exported["KUBECONFIG"])):
         assert path.stat().st_mode & 0o777 == 0o600
-    assert json.loads(json.dumps(ci_identity.credential()))["status"]["token"] == "token for mlhub"
+
+
+def test_the_cluster_is_given_a_new_token_before_the_one_it_has_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a time, kubectl and the plug-in hand on the 401 of an ended one, then ask anew."""
+    claims = json.dumps({"aud": "mlhub", "sub": "repo:a/b", "exp": 1_796_000_000}).encode()
+    for filler in range(3):  # The payload comes in base64 of each length, without its padding.
+        payload = base64.urlsafe_b64encode(claims + b" " * filler).decode().rstrip("=")
+        given = f"e30.{payload}.c2ln"
+        monkeypatch.setattr(ci_identity, "token", lambda audience, given=given: given)
+        status = json.loads(json.dumps(ci_identity.credential()))["status"]
+        assert status == {"token": given, "expirationTimestamp": "2026-11-30T00:52:20Z"}
 
 
 STS_ANSWER = """
