@@ -15,6 +15,9 @@ FOUNDATION_NAMESPACE = "foundation"
 
 RESTORING = "mlhub.io/restoring"
 """On the hub's namespace while a restore is under way: the archive's name."""
+FILLED = "mlhub.io/filled"
+"""Beside it once all its data are in: the archive's name again, and the volumes of databases and
+buckets that have them."""
 
 HUB_RELEASE = "jupyterhub"
 OIDC_CLIENT = "jupyterhub"

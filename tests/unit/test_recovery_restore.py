@@ -31,13 +31,14 @@ DESTROYED = ("foundation/postgres-data", "foundation/seaweedfs-data", "jupyterhu
 
 
 class Cluster(Kubectl):
-    """Knows claims, StatefulSets, what was stopped, and the mark on the hub's namespace."""
+    """Knows claims, StatefulSets, what was stopped, and the marks on the hub's namespace."""
 
     def __init__(self, *claims: str, runs: bool = False):
         super().__init__(None)
         self.claims = list(claims)
         self.parts = ["postgres", "seaweedfs"] if runs else []
-        self.mark = ""
+        self.marks: dict[str, str] = {}
+        """On the hub's namespace."""
         self.marked: dict[str, str] = {}
         self.log: list[str] = []
 
@@ -45,9 +46,7 @@ class Cluster(Kubectl):
         found: dict[str, list[dict[str, Any]]] = {
             "persistentvolumeclaims": [self._claim(*c.split("/")) for c in self.claims],
             "statefulsets": [self._named("foundation", name) for name in self.parts],
-            "namespaces": [
-                self._named(namespace, namespace, self.mark and {names.RESTORING: self.mark})
-            ],
+            "namespaces": [self._named(namespace, namespace, self.marks)],
             "deployments": [
                 self._named("jupyterhub", name, {mark: "1"})
                 for name, mark in self.marked.items()
@@ -76,13 +75,17 @@ class Cluster(Kubectl):
         by = "kubespawner" if name.startswith("claim-") else "pulumi"
         labels = {"app.kubernetes.io/managed-by": by}
         metadata = {"name": name, "namespace": namespace, "labels": labels}
-        return {"metadata": metadata, "spec": {}, "status": {"phase": "Bound"}}
+        spec = {"volumeName": f"pvc-{name}"}
+        return {"metadata": metadata, "spec": spec, "status": {"phase": "Bound"}}
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
         self.log.append(" ".join(arguments[:3]))
         match arguments:
-            case ("annotate", "namespace", _, "--overwrite", mark):
-                self.mark = mark.partition("=")[2]
+            case ("annotate", "namespace", _, "--overwrite", *marks):
+                for key, value in (mark.split("=") for mark in marks if "=" in mark):
+                    self.marks[key] = value
+                for mark in marks:
+                    self.marks.pop(mark.removesuffix("-"), None)
             case ("annotate", _, name, *_, mark) if mark.endswith("-"):
                 self.marked.pop(name)
         return "{}"
@@ -95,9 +98,14 @@ class Applied(Known):
         super().__init__(kept, *history)
         self.cluster = cluster
         self.killed = False
+        self.failing = 0
+        """How many `up`s from now on do not end."""
 
     def change(self, *command: str) -> None:
         super().change(*command)
+        if self.failing:
+            self.failing -= 1
+            raise RecoveryError("`pulumi up` of local did not end")
         self.cluster.claims += [one for one in OF_UP if one not in self.cluster.claims]
         self.cluster.parts.append("postgres")
         if self.killed:
@@ -152,7 +160,7 @@ def test_T13_a_stack_that_is_gone_is_made_anew_with_the_archives_secrets(restore
     assert names_in(stack.state) == ["stack", "random", "postgres"]
     assert stack.changes == [("up",), ("up",)]
     assert not list((tmp_path / ".mlhub").iterdir())
-    assert not stack.cluster.mark
+    assert not stack.cluster.marks
 
 
 def test_T13_a_stack_that_runs_is_left_as_it_is_and_asked_for_its_data(restored):
@@ -173,7 +181,7 @@ def test_T13_what_a_destroyed_stack_has_left_is_replaced_only_when_asked_and_kep
     stack = Applied(STATE, Cluster(*DESTROYED))
     with pytest.raises(RecoveryError, match="REPLACE=yes"):
         restored(stack)
-    assert not stack.cluster.mark
+    assert not stack.cluster.marks
     again = Applied(STATE, Cluster(*DESTROYED))
     assert restored(again, replace=True) == ["backup", *FILLED]
 
@@ -218,17 +226,91 @@ def test_T13_what_came_after_a_killed_restore_is_not_taken_for_its_own(restored)
         restored(stack)
 
 
+def filled_and_not_applied(restored: Callable[..., list[str]]) -> Applied:
+    """What people do from then on is theirs, though the restore has not ended."""
+    stack = Applied(STATE, Cluster(*DESTROYED, runs=True))
+    stack.failing = 1
+    with pytest.raises(RecoveryError, match="did not end"):
+        restored(stack, replace=True)
+    return stack
+
+
+def test_T13_a_restore_whose_last_up_failed_goes_on_there_and_keeps_what_people_did(restored):
+    stack = filled_and_not_applied(restored)
+    assert stack.cluster.marks, "`make up` and `make backup` wait for its end"
+    state = stack.state = json.loads(json.dumps(STATE).replace('"old"', '"younger"'))
+    assert restored(stack) == ["start", "start"]
+    assert stack.state == state, "an `up` has written to it since"
+    assert stack.changes == [("up",), ("up",)]
+    assert not stack.cluster.marks
+    assert restored(stack, replace=True) == ["backup", *FILLED], "later it is a restore anew"
+
+
+def test_T13_of_a_restore_that_is_given_up_after_its_fill_it_is_told_that_all_is_in(
+    restored, tmp_path, monkeypatch
+):
+    stack, said = filled_and_not_applied(restored), list[str]()
+    monkeypatch.undo()
+    place = Place(stack_file("local"), stack.cluster)
+    monkeypatch.chdir(tmp_path)
+    restore.resume(place, stack, said.append)
+    assert "all its data are in" in said[0]
+
+
+def test_T13_a_restore_that_was_killed_before_all_was_in_fills_again(restored):
+    class Killed(Applied):
+        def replace_state(self, state: dict) -> None:
+            if not self.killed:
+                return super().replace_state(state)
+            raise KeyboardInterrupt
+
+    stack = Killed(STATE, Cluster(*DESTROYED, runs=True))
+    stack.killed = True
+    with pytest.raises(KeyboardInterrupt):
+        restored(stack, replace=True)
+    stack.killed = False
+    assert restored(stack) == FILLED
+
+
+def test_T13_no_archive_is_taken_for_another_that_was_filled(restored, reader):
+    stack = filled_and_not_applied(restored)
+    marks = stack.cluster.marks
+    marks[names.RESTORING] = "mlhub-local-b.age"
+    with pytest.raises(RecoveryError, match=r"restore of mlhub-local-b\.age has begun"):
+        restored(stack, replace=True)
+    del marks[names.RESTORING]
+    assert restored(stack, replace=True) == ["backup", *FILLED], "nor one of long ago"
+    marks |= {names.RESTORING: reader.path.name, names.FILLED: "mlhub-local-b.age pvc-1"}
+    assert restored(stack) == FILLED
+
+
+def test_T13_a_filled_volume_that_was_changed_for_a_new_one_is_not_taken_for_filled(
+    restored, monkeypatch
+):
+    """Nor is the rest filled over what people did since."""
+    stack = filled_and_not_applied(restored)
+    claim = Cluster._claim
+
+    def anew(namespace: str, name: str) -> dict[str, Any]:
+        return claim(namespace, name) | {"spec": {"volumeName": f"another-{name}"}}
+
+    monkeypatch.setattr(Cluster, "_claim", staticmethod(anew))
+    with pytest.raises(RecoveryError, match="make resume STACK=local"):
+        restored(stack, replace=True)
+    assert stack.changes == [("up",)]
+
+
 def test_T13_a_restore_that_is_given_up_lets_its_stack_run_again(tmp_path, monkeypatch):
     cluster = Cluster(*DESTROYED, runs=True)
     place, stack, said = Place(stack_file("local"), cluster), Known(STATE), list[str]()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecoveryError, match="nothing to resume"):
         restore.resume(place, stack, said.append)
-    cluster.mark = "mlhub-local-a.age"
+    cluster.marks = {names.RESTORING: "mlhub-local-a.age", names.FILLED: "mlhub-local-a.age v"}
     cluster.marked = {"hub": REPLICAS, "verify": SUSPENDED}
     Note(stack).leave("mlhub-local-a.age")
     restore.resume(place, stack, said.append)
-    assert (cluster.mark, cluster.marked, Note(stack).archive()) == ("", {}, None)
+    assert (cluster.marks, cluster.marked, Note(stack).archive()) == ({}, {}, None)
     assert "scale deployment hub" in cluster.log
     told = "\n".join(said)
     assert "the restore of mlhub-local-a.age is given up" in told

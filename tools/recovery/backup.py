@@ -41,14 +41,17 @@ def told(part: Part, seconds: float) -> str:
     return f"{seconds:>8.1f} s  {part.name}: {size}{files}"
 
 
-def restoring(place: Place) -> str | None:
-    """The archive of a restore that has begun and not ended."""
+def marks(place: Place) -> dict[str, str]:
+    """Annotations of the hub's namespace, none where there is none."""
     found = place.kubectl.items(
         "namespaces", place.hub, f"--field-selector=metadata.name={place.hub}"
     )
-    marks = found[0]["metadata"].get("annotations", {}) if found else {}
-    archive: str | None = marks.get(names.RESTORING)
-    return archive
+    return dict(found[0]["metadata"].get("annotations", {})) if found else {}
+
+
+def restoring(place: Place) -> str | None:
+    """The archive of a restore that has begun and not ended."""
+    return marks(place).get(names.RESTORING)
 
 
 class ChangedError(RecoveryError):

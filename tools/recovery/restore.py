@@ -2,7 +2,8 @@
 
 Every step can be done twice, so that the same command goes on after whatever ended it. On an empty
 cluster the state comes back without what went with the old one, and `up` makes that anew, with the
-same secrets. Then the services stop, the data come, and the services start on them.
+same secrets. Then the services stop, the data come, and the services start on them. From there on
+people work, so that no data come a second time.
 """
 
 import json
@@ -13,14 +14,16 @@ from pathlib import Path
 from components import names
 from tools.recovery import state
 from tools.recovery.archive import Manifest, Reader
-from tools.recovery.backup import Say, backup, restoring
+from tools.recovery.backup import Say, backup, marks, restoring
 from tools.recovery.contents import Writers, claims_of, write_bucket, write_database, write_volume
 from tools.recovery.errors import RecoveryError
 from tools.recovery.kube import Report
 from tools.recovery.note import Note
-from tools.recovery.place import Place
+from tools.recovery.place import HELD_ELSEWHERE, Place
 from tools.recovery.state import Deployment, Stack, lineage, outliving, with_keycloak_of
 
+ENDED = (f"{names.RESTORING}-", f"{names.FILLED}-")
+"""Takes the marks away, both at once: one that stayed would speak of another restore."""
 SMALL = ("passphrase", "state.json", "stack.yaml", "secrets.json")
 
 
@@ -53,16 +56,22 @@ def restore(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: S
         )
     if not _made_anew(place, stack, reader.path.name, archived, say):
         _admit(place, stack, reader, replace=replace, say=say)
-    _mark(place, f"{names.RESTORING}={reader.path.name}")
-    Note(stack).remove()
-    timed(say, "services, servers and runs stopped", place.stop)
-    fill(place, reader, manifest, say)
+    archive = reader.path.name
+    if restoring(place) == archive and marks(place).get(names.FILLED) == _filled(place, archive):
+        say("            its data are in, and are not filled again")
+    else:
+        _mark(place, f"{names.RESTORING}={archive}", f"{names.FILLED}-")
+        Note(stack).remove()
+        timed(say, "services, servers and runs stopped", place.stop)
+        fill(place, reader, manifest, say)
+        if place.own_keycloak:
+            stack.replace_state(with_keycloak_of(stack.export(), archived))
+        _mark(place, f"{names.FILLED}={_filled(place, archive)}")
     if place.own_keycloak:
-        stack.replace_state(with_keycloak_of(stack.export(), archived))
         timed(say, "Keycloak runs", lambda: place.start(names.KEYCLOAK))
     timed(say, "services run", place.start)
     stack.change("up")
-    _mark(place, f"{names.RESTORING}-")
+    _mark(place, *ENDED)
     _compare(place, json.loads(small["secrets.json"]), say)
     say(f"{time.monotonic() - start:>8.1f} s  restored as of {manifest.began}")
 
@@ -136,6 +145,13 @@ def _admit(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: Sa
             f"a restore of {under_way} has begun and not ended; run that one again, or give it up: "
             f"make resume STACK={stack.name}"
         )
+    filled = marks(place).get(names.FILLED, "") if under_way else ""
+    if filled.partition(" ")[0] == under_way and filled != _filled(place, reader.path.name):
+        raise RecoveryError(
+            "all data of this restore were in, and since then databases or buckets got another "
+            "volume, so that it would neither go on nor begin anew without a loss; give it up, "
+            f"make resume STACK={stack.name}, and restore with REPLACE=yes"
+        )
     if under_way or not (data := place.has_data()):
         return
     if not replace:
@@ -160,18 +176,31 @@ def resume(place: Place, stack: Stack, say: Say) -> None:
             f"no restore of {stack.name} has begun and not ended, and nothing is stopped; there is "
             "nothing to resume"
         )
+    whole = archive is not None and marks(place).get(names.FILLED) == _filled(place, archive)
     if restoring(place):
-        _mark(place, f"{names.RESTORING}-")
+        _mark(place, *ENDED)
     note.remove()
     if archive:
-        say(f"            the restore of {archive} is given up; what it has written stays")
+        stays = "all its data are in and stay" if whole else "what it has written stays"
+        say(f"            the restore of {archive} is given up; {stays}")
     for one in stopped:
         say(f"            {one} starts again")
     timed(say, "services run", place.start)
 
 
-def _mark(place: Place, mark: str) -> None:
-    place.kubectl("annotate", "namespace", place.hub, "--overwrite", mark)
+def _mark(place: Place, *changes: str) -> None:
+    place.kubectl("annotate", "namespace", place.hub, "--overwrite", *changes)
+
+
+def _filled(place: Place, archive: str) -> str:
+    """What the mark says once all data of an archive are in: a new volume has none of them."""
+    volumes = [
+        claim["spec"]["volumeName"]
+        for claim in place.bound()
+        if claim["metadata"]["namespace"] == place.foundation
+        if claim["metadata"]["name"] in HELD_ELSEWHERE
+    ]
+    return " ".join([archive, *sorted(volumes)])
 
 
 def fill(place: Place, reader: Reader, manifest: Manifest, say: Say) -> None:
