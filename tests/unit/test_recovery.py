@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -439,74 +438,7 @@ def test_T13_data_are_dropped_only_when_the_stack_is_named():
         name = "local"
 
     with pytest.raises(RecoveryError, match=r"jupyterhub, keycloak.*claim-alice.*CONFIRM=local"):
-        rollback._drop(Full(), Named(), "yes", lambda text: None)
-
-
-class Dropped(Place):
-    """A stack whose every change is written down, and which has a database and a home."""
-
-    own_keycloak = False
-    hub = "jupyterhub"
-
-    def __init__(self):
-        self.log: list[str] = []
-
-    def kubectl(self, verb: str, kind: str, *arguments: str) -> str:
-        self.log.append(f"{verb} {kind} {arguments[-1]}")
-        return ""
-
-    def claims(self):
-        return [{"metadata": {"namespace": "jupyterhub", "name": "claim-alice"}}]
-
-    def databases(self):
-        return ["jupyterhub"]
-
-    def buckets(self):
-        return []
-
-    def image(self):
-        return "image", []
-
-    def stop(self):
-        self.log.append("stop")
-
-    def start(self, *only: str):
-        self.log.append("start")
-
-
-@pytest.mark.parametrize("drop", [True, False])
-def test_T13_only_the_older_services_meet_the_empty_databases(drop, tmp_path, monkeypatch):
-    place, stack = Dropped(), Known(STATE)
-    note = place.log.append
-    monkeypatch.setattr(rollback, "git", lambda *_: "1a2b3c4")
-    monkeypatch.setattr(rollback, "rebind", lambda *_: None)
-    monkeypatch.setattr(rollback, "clone", lambda *_: None)
-    monkeypatch.setattr(rollback, "_environments", lambda _: None)
-    monkeypatch.setattr(rollback, "Stack", lambda *_: Named(note))
-    monkeypatch.setattr(rollback, "Writers", lambda *_: nullcontext(Anyone()))
-    monkeypatch.setattr(rollback, "empty_volume", lambda *_: note("a volume is empty"))
-    monkeypatch.setattr(rollback, "empty_database", lambda *_: note("a database is empty"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".mlhub").mkdir()
-    rollback.roll_back(place, stack, "1a2b3c4", drop=drop, confirm="local", say=lambda _: None)
-    emptied = [
-        "stop",
-        "a volume is empty",
-        "a database is empty",
-        "delete cronjobs mlhub.io/kind",
-        "delete jobs app.kubernetes.io/name=storage",
-    ]
-    assert place.log == ([*emptied, "up", "start"] if drop else ["up"])
-
-
-class Anyone:
-    def pod(self, claim: Claim) -> Pod:
-        return POD
-
-
-class Named:
-    def __init__(self, note):
-        self.change = note
+        rollback._confirmed(Full(), Named(), "yes")
 
 
 def test_what_is_deleted_with_data_is_found_by_the_labels_that_it_has():

@@ -7,19 +7,19 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from components.stackfile import path_of
-from tools.recovery.backup import Say
+from tools.recovery.backup import Say, restoring
+from tools.recovery.begun import DIRTY, HEAD, Rollback, RollbackNote
 from tools.recovery.contents import Writers, claims_of, empty_bucket, empty_database, empty_volume
 from tools.recovery.errors import RecoveryError
 from tools.recovery.place import Place
 from tools.recovery.restore import timed
 from tools.recovery.state import Stack, git, outliving, resources
 
-HEAD, DIRTY = "git.head", "git.dirty"
-"""What the CLI writes of the program into a stack's history."""
 RELEASE = "kubernetes:helm.sh/v3:Release"
 """Protected for what runs in it; its data are in Postgres and in claims."""
 FOLLOWS = {"cronjobs": "mlhub.io/kind", "jobs": "app.kubernetes.io/name=storage"}
@@ -54,13 +54,36 @@ def before(updates: Sequence[dict[str, Any]]) -> str:
 def roll_back(
     place: Place, stack: Stack, wanted: str, *, drop: bool, confirm: str, say: Say
 ) -> None:
-    """Applies `wanted`, or the revision before this one, from a clone of its own."""
-    updates = stack.updates()
-    revision = git("rev-parse", "--verify", f"{wanted or before(updates)}^{{commit}}")
+    """Applies `wanted`, or the revision of a rollback that has not ended, or the one before this
+    one, from a clone of its own."""
+    updates, note = stack.updates(), RollbackNote(stack.name)
+    begun = note.read(updates)
+    target = wanted or (begun.revision if begun else before(updates))
+    revision = git("rev-parse", "--verify", f"{target}^{{commit}}")
     say(f"            {git('log', '-1', '--format=%h %s', revision)}")
-    if drop:
-        _drop(place, stack, confirm, say)
-    rebind(place, say)
+    if begun is None or begun.revision != revision:
+        begun = Rollback(revision, current(updates))
+    if drop and not begun.emptied:
+        _confirmed(place, stack, confirm)
+    note.leave(begun)
+    try:
+        if begun.emptied:
+            say("            its data were emptied before, and are not emptied again")
+        elif drop:
+            _drop(place, say)
+            note.leave(replace(begun, emptied=True))
+        rebind(place, say)
+        _apply(stack, revision)
+        if drop or begun.emptied:
+            timed(say, "services run", place.start)
+    except RecoveryError as error:
+        raise RecoveryError(f"{error} (this rollback by name: TO={revision[:12]})") from error
+    note.remove()
+    forth = f"; TO={begun.left[:12]} goes forth again" if begun.left else ""
+    say(f"            {stack.name} is at {revision[:12]}{forth}")
+
+
+def _apply(stack: Stack, revision: str) -> None:
     with tempfile.TemporaryDirectory(prefix="mlhub-rollback-", dir=".mlhub") as made:
         folder = Path(made) / "checkout"
         clone(revision, folder)
@@ -68,11 +91,6 @@ def roll_back(
         if stack.config_file:
             shutil.copyfile(folder / path_of(stack.name), stack.config_file)
         Stack(stack.name, stack.config_file, folder).change("up")
-    if drop:
-        timed(say, "services run", place.start)
-    left = current(updates)
-    forth = f"; TO={left[:12]} goes forth again" if left else ""
-    say(f"            {stack.name} is at {revision[:12]}{forth}")
 
 
 def clone(revision: str, folder: Path) -> None:
@@ -101,21 +119,30 @@ def _environments(folder: Path) -> None:
         raise RecoveryError(f"the packages of that revision were not installed: make {made[0]}")
 
 
-def _drop(place: Place, stack: Stack, confirm: str, say: Say) -> None:
+def _confirmed(place: Place, stack: Stack, confirm: str) -> None:
+    """Nothing is emptied unless the stack is named, nor what a restore takes for filled."""
+    if confirm != stack.name:
+        claims = claims_of(place.claims())
+        raise RecoveryError(
+            f"DATA=drop empties the databases {', '.join(place.databases())}, the buckets "
+            f"{', '.join(place.buckets()) or '(none)'} and {len(claims)} volumes: "
+            f"{', '.join(claim.name for claim in claims)}. Nothing but a backup brings them back. "
+            f"Say so: CONFIRM={stack.name}"
+        )
+    if archive := restoring(place):
+        raise RecoveryError(
+            f"a restore of {archive} has begun and not ended; run it again, or give it up before "
+            f"its data are emptied: make resume STACK={stack.name}"
+        )
+
+
+def _drop(place: Place, say: Say) -> None:
     """Empties databases, buckets and volumes, which themselves stay, as do all secrets.
 
     The services stay stopped: the present ones would give the empty databases their own, newer
     form. `up` starts those of the revision that is applied.
     """
-    listed = place.claims()
-    claims, databases, buckets = claims_of(listed), place.databases(), place.buckets()
-    if confirm != stack.name:
-        raise RecoveryError(
-            f"DATA=drop empties the databases {', '.join(databases)}, the buckets "
-            f"{', '.join(buckets) or '(none)'} and {len(claims)} volumes: "
-            f"{', '.join(claim.name for claim in claims)}. Nothing but a backup brings them back. "
-            f"Say so: CONFIRM={stack.name}"
-        )
+    claims, databases, buckets = claims_of(place.claims()), place.databases(), place.buckets()
     timed(say, "services, servers and runs stopped", place.stop)
     with Writers(place, claims) as writers:
         for claim in claims:
