@@ -134,8 +134,9 @@ class Images(pulumi.ComponentResource):
             image: self._build(image, on_base) for image in sorted(folders)
         }
         for image, project in projects.items():
-            below = {"BASE_IMAGE": self.built[project.base].reference}
-            self.built[image] = self._build(image, below, project)
+            given: dict[str, pulumi.Input[str]] = {"PROJECT": image}
+            given["BASE_IMAGE"] = self.built[project.base].reference
+            self.built[image] = self._build(image, given, project)
         self.register_outputs({"references": references(self.built)})
 
     def _build(

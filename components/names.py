@@ -211,6 +211,11 @@ def data_class(foundation_namespace: str) -> str:
 CACHE_REPOSITORY = "cache"
 """Where builds of Harbor stacks leave their layers, a tag for each image."""
 
+PLATFORM_IMAGES = frozenset(
+    {"base", "project", "hub", "proxy", POSTGRES, KEYCLOAK, SEAWEEDFS, MLFLOW, EXECUTION}
+)
+"""The folders of images/ that are not for people's servers."""
+
 IN_USE = "in-use-"
 """Tags that begin so name what a stack runs; retention keeps them (docs/registry.md)."""
 

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from components import names
-from components.config import StackFile
+from components.config import Project, StackFile
 from components.reach import silences
 from components.stackfile import path_of, unprefixed
 
@@ -88,25 +88,47 @@ def missing_files(stack: StackFile, root: Path) -> Iterator[str]:
             "build on a machine where `make up` has run, or promote what another stack has built"
         )
     folders = sorted(dockerfile.parent.name for dockerfile in root.glob("images/*/Dockerfile"))
+    for_people = [folder for folder in folders if folder not in names.PLATFORM_IMAGES]
     projects = stack.images.build.projects
-    known = [*folders, *(project.name for project in projects)]
     for number, project in enumerate(projects):
-        if project.base not in folders:
-            yield (
-                f"images.build.projects[{number}].base is {project.base}; one of "
-                f"{', '.join(folders)} is required, the folders of images/ with a Dockerfile"
-            )
-        if not (root / project.requirements).is_file():
-            yield (
-                f"images.build.projects[{number}].requirements is {project.requirements}, which is "
-                "not there; write its requirements.in and run `make lock`"
-            )
+        yield from unbuildable(
+            f"images.build.projects[{number}]", project, folders, for_people, root
+        )
+    known = [*for_people, *(project.name for project in projects)]
     for number, profile in enumerate(stack.profiles):
         if profile.image not in known:
             yield (
                 f"profiles[{number}].image is {profile.image}; one of {', '.join(known)} is "
-                "required, the folders of images/ with a Dockerfile or images.build.projects"
+                "required, the folders of images/ with a Dockerfile for people's servers or "
+                "images.build.projects"
             )
+
+
+def unbuildable(
+    key: str, project: Project, folders: Collection[str], for_people: Collection[str], root: Path
+) -> Iterator[str]:
+    """What keeps a project's image from being built, or from being an image of its own."""
+    if project.name in (*folders, names.CACHE_REPOSITORY):
+        yield (
+            f"{key}.name is {project.name}, which the registry has for an image of images/ or for "
+            "the builds' cache; another is required"
+        )
+    if project.base not in for_people:
+        yield (
+            f"{key}.base is {project.base}; one of {', '.join(for_people)} is required, the "
+            "folders of images/ with a Dockerfile for people's servers"
+        )
+    lock = root / project.requirements
+    if not lock.is_file():
+        yield (
+            f"{key}.requirements is {project.requirements}, which is not there; write its "
+            "requirements.in and run `make lock`"
+        )
+    elif not lock.with_suffix(".in").is_file():
+        yield (
+            f"{key}.requirements is {project.requirements}, which has no requirements.in beside "
+            "it; write there what the project needs and run `make lock`"
+        )
 
 
 def full_disk(root: Path) -> Iterator[str]:

@@ -138,6 +138,7 @@ def with_chart(stack: StackFile, folder: str) -> StackFile:
 def contradictions(stack: StackFile) -> Iterator[str]:
     """What is right in each section and wrong between them."""
     yield from _about_profiles(stack)
+    yield from _about_images(stack)
     yield from _about_people(stack.identity)
     yield from _about_volumes(stack)
     yield from _about_places(stack)
@@ -418,6 +419,19 @@ def _beyond(profile: Profile, quotas: Quotas) -> Iterator[str]:
             yield f"memory.limit is {memory} and quotas.{name}.memory is {quota.memory}"
         if gpu > quota.gpu:
             yield f"gpu is {gpu} and quotas.{name}.gpu is {quota.gpu}"
+
+
+def _about_images(stack: StackFile) -> Iterator[str]:
+    if stack.images.build is not None:
+        # The images are known by name, so that the last would be taken for both.
+        projects = [project.name for project in stack.images.build.projects]
+        yield from _doubles("images.build.projects[].name", projects)
+    for number, profile in enumerate(stack.profiles):
+        if profile.image in names.PLATFORM_IMAGES:
+            yield (
+                f"profiles[{number}].image is {profile.image}, which is of the platform's own; "
+                "an image for people's servers is required, such as ml-cpu"
+            )
 
 
 def _about_people(identity: Identity) -> Iterator[str]:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.lock import sources
+
 ROOT = Path(__file__).resolve().parents[1]
 IGNORED = ROOT / ".github" / "audit-ignore.txt"
 LONGEST = datetime.timedelta(days=90)
@@ -52,13 +54,7 @@ def wrong(entries: Sequence[Ignored], today: datetime.date) -> list[str]:
 
 def locks(root: Path = ROOT) -> list[Path]:
     """Every lock with hashes, which `tools/lock.py` keeps beside its source."""
-    names = ("*.txt", "policies/*.txt", "tools/*.txt", "images/*/*.txt", "images/packages/*.txt")
-    return [
-        lock
-        for name in names
-        for lock in sorted(root.glob(name))
-        if lock.with_suffix(".in").is_file()
-    ]
+    return [source.with_suffix(".txt") for source in sources(root)]
 
 
 def commands(entries: Sequence[Ignored], python: str) -> list[list[str]]:

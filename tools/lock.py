@@ -1,5 +1,7 @@
 """Lock what is installed, here and in the images: each requirements `.in` to a `.txt` with hashes.
 
+Those of projects are where the stack files say (`images.build.projects`).
+
 One lock serves both architectures: it is resolved for every platform, with markers, for the
 Python 3.11 that Debian and the base image have. `--check` changes nothing and fails where a lock
 is not in step; `--upgrade` takes newer versions, otherwise what is locked stays.
@@ -14,7 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parent.parent
 SOURCES = (
@@ -28,10 +33,29 @@ SOURCES = (
 )
 
 
-def sources() -> list[Path]:
-    """What there is to lock, an included file before those that include it."""
-    found = [file for pattern in SOURCES for file in sorted(ROOT.glob(pattern))]
-    return sorted(found, key=lambda source: len(lineage(source)))
+def sources(root: Path = ROOT) -> list[Path]:
+    """What there is to lock, each once, an included file before those that include it."""
+    found = [file for pattern in SOURCES for file in sorted(root.glob(pattern))]
+    each = dict.fromkeys([*found, *of_projects(root)])
+    return sorted(each, key=lambda source: len(lineage(source)))
+
+
+def of_projects(root: Path = ROOT) -> Iterator[Path]:
+    """The sources of the projects' images, whose locks the stack files name. Raises SystemExit with
+    a sentence for one that is not there.
+    """
+    for file in sorted(root.glob("stacks/Pulumi.*.yaml")):
+        config = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("config") or {}
+        build = config.get("mlhub:images", {}).get("build") or {}
+        for number, project in enumerate(build.get("projects") or ()):
+            lock = Path(project["requirements"])
+            source = lock.with_suffix(".in")
+            if not (root / source).is_file():
+                raise SystemExit(
+                    f"{file.relative_to(root)}: images.build.projects[{number}].requirements is "
+                    f"{lock}; write {source}, of which it is made"
+                )
+            yield root / source
 
 
 def lineage(source: Path) -> list[Path]:

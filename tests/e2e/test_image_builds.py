@@ -32,6 +32,7 @@ def build(folder: str, base: str, project: str | None = None) -> str:
     command += [f"--opt=build-arg:BASE_IMAGE={OURS}{base}@{digest}"]
     if project:
         command += [f"--local=project=images/{project}", "--opt=context:project=local:project"]
+        command += [f"--opt=build-arg:PROJECT={project}"]
     if bundle := os.environ.get("SSL_CERT_FILE"):
         command += [f"--secret=id=ca,src={bundle}"]
     done = subprocess.run(

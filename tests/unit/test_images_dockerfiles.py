@@ -198,9 +198,11 @@ def test_every_image_says_what_it_is(dockerfile):
 @each_image
 def test_T10_every_image_ends_by_writing_down_what_is_in_it(dockerfile):
     made = [argument for name, argument in last_stage(dockerfile) if name in ("RUN", "COPY")]
-    write = f"python3 -s /usr/local/lib/mlhub/sbom.py {dockerfile.parent.name}"
+    image = dockerfile.parent.name
+    named = '"${PROJECT:?}"' if image == "project" else image
+    write = f"python3 -s /usr/local/lib/mlhub/sbom.py {named}"
     # Or by a bill of its own, which adds to the base's what is one file.
-    own = f"source={dockerfile.parent.name}/bill.py,target=/bill.py python3 -s /bill.py"
+    own = f"source={image}/bill.py,target=/bill.py python3 -s /bill.py"
     assert made[-2] == write or own in made[-2], (
         f"`RUN {write}` must follow all that is installed, before the smoke test"
     )

@@ -8,9 +8,17 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tools.lock import of_projects
+
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "images"
-SOURCES = sorted([*IMAGES.glob("*/requirements.in"), *IMAGES.glob("packages/*requirements.in")])
+SOURCES = sorted(
+    {
+        *IMAGES.glob("*/requirements.in"),
+        *IMAGES.glob("packages/*requirements.in"),
+        *of_projects(),
+    }
+)
 
 
 def below(source: Path) -> Path | None:

@@ -89,7 +89,7 @@ def api_server(tmp_path: Path) -> Iterator[ApiServer]:
 @pytest.fixture
 def checkout(tmp_path: Path, api_server: ApiServer) -> Path:
     """A checkout with all that `local` relies on."""
-    for image in ("base", "ml-cpu"):
+    for image in ("base", "ml-cpu", "ml-gpu"):
         (tmp_path / "images" / image).mkdir(parents=True)
         (tmp_path / "images" / image / "Dockerfile").touch()
     chart = tmp_path / "charts" / "jupyterhub-lite"
@@ -218,8 +218,8 @@ def test_a_full_disk_is_said_before_it_breaks_a_build(local, checkout, monkeypat
 def test_a_profile_whose_image_has_no_folder_is_said_with_those_there_are(local, checkout):
     (checkout / "images/ml-cpu/Dockerfile").unlink()
     assert preflight.problems("local", local, checkout)[0] == (
-        f"{FILE}: profiles[0].image is ml-cpu; one of base is required, the folders of images/ "
-        "with a Dockerfile or images.build.projects"
+        f"{FILE}: profiles[0].image is ml-cpu; one of ml-gpu is required, the folders of "
+        "images/ with a Dockerfile for people's servers or images.build.projects"
     )
 
 
