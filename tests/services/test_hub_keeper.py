@@ -19,7 +19,11 @@ from tests.services.hub import IDENTITY, PROFILES, Hub, logged_in, until
 from tests.services.test_hub_spawn import NOTEBOOK, RUNNING, start
 
 LIMITS = {
-    "profiles": {"standard": {"idle_timeout": 600}, "gpu": {"max_age": 7200}},
+    "profiles": {
+        "standard": {"idle_timeout": 600},
+        "gpu": {"max_age": 7200},
+        "gpu-node": {"each_node": True, "idle_timeout": 1200},
+    },
     "gpu": {"max_age": 86400, "idle_timeout": 1800},
     "idle_timeout": 3600,
 }
@@ -42,6 +46,8 @@ def share(profile: str = "standard", gpu: int = 0) -> Holding:
         (share("other", gpu=1), Use(86399, 0), 1, "It ran for 24 h; 24 h is the most."),
         (share("gpu", gpu=1), Use(7200, 0), 0, "It ran for 2 h; 2 h is the most."),
         (share("gpu"), Use(7199, 0), 1, "It ran for 120 min; 2 h is the most."),
+        (share("gpu-node--n1", 1), Use(9, 1199), 1, "It was idle for 20 min; 20 min is the most."),
+        (share("gpu--n1", 1), Use(9, 3599), 1, "It was idle for 60 min; 60 min is the most."),
         (share("x", 1), Use(9, 0, 1799), 1, "Its GPU was not used for 30 min; 30 min is the most."),
         (share("x", 1), Use(9, 3590, 1700), 10, "It was idle for 60 min; 60 min is the most."),
         (share("x", 0), Use(9, 0, 1e6), 3600, "It was idle for 0 s; 60 min is the most."),

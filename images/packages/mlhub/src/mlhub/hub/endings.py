@@ -44,7 +44,7 @@ def ending(held: Holding, use: Use, settings: Settings) -> Ending | None:
 
 
 def _limits(held: Holding, use: Use, settings: Settings) -> Iterator[Ending]:
-    profile = settings.profiles.get(held.profile)
+    profile = settings.profile(held.profile)
     ages = [profile.max_age if profile else None, settings.gpu.max_age if held.size.gpu else None]
     if oldest := min((limit for limit in ages if limit), default=None):
         yield Ending(

@@ -11,7 +11,7 @@ from mlhub.admission import Size
 from mlhub.admission.sizes import GPU, say
 from mlhub.hub.groups import hub_group_name
 from mlhub.hub.nodes import GpuNode
-from mlhub.hub.settings import Settings
+from mlhub.hub.settings import OF_NODE, Settings
 
 Profile = dict[str, Any]
 """One entry of KubeSpawner's `profile_list`, initialized."""
@@ -130,7 +130,7 @@ class Offers:
     def _for_node(profile: Profile, node: GpuNode, free: int) -> Profile:
         override = profile.get("kubespawner_override", {}) | {"node": node.name}
         return profile | {
-            "slug": f"{profile['slug']}--{node.name}",
+            "slug": profile["slug"] + OF_NODE + node.name,
             "display_name": f"GPU on {node.name} ({say('gpu', node.gpus)})",
             "default": False,
             "kubespawner_override": override,

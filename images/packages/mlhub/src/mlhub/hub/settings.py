@@ -20,6 +20,9 @@ from pydantic import (
 
 from mlhub.admission import Quotas
 
+OF_NODE = "--"
+"""Between the slug of a profile that is offered once for each node and the node's name."""
+
 ETC = "MLHUB_HUB_ETC"
 """Environment variable that moves the folder which the chart mounts, for tests."""
 
@@ -149,6 +152,17 @@ class Settings(BaseModel):
     metrics_port: int | None = Field(
         default=None, ge=1024, le=65535, description="where Prometheus reads; nowhere without it"
     )
+
+    def profile(self, slug: str) -> Profile | None:
+        """What is known of a profile by the slug that it was offered with."""
+        if slug in self.profiles:
+            return self.profiles[slug]
+        of_nodes = (
+            profile
+            for stated, profile in self.profiles.items()
+            if profile.each_node and slug.startswith(stated + OF_NODE)
+        )
+        return next(of_nodes, None)
 
 
 def people_secret() -> str:
