@@ -220,7 +220,9 @@ STATE = {
     "version": 3,
     "deployment": {
         "secrets_providers": {"type": "passphrase", "state": {"salt": "one"}},
-        "pending_operations": [{}],
+        "pending_operations": [
+            {"type": "updating", "resource": entry("docker-build:index:Image", "hub")}
+        ],
         "resources": [
             entry("pulumi:pulumi:Stack", "stack"),
             entry("pulumi:providers:random", "random", id="r"),
@@ -415,6 +417,32 @@ def test_T13_destroy_is_refused_unconfirmed_and_where_the_cluster_would_lose_som
     with pytest.raises(RecoveryError, match="space are protected"):
         rollback.destroy(stack, "local", lambda text: None)
     assert not stack.changes
+
+
+def amid(operation: str, name: str) -> Known:
+    """A stack whose `up` or `destroy` was killed while it was about the object of that name."""
+    state = json.loads(json.dumps(STATE).replace('"protect": true', '"retainOnDelete": true'))
+    resource = entry("kubernetes:core/v1:Namespace", name)
+    state["deployment"]["pending_operations"] = [{"type": operation, "resource": resource}]
+    return Known(state)
+
+
+def test_T13_destroy_forgets_nothing_that_a_killed_up_was_making():
+    """It is on the cluster, perhaps, and in the state as pending alone, which an import drops."""
+    stack = amid("creating", "half-made")
+    before = stack.export()
+    with pytest.raises(RecoveryError, match=r"making half-made.*`up`"):
+        rollback.destroy(stack, "local", lambda text: None)
+    assert stack.state == before
+    assert not stack.changes
+
+
+@pytest.mark.parametrize("operation", ["creating", "updating", "deleting"])
+def test_T13_destroy_goes_on_where_the_state_has_what_a_kill_interrupted(operation):
+    """A `destroy` that was killed among them, and what a later `up` has made."""
+    stack = amid(operation, "space")
+    rollback.destroy(stack, "local", lambda text: None)
+    assert [verb for verb, *_ in stack.changes] == ["destroy"]
 
 
 def test_T13_data_are_dropped_only_when_the_stack_is_named():
