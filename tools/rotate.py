@@ -6,7 +6,7 @@ command goes on.
 
 Keycloak's administrator is the one that a running server keeps to itself. Its password is changed
 there between two updates: the state has the new one, the Secret still the old one, so whoever runs
-this again finds both.
+this again finds both, and Keycloak takes one of them. Each update is asked for.
 """
 
 import argparse
@@ -16,10 +16,10 @@ import subprocess
 import sys
 from typing import Any
 
-from keycloak import KeycloakAdmin
-from keycloak.exceptions import KeycloakError
+from keycloak.exceptions import KeycloakAuthenticationError, KeycloakError
 
 from components import names
+from tools import administrator
 
 PASSWORD = "random:index/randomPassword:RandomPassword"  # noqa: S105
 ADMIN = "keycloak-admin"
@@ -74,27 +74,28 @@ def rotate(stack: Stack, name: str, confirmed: list[str]) -> None:
         there = ", ".join(sorted(n for n in known if not n.startswith(PEOPLE))) or "none"
         raise RotationError(f"SECRET is {name!r}; the stack {stack.name} has: {there}")
     if name == ADMIN:
-        hand_over(stack, known[name]["urn"])
+        hand_over(stack, known[name]["urn"], confirmed)
         stack.up(*confirmed)
     else:
         stack.up("--replace", known[name]["urn"], *confirmed)
 
 
-def hand_over(stack: Stack, urn: str) -> None:
+def hand_over(stack: Stack, urn: str, confirmed: list[str]) -> None:
     """Give Keycloak a new administrator's password, and keep it in the state."""
     if len({*admin_passwords(stack)[:2]}) == 1:
-        stack.up("--target-replace", urn, "--yes", "--skip-preview")
+        stack.up("--target-replace", urn, *confirmed)
     old, new, url = admin_passwords(stack)
     try:
-        admin = KeycloakAdmin(
-            server_url=url, username="admin", password=old,
-            realm_name="master", client_id="admin-cli",
-        )  # fmt: skip
-        admin.set_user_password(str(admin.get_user_id("admin")), new, temporary=False)
+        administrator.hand_over(url, old, new)
+    except KeycloakAuthenticationError:
+        raise RotationError(
+            f"Keycloak at {url} takes neither the password of the Secret {ADMIN} nor the one of "
+            f"the state; set the Secret's for {administrator.NAME} there, then run this again"
+        ) from None
     except KeycloakError as error:
         raise RotationError(
-            f"Keycloak at {url} did not take the new password ({error.response_code}); run this "
-            "again when it answers, the old one is valid until then"
+            f"Keycloak at {url} does not answer as it should ({error.response_code or 'no answer'})"
+            "; run this again when it does, the old password or the new one is valid until then"
         ) from None
 
 

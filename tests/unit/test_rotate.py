@@ -1,6 +1,11 @@
 """Rotation of one secret: what `up` is asked for, what is refused, and what starts anew."""
 
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -46,6 +51,132 @@ def test_what_cannot_be_rotated_is_said_and_nothing_is_touched(name: str, senten
     with pytest.raises(RotationError, match=sentence):
         rotate(stack, name, [])
     assert stack.asked == []
+
+
+class Keycloak(BaseHTTPRequestHandler):
+    """A Keycloak's administrator: logs in, and changes the password."""
+
+    password = "old"
+
+    def do_POST(self) -> None:
+        asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        if asked["password"] == [Keycloak.password]:
+            self._answer(200, {"access_token": "token", "expires_in": 60})
+        else:
+            self._answer(401, {"error": "invalid_grant"})
+
+    def do_GET(self) -> None:
+        self._answer(200, [{"id": "1"}])
+
+    def do_PUT(self) -> None:
+        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Keycloak.password = given["value"]
+        self._answer(204)
+
+    def _answer(self, status: int, body: Any = None) -> None:
+        content = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class Administered(Asked):
+    """A stack with a Keycloak of its own; whoever is asked says `answers`, then yes."""
+
+    def __init__(self, url: str, *answers: str):
+        super().__init__("keycloak-admin")
+        self.url, self.answers = url, list(answers)
+        self.made = self.held = "old"
+
+    def up(self, *options: str) -> None:
+        super().up(*options)
+        if "--yes" not in options and self.answers and self.answers.pop(0) == "no":
+            raise RotationError("the update did not end")
+        if "--target-replace" in options:
+            self.made = f"{self.made}er"
+        else:
+            self.held = self.made
+
+    def resources(self, *, with_secrets: bool = False) -> list[dict[str, Any]]:
+        def entry(kind: str, name: str, **more: Any) -> dict[str, Any]:
+            return {"type": kind, "urn": f"urn:pulumi:local::mlhub::{kind}::{name}", **more}
+
+        sealed = {"plaintext": json.dumps({"password": self.held})}
+        made = {"plaintext": json.dumps(self.made)}
+        return [
+            entry("kubernetes:core/v1:Secret", "keycloak-admin", inputs={"stringData": sealed}),
+            entry("pulumi:providers:keycloak", "keycloak", inputs={"url": self.url}),
+            self.state[0] | {"outputs": {"result": made}},
+        ]
+
+
+@pytest.fixture
+def keycloak() -> Iterator[str]:
+    Keycloak.password = "old"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Keycloak)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+MADE = ("--target-replace", f"{URN}keycloak-admin")
+
+
+def test_keycloaks_administrator_gets_the_new_password_before_the_secret_has_it(
+    keycloak: str,
+) -> None:
+    stack = Administered(keycloak)
+    rotate(stack, "keycloak-admin", ["--yes"])
+    assert stack.asked == [(*MADE, "--yes"), ("--yes",)]
+    assert (Keycloak.password, stack.made, stack.held) == ("older", "older", "older")
+
+
+def test_nothing_is_changed_at_keycloak_before_somebody_has_said_yes(keycloak: str) -> None:
+    stack = Administered(keycloak, "no")
+    with pytest.raises(RotationError):
+        rotate(stack, "keycloak-admin", [])
+    assert stack.asked == [MADE]
+    assert (Keycloak.password, stack.made) == ("old", "old")
+
+
+def test_a_rotation_whose_last_update_was_declined_goes_on_with_the_new_password(
+    keycloak: str,
+) -> None:
+    """Keycloak refused the old one, which the Secret still had, however often one ran it again."""
+    stack = Administered(keycloak, "yes", "no")
+    with pytest.raises(RotationError):
+        rotate(stack, "keycloak-admin", [])
+    assert (Keycloak.password, stack.held) == ("older", "old")
+    rotate(stack, "keycloak-admin", [])
+    assert (Keycloak.password, stack.made, stack.held) == ("older", "older", "older")
+
+
+def test_a_rotation_that_was_killed_before_keycloak_heard_of_it_goes_on(keycloak: str) -> None:
+    stack = Administered(keycloak)
+    stack.made = "newer"
+    rotate(stack, "keycloak-admin", [])
+    assert (Keycloak.password, stack.held, stack.asked) == ("newer", "newer", [()])
+
+
+def test_a_keycloak_that_takes_neither_password_gets_a_sentence(keycloak: str) -> None:
+    stack = Administered(keycloak)
+    Keycloak.password = "a person's"
+    with pytest.raises(RotationError, match="takes neither") as told:
+        rotate(stack, "keycloak-admin", ["--yes"])
+    assert "older" not in str(told.value)
+    assert stack.held == "old"
+
+
+def test_a_keycloak_that_does_not_answer_is_asked_again_later() -> None:
+    stack = Administered("http://127.0.0.1:1")
+    with pytest.raises(RotationError, match="no answer"):
+        rotate(stack, "keycloak-admin", ["--yes"])
 
 
 def test_a_secret_is_read_as_the_program_and_as_a_refresh_leave_it() -> None:
