@@ -1,5 +1,6 @@
 """A restore's way in and out: what it may replace, how it goes on, how one gives it up."""
 
+import base64
 import json
 import re
 import shutil
@@ -11,10 +12,17 @@ from typing import Any
 
 import pyrage
 import pytest
+from keycloak.exceptions import (
+    KeycloakAuthenticationError,
+    KeycloakConnectionError,
+    KeycloakError,
+    KeycloakGetError,
+)
 
 from components import names
 from tests.unit.test_recovery import HERE, STATE, Known, names_in
-from tools.recovery import beside, contents, restore, state
+from tools import administrator
+from tools.recovery import beside, contents, kube, restore, state
 from tools.recovery.agents import ROOT, NotMountedError
 from tools.recovery.archive import Manifest, Part, Reader, Writer
 from tools.recovery.beside import restore_beside
@@ -30,8 +38,16 @@ OF_UP = ("foundation/postgres-data", "jupyterhub/datasets")
 DESTROYED = ("foundation/postgres-data", "foundation/seaweedfs-data", "jupyterhub/claim-alice")
 
 
+def administrator_with(password: str) -> dict[str, Any]:
+    """Keycloak's Secret."""
+    return {
+        "metadata": {"name": "keycloak-admin", "namespace": "foundation"},
+        "data": {"password": base64.b64encode(password.encode()).decode()},
+    }
+
+
 class Cluster(Kubectl):
-    """Knows claims, StatefulSets, what was stopped, and the marks on the hub's namespace."""
+    """Knows claims, StatefulSets, a Secret, what was stopped, and marks of the hub's namespace."""
 
     def __init__(self, *claims: str, runs: bool = False):
         super().__init__(None)
@@ -40,12 +56,14 @@ class Cluster(Kubectl):
         self.marks: dict[str, str] = {}
         """On the hub's namespace."""
         self.marked: dict[str, str] = {}
+        self.password = "the archive's"
         self.log: list[str] = []
 
     def items(self, kind: str, namespace: str, *options: str) -> list[dict[str, Any]]:
         found: dict[str, list[dict[str, Any]]] = {
             "persistentvolumeclaims": [self._claim(*c.split("/")) for c in self.claims],
             "statefulsets": [self._named("foundation", name) for name in self.parts],
+            "secrets": [administrator_with(self.password)],
             "namespaces": [self._named(namespace, namespace, self.marks)],
             "deployments": [
                 self._named("jupyterhub", name, {mark: "1"})
@@ -100,6 +118,8 @@ class Applied(Known):
         self.killed = False
         self.failing = 0
         """How many `up`s from now on do not end."""
+        self.refusals: list[KeycloakError] = []
+        """What Keycloak says to a new password, the last first."""
 
     def change(self, *command: str) -> None:
         super().change(*command)
@@ -122,7 +142,11 @@ def key() -> pyrage.x25519.Identity:
 def reader(tmp_path: Path, key: pyrage.x25519.Identity) -> Reader:
     """An archive of a stack that had people."""
     path = tmp_path / "mlhub-local-20261130T021500Z.age"
-    small = {"state.json": STATE, "stack.yaml": {}, "secrets.json": []}
+    small = {
+        "state.json": STATE,
+        "stack.yaml": {},
+        "secrets.json": [administrator_with("the archive's")],
+    }
     with Writer(path, [key.to_public()]) as writer:
         parts = [writer.add(name, [json.dumps(what).encode()]) for name, what in small.items()]
         writer.finish(Manifest("local", "began", "ended", "revision", {}, [], parts))
@@ -142,7 +166,14 @@ def restored(
         place, log = Place(config, stack.cluster), list[str]()
         monkeypatch.setattr(place, "databases", list)
         monkeypatch.setattr(place, "stop", lambda: log.append("stop"))
-        monkeypatch.setattr(place, "start", lambda *_: log.append("start"))
+        monkeypatch.setattr(place, "start", lambda *only: log.append(" ".join(["start", *only])))
+
+        def hand_over(url: str, old: str, new: str) -> None:
+            log.append(f"{new} for {old} at {url}, after {len(stack.changes)} ups")
+            if stack.refusals:
+                raise stack.refusals.pop()
+
+        monkeypatch.setattr(administrator, "hand_over", hand_over)
         monkeypatch.setattr(restore, "backup", lambda *_: log.append("backup"))
         monkeypatch.setattr(restore, "fill", lambda *_: log.append("fill"))
         restore.restore(place, stack, reader, replace=replace, say=lambda _: None)
@@ -151,7 +182,8 @@ def restored(
     return run
 
 
-FILLED = ["stop", "fill", "start", "start"]
+STARTED = ["start keycloak", "start"]
+FILLED = ["stop", "fill", *STARTED]
 
 
 def test_T13_a_stack_that_is_gone_is_made_anew_with_the_archives_secrets(restored, tmp_path):
@@ -239,7 +271,7 @@ def test_T13_a_restore_whose_last_up_failed_goes_on_there_and_keeps_what_people_
     stack = filled_and_not_applied(restored)
     assert stack.cluster.marks, "`make up` and `make backup` wait for its end"
     state = stack.state = json.loads(json.dumps(STATE).replace('"old"', '"younger"'))
-    assert restored(stack) == ["start", "start"]
+    assert restored(stack) == STARTED
     assert stack.state == state, "an `up` has written to it since"
     assert stack.changes == [("up",), ("up",)]
     assert not stack.cluster.marks
@@ -298,6 +330,43 @@ def test_T13_a_filled_volume_that_was_changed_for_a_new_one_is_not_taken_for_fil
     with pytest.raises(RecoveryError, match="make resume STACK=local"):
         restored(stack, replace=True)
     assert stack.changes == [("up",)]
+
+
+@pytest.fixture
+def rotated() -> Applied:
+    """The administrator's password is another than when the archive was made."""
+    addressed = json.dumps(STATE).replace('"id": "k"', '"inputs": {"url": "http://keycloak"}')
+    stack = Applied(json.loads(addressed), Cluster(*DESTROYED, runs=True))
+    stack.cluster.password = "present"
+    return stack
+
+
+HANDED_OVER = "present for the archive's at http://keycloak, after 0 ups"
+
+
+def test_T13_keycloak_has_the_present_password_of_its_administrator_before_up_logs_in(
+    restored, rotated
+):
+    restarted = ["start keycloak", HANDED_OVER, "start"]
+    assert restored(rotated, replace=True) == ["backup", "stop", "fill", *restarted]
+
+
+def test_T13_a_restored_keycloak_that_does_not_answer_yet_is_waited_for(
+    restored, rotated, monkeypatch
+):
+    monkeypatch.setattr(kube.time, "sleep", lambda _: None)
+    rotated.refusals = [KeycloakConnectionError(), KeycloakGetError(response_code=503)]
+    assert restored(rotated, replace=True)[4:] == [*[HANDED_OVER] * 3, "start"]
+
+
+def test_T13_a_restored_keycloak_that_takes_neither_password_is_told_of_and_the_restore_goes_on(
+    restored, rotated
+):
+    rotated.refusals = [KeycloakAuthenticationError(response_code=401)]
+    with pytest.raises(RecoveryError, match="takes neither") as told:
+        restored(rotated, replace=True)
+    assert "present" not in str(told.value).replace("present one", "")
+    assert restored(rotated) == ["start keycloak", HANDED_OVER, "start"]
 
 
 def test_T13_a_restore_that_is_given_up_lets_its_stack_run_again(tmp_path, monkeypatch):

@@ -6,21 +6,36 @@ same secrets. Then the services stop, the data come, and the services start on t
 people work, so that no data come a second time.
 """
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+from keycloak.exceptions import KeycloakAuthenticationError, KeycloakError
 
 from components import names
+from tools import administrator
 from tools.recovery import state
 from tools.recovery.archive import Manifest, Reader
 from tools.recovery.backup import Say, backup, marks, restoring
 from tools.recovery.contents import Writers, claims_of, write_bucket, write_database, write_volume
 from tools.recovery.errors import RecoveryError
-from tools.recovery.kube import Report
+from tools.recovery.kube import Report, wait_until
 from tools.recovery.note import Note
 from tools.recovery.place import HELD_ELSEWHERE, Place
-from tools.recovery.state import Deployment, Stack, lineage, outliving, with_keycloak_of
+from tools.recovery.state import (
+    Deployment,
+    Stack,
+    keycloak_url,
+    lineage,
+    outliving,
+    with_keycloak_of,
+)
+
+Secrets = list[dict[str, Any]]
+"""As `Place.secrets` gives them."""
 
 ENDED = (f"{names.RESTORING}-", f"{names.FILLED}-")
 """Takes the marks away, both at once: one that stayed would speak of another restore."""
@@ -67,12 +82,14 @@ def restore(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: S
         if place.own_keycloak:
             stack.replace_state(with_keycloak_of(stack.export(), archived))
         _mark(place, f"{names.FILLED}={_filled(place, archive)}")
+    secrets: Secrets = json.loads(small["secrets.json"])
     if place.own_keycloak:
         timed(say, "Keycloak runs", lambda: place.start(names.KEYCLOAK))
+        _keep_administrator(place, stack, secrets, say)
     timed(say, "services run", place.start)
     stack.change("up")
     _mark(place, *ENDED)
-    _compare(place, json.loads(small["secrets.json"]), say)
+    _compare(place, secrets, say)
     say(f"{time.monotonic() - start:>8.1f} s  restored as of {manifest.began}")
 
 
@@ -233,10 +250,42 @@ def fill(place: Place, reader: Reader, manifest: Manifest, say: Say) -> None:
             say(f"{time.monotonic() - start:>8.1f} s  {name}: {report.bytes / 2**20:.1f} MiB")
 
 
-def _compare(place: Place, archived: list[dict[str, object]], say: Say) -> None:
+def _keep_administrator(place: Place, stack: Stack, archived: Secrets, say: Say) -> None:
+    """Keycloak's database has the password of then, and `up` logs in with the present one."""
+    old, new = administrator_password(archived), administrator_password(place.secrets())
+    if old is None or new is None or old == new:
+        return
+    url = keycloak_url(stack.export())
+
+    def handed_over() -> bool:
+        try:
+            administrator.hand_over(url, old, new)
+        except KeycloakAuthenticationError:
+            raise RecoveryError(
+                f"Keycloak at {url} takes neither the archive's password of the administrator "
+                f"{administrator.NAME} nor the present one of the Secret "
+                f"{names.KEYCLOAK_ADMIN_SECRET}; set this one there, then run the same again"
+            ) from None
+        except KeycloakError:
+            return False
+        return True
+
+    wait_until(f"Keycloak at {url} has its administrator's present password", handed_over, 300)
+    say("            Keycloak's administrator has the present password, not the archive's")
+
+
+def administrator_password(secrets: Secrets) -> str | None:
+    """Of a Keycloak of the stack's own."""
+    for secret in secrets:
+        if secret["metadata"]["name"] == names.KEYCLOAK_ADMIN_SECRET:
+            return base64.b64decode(secret["data"]["password"]).decode()
+    return None
+
+
+def _compare(place: Place, archived: Secrets, say: Say) -> None:
     """The Secrets as they are beside those of the archive; names alone are said."""
 
-    def by_name(secrets: list[dict[str, object]]) -> dict[str, object]:
+    def by_name(secrets: Secrets) -> dict[str, object]:
         return {json.dumps(one["metadata"], sort_keys=True): one.get("data") for one in secrets}
 
     here, there = by_name(place.secrets()), by_name(archived)

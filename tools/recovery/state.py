@@ -107,6 +107,12 @@ def with_keycloak_of(present: Deployment, archived: Deployment) -> Deployment:
     return found
 
 
+def keycloak_url(deployment: Deployment) -> str:
+    """Where an `up` finds Keycloak."""
+    provider, *_ = (r for r in resources(deployment) if r["type"] == KEYCLOAK[1])
+    return str(provider["inputs"]["url"])
+
+
 def own_passphrase() -> Path | None:
     """The passphrase that `make up` made for this machine's own stack; None for a person's own."""
     path = Path(os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE", ""))
