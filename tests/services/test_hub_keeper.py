@@ -411,6 +411,72 @@ async def test_the_trail_tells_who_logged_in_asked_started_and_stopped(
     assert "no profile named 'huge'" in audited("server.ask")[0]["why"]
 
 
+def deleted(browser: Any, name: str = "alice", token: str = "") -> Any:
+    headers = {"Authorization": f"token {token}"} if token else {}
+    return browser.delete(f"/hub/api/users/{name}/server", headers=headers)
+
+
+async def test_V9_who_may_not_stop_a_server_is_not_in_its_trail(
+    hub, alice, keycloak, kubernetes, audited
+):
+    spawner = await ready(hub, alice)
+    keycloak.at_the_browser = "bob"
+    async with hub.browser() as bob, hub.browser() as nobody:
+        await logged_in(bob)
+        token = hub.user("bob").new_api_token()
+        assert (await deleted(nobody, token=token)).status == 404
+        for name in ("alice", "nobody-of-that-name"):
+            assert (await deleted(nobody, name)).status == 403, "names are not to be guessed"
+    await ended_by_itself(hub, spawner, kubernetes)
+    (line,) = audited("server.stop")
+    assert (line["outcome"], "by" in line) == ("ended", False)
+
+
+async def ended_by_itself(hub: Hub, spawner: Any, kubernetes: Any) -> None:
+    kubernetes.drop("pods", "jupyter-alice")
+    await until(lambda: not spawner.pod_reflector.pods)
+    await spawner.poll_and_notify()
+
+
+async def test_V9_who_tried_to_stop_a_server_did_not_when_it_ends_later(
+    hub, alice, kubernetes, audited, monkeypatch
+):
+    spawner = await ready(hub, alice)
+
+    async def out_of_reach(*of: Any) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as for_now:
+        for_now.setattr(hub.app.proxy, "delete_user", out_of_reach)
+        await deleted(alice, token=hub.user("alice").new_api_token())
+    assert spawner.ready
+    await ended_by_itself(hub, spawner, kubernetes)
+    (line,) = audited("server.stop")
+    assert (line["outcome"], "by" in line) == ("ended", False)
+
+
+async def test_V9_the_hub_stopped_what_it_is_stopping_when_its_owner_does(
+    hub, alice, audited, monkeypatch
+):
+    spawner = await ready(hub, alice)
+    go_on, delete_user = asyncio.Event(), hub.app.proxy.delete_user
+
+    async def slow(*of: Any) -> None:
+        await go_on.wait()
+        await delete_user(*of)
+
+    monkeypatch.setattr(hub.app.proxy, "delete_user", slow)
+    spawner.orm_spawner.last_activity -= timedelta(seconds=601)
+    await hub.app.authenticator.office.keeper._stop_servers()
+    await until(lambda: spawner.pending == "stop")
+    answer = await deleted(alice, token=hub.user("alice").new_api_token())
+    assert answer.status == 202
+    go_on.set()
+    await until(lambda: audited("server.stop"))
+    (line,) = audited("server.stop")
+    assert (line["outcome"], line["by"]) == ("culled", "mlhub")
+
+
 async def test_V9_the_trail_holds_no_secret(hub, alice, keycloak, capsys):
     audit.configure()
     await ready(hub, alice)

@@ -193,11 +193,11 @@ async def test_a_servers_own_token_does_not_outlive_it_over_a_killed_hub(hub, al
     await started(hub, alice, kubernetes)
     running = hub.user("alice").spawner.api_token
     left = hub.user("alice").new_api_token(note="Server at /user/alice/second/")
-    own = hub.user("alice").new_api_token(note="of my laptop")
+    own = [hub.user("alice").new_api_token(note=note) for note in ("mine", "Server at the office")]
     hub.app.authenticator.office.keeper._wake.set()
     await until(lambda: not orm.APIToken.find(hub.app.db, left))
     assert (await ask(hub, "GET", "/hub/api/user", left))[0] == 403
-    for token in (running, own):
+    for token in (running, *own):
         assert (await ask(hub, "GET", "/hub/api/user", token))[0] == 200
 
 

@@ -5,12 +5,14 @@ back, `GET …/runs/<run>` tells why the hub ended it, all with the scope `custo
 `GET …/admission` tells people what remains to them.
 """
 
+import asyncio
 import json
 import time
 from typing import Annotated, Any, Literal, TypeVar
 
 from jupyterhub.apihandlers.base import APIHandler  # type: ignore[import-untyped]
 from jupyterhub.apihandlers.users import UserServerAPIHandler  # type: ignore[import-untyped]
+from jupyterhub.user import User  # type: ignore[import-untyped]
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from tornado import web
 
@@ -192,11 +194,18 @@ def parsed(model: type[Given], body: bytes) -> Given:
 class ServerHandler(UserServerAPIHandler):  # type: ignore[misc]
     """The Hub's own, and who stops a server is known to its spawner."""
 
-    async def delete(self, user_name: str, server_name: str = "") -> None:
-        user = self.find_user(user_name)
-        if user and server_name in user.spawners:
-            user.spawners[server_name].stopped_by = self.current_user.name
-        await super().delete(user_name, server_name)
+    async def stop_single_user(self, user: User, server_name: str = "") -> asyncio.Future[None]:
+        """Here the Hub knows that the asker may do it, and that nothing else is stopping it."""
+        spawner = user.spawners[server_name]
+        spawner.stopped_by = self.current_user.name
+        stop: asyncio.Future[None] = await super().stop_single_user(user, server_name)
+
+        def over(_: Any) -> None:
+            # One that the proxy kept from stopping may yet end by itself.
+            spawner.stopped_by = ""
+
+        stop.add_done_callback(over)
+        return stop
 
 
 def handlers(desk: Desk) -> list[Any]:

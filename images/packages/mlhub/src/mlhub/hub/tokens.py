@@ -38,8 +38,8 @@ OF_PEOPLE = "jupyterhub"
 OF_SERVER = "MLflow, server "
 OF_RUN = "MLflow, run "
 OF_HUB = "Server at "
-"""How JupyterHub begins the note of a server's own token, before the server's path (6.1.1,
-`user.py`)."""
+"""How JupyterHub begins the note of a server's own token, before the server's path, which begins
+with the Hub's own and `user/` (6.1.1, `user.py`)."""
 
 SERVER_SECONDS = 7 * 86400
 """How long a server's token lasts that nobody looks after; lengthened while the server runs."""
@@ -155,7 +155,9 @@ class Tokens:
             elif of_server and token.expires_at < now + timedelta(seconds=RENEW_SECONDS):
                 token.expires_at = now + timedelta(seconds=SERVER_SECONDS)
         known = {(record.user_id, OF_HUB + record.server.base_url) for record in records}
-        for token in db.query(orm.APIToken).filter(orm.APIToken.note.startswith(OF_HUB)):
+        # A person may call theirs "Server at the office".
+        of_hub = orm.APIToken.note.startswith(f"{OF_HUB}{self._app.base_url}user/", autoescape=True)
+        for token in db.query(orm.APIToken).filter(of_hub):
             if (token.user_id, token.note) not in known:
                 db.delete(token)
         db.commit()
