@@ -458,7 +458,7 @@ class Room:
             raise AdmissionSilentError("test")
         if self.runs < 1:
             return Decision(
-                False, "You asked for 1 core; there is nothing left.", 429, {"fits": None}
+                False, "You asked for 1 core; there is nothing left.", details={"fits": None}
             )
         self.runs -= 1
         return Decision(

@@ -1,5 +1,6 @@
 """The execution API with the real JupyterHub: its tokens, its admission, its proxy, its pods."""
 
+import json
 import time
 from typing import Any
 
@@ -12,12 +13,42 @@ from mlhub.execution.settings import Settings
 from mlhub.execution.store import Run
 from tests.ports import free_port
 from tests.services.execution import Jobs, serving, settings
-from tests.services.hub import SECRETS, Hub, chart_values, until
+from tests.services.hub import SECRETS, Hub, chart_values, logged_in, until
 from tests.services.test_execution_api import RUN, problem
+from tests.services.test_execution_schedules import DAILY, Scheduled, this_minute
+from tests.services.test_execution_sweeps import SWEEP, settled
 
 HUB_TOKEN = SECRETS["hub.services.execution.apiToken"]
+
+
+def profile(slug: str, gpus: int = 0) -> dict[str, Any]:
+    return {
+        "slug": slug,
+        "display_name": slug,
+        "default": slug == "standard",
+        "kubespawner_override": {
+            "image": "registry/ml-cpu@sha256:1",
+            "cpu_limit": 2,
+            "cpu_guarantee": 0.5,
+            "mem_limit": "2G",
+            "mem_guarantee": "1G",
+            "extra_resource_limits": {"nvidia.com/gpu": str(gpus)},
+            "extra_resource_guarantees": {"nvidia.com/gpu": str(gpus)},
+        },
+    }
+
+
 VALUES = {
-    "custom": {"mlhub": {"quotas": {"user": {"servers": 2}, "server": {"cpu": 16}}}},
+    "custom": {
+        "mlhub": {
+            "profiles": {"gpu": {"groups": ["/mlhub/gpu"]}},
+            "quotas": {
+                "user": {"servers": 2},
+                "server": {"cpu": 16},
+                "groups": {"/mlhub/gpu": {"gpu": 1}},
+            },
+        }
+    },
     "hub": execution_server.hub_values("jupyterhub"),
     "singleuser": {
         "networkPolicy": {"enabled": True},
@@ -26,22 +57,7 @@ VALUES = {
             "extraVolumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
             "extraVolumeMounts": [{"name": "data", "mountPath": "/mnt/data", "readOnly": True}],
         },
-        "profileList": [
-            {
-                "slug": "standard",
-                "display_name": "Standard",
-                "default": True,
-                "kubespawner_override": {
-                    "image": "registry/ml-cpu@sha256:1",
-                    "cpu_limit": 2,
-                    "cpu_guarantee": 0.5,
-                    "mem_limit": "2G",
-                    "mem_guarantee": "1G",
-                    "extra_resource_limits": {"nvidia.com/gpu": "0"},
-                    "extra_resource_guarantees": {"nvidia.com/gpu": "0"},
-                },
-            }
-        ],
+        "profileList": [profile("standard"), profile("gpu", 1)],
     },
 }
 
@@ -59,7 +75,13 @@ async def hub(start_hub: Any) -> Hub:
 async def service(hub: Hub, alice: Any, serve: Any, tmp_path: Any) -> Any:
     cluster = Jobs()
     api = f"{hub.url}/hub/api"
-    given = settings(await serve(cluster.application()), api, f"sqlite:///{tmp_path}/execution.db")
+    profiles = [execution_server.profile(p) for p in VALUES["singleuser"]["profileList"]]
+    given = settings(
+        await serve(cluster.application()),
+        api,
+        f"sqlite:///{tmp_path}/execution.db",
+        profiles=profiles,
+    )
     admission = HubAdmission(api, HUB_TOKEN)
     async with serving(given, free_port(), admission) as running:
         running.cluster = cluster
@@ -114,9 +136,11 @@ async def test_P5_the_admission_says_no_room_gives_back_and_is_silent_in_words(h
     assert (second.allowed, third.allowed, third.status) == (True, False, 429)
     await admission.release(first.reservation)
     assert (await admission.decide(asked)).allowed
-    too_large = await admission.decide(AdmissionRequest("alice", "3" * 16, "s", 99, 2**30, 0))
+    too_large = await admission.decide(
+        AdmissionRequest("alice", "3" * 16, "standard", 99, 2**30, 0)
+    )
     assert (too_large.allowed, too_large.status) == (False, 403)
-    gone = await admission.decide(AdmissionRequest("nobody", "4" * 16, "s", 1, 2**30, 0))
+    gone = await admission.decide(AdmissionRequest("nobody", "4" * 16, "standard", 1, 2**30, 0))
     assert (gone.allowed, gone.status, "nobody" in gone.reason) == (False, 403, True)
     await admission.close()
     for wrong in (
@@ -127,6 +151,92 @@ async def test_P5_the_admission_says_no_room_gives_back_and_is_silent_in_words(h
             await wrong.decide(asked)
         await wrong.release("0" * 16)
         await wrong.close()
+
+
+GPU_RUN = RUN | {"profile": "gpu"}
+USERS, GPUS = ["/mlhub/users"], ["/mlhub/users", "/mlhub/gpu"]
+
+
+def now_in(hub: Hub, keycloak: Any, groups: list[str], name: str = "alice") -> None:
+    """Keycloak has other groups of somebody's, and it is time to ask it."""
+    keycloak.people[name] = groups
+    hub.user(name)._auth_refreshed -= 1000
+    hub.app.authenticator._asked.clear()
+
+
+def not_for_alice(answer: Any) -> None:
+    said = problem(answer, 403, "profile")["detail"]
+    assert said == "alice may not use the profile 'gpu'. Theirs are: standard."
+
+
+async def test_P5_a_profile_of_a_group_runs_for_its_members_alone_and_in_the_groups_quota(
+    hub, service, keycloak, audited
+):
+    async with service.client(hub.user("alice").new_api_token()) as client:
+        now_in(hub, keycloak, USERS)
+        not_for_alice(await client.post("/execute", json=GPU_RUN))
+        assert not service.cluster.runs()
+        (line,) = audited("run.ask")
+        assert (line["outcome"], line["profile"], line["reason"]) == ("refused", "gpu", "choice")
+        now_in(hub, keycloak, GPUS)
+        key = {"Idempotency-Key": "one"}
+        first = await client.post("/execute", json=GPU_RUN, headers=key)
+        assert first.status_code == 202, first.text
+        (job,) = service.cluster.runs()
+        notes = job["spec"]["template"]["metadata"]["annotations"]
+        assert ["group", "/mlhub/gpu"] in json.loads(notes["mlhub/charges"])
+        assert notes["mlhub/profile"] == "gpu"
+        full = problem(await client.post("/execute", json=GPU_RUN), 429, "quota")["detail"]
+        assert "of the group /mlhub/gpu" in full
+        # Whose group is lost has no other run of it, and keeps the one that was promised.
+        now_in(hub, keycloak, USERS)
+        again = await client.post("/execute", json=GPU_RUN, headers=key)
+        assert again.json()["run_id"] == first.json()["run_id"]
+        not_for_alice(await client.post("/execute", json=GPU_RUN))
+        # Nor does one begin while nobody knows whether they have it.
+        now_in(hub, keycloak, GPUS)
+        keycloak.silent = 500
+        problem(await client.post("/execute", json=GPU_RUN), 503, "admission")
+
+
+async def test_P5_whose_run_it_is_decides_and_not_who_asks_for_it(hub, service, keycloak):
+    keycloak.people["carol"] = ["/mlhub/admins", "/mlhub/gpu"]
+    keycloak.at_the_browser = "carol"
+    async with hub.browser() as browser:
+        await logged_in(browser)
+    async with service.client(hub.user("carol").new_api_token()) as client:
+        not_for_alice(await client.post("/execute", json=GPU_RUN))
+
+
+async def test_P10_a_sweep_of_a_profile_that_is_not_ones_own_is_refused_as_a_whole(
+    hub, service, audited
+):
+    async with service.client(hub.user("alice").new_api_token()) as client:
+        made = await client.post("/sweeps", json=SWEEP | {"profile": "gpu"})
+        assert made.status_code == 202, made.text
+        sweep = await settled(client, made.json()["sweep_id"], "failed")
+    assert sweep["counts"] == {"refused": 4}
+    said = {point["message"] for point in sweep["points"]}
+    assert said == {"alice may not use the profile 'gpu'. Theirs are: standard."}
+    assert len(audited("run.ask")) == 1, "nor are three more asked for in vain"
+
+
+async def test_P10_a_schedule_that_begins_after_its_person_has_lost_the_group_is_refused(
+    hub, service, keycloak
+):
+    now_in(hub, keycloak, GPUS)
+    async with service.client(hub.user("alice").new_api_token()) as client:
+        made = await client.post("/schedules", json=DAILY | {"profile": "gpu"})
+        (secret,) = service.cluster.secrets.values()
+        token = secret["stringData"]["token"]
+        daily = Scheduled(service, client, made.json()["schedule_id"], token)
+        now_in(hub, keycloak, USERS)
+        fired = await daily.fire(this_minute())
+        assert fired.status_code == 200, "so that its trigger does not ask again"
+        (last,) = (await daily.now())["last"]
+    assert (last["outcome"], last["reason"]) == ("refused", "profile")
+    assert last["message"] == "alice may not use the profile 'gpu'. Theirs are: standard."
+    assert not service.cluster.runs()
 
 
 async def test_P5_a_runs_pod_is_the_servers_pod_with_another_command(hub, alice, kubernetes):

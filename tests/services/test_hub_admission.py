@@ -55,7 +55,8 @@ def service(name: str) -> dict[str, str]:
 
 
 def run_ask(run: str, **given: Any) -> dict[str, Any]:
-    return {"user": "alice", "run": run, "cpu": 1, "memory": "1Gi", **given}
+    asked = {"user": "alice", "run": run, "profile": "standard", "cpu": 1, "memory": "1Gi"}
+    return asked | given
 
 
 async def reserve(hub: Hub, headers: dict[str, str], **ask: Any) -> tuple[int, dict[str, Any]]:

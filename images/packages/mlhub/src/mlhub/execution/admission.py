@@ -43,6 +43,8 @@ class Decision:
     reason: str = ""
     status: int = 429
     """403 for what is never allowed, 429 for what has no room now."""
+    kind: str = "quota"
+    """A word for programs; `profile` where the profile is not for this person."""
     details: Mapping[str, Any] = field(default_factory=dict)
     reservation: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -96,6 +98,7 @@ class HubAdmission:
         asked = {
             "user": request.user,
             "run": request.run_id,
+            "profile": request.profile,
             "cpu": request.cpu,
             "memory": str(request.memory),
             "gpu": request.gpu,
@@ -105,7 +108,8 @@ class HubAdmission:
             answer = await self._client.post(self._url, json=asked)
             body = answer.json()
             if answer.status_code in (403, 429) and body.get("admitted") is False:
-                return Decision(False, body["sentence"], answer.status_code, body)
+                kind = "profile" if "profiles" in body else "quota"
+                return Decision(False, body["sentence"], answer.status_code, kind, body)
             said = (answer.status_code, str(body.get("message")))
             if (said[0] == 403 and NO_MEMBER in said[1]) or (said[0] == 404 and NOBODY in said[1]):
                 return Decision(False, body["message"], 403)

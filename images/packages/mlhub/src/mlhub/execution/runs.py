@@ -219,10 +219,14 @@ class Runs:
     def settled(self, how: Mapping[str, Any]) -> tuple[Profile, int]:
         """The profile and the time limit that were asked for, or the defaults; raises Problem."""
         limits = self.settings.limits
-        profile = self.settings.profile(how.get("profile"))
+        profile = self.settings.profile(asked := how.get("profile"))
         if profile is None:
-            offered = ", ".join(p.slug for p in self.settings.profiles)
-            raise Problem(422, "profile", f"There is no such profile. There are: {offered}.")
+            there = ", ".join(p.slug for p in self.settings.profiles)
+            raise Problem(
+                422,
+                "profile",
+                f"There is no profile {asked!r}. There are: {there}; a group's is for its members.",
+            )
         longest = limits.longest_run_seconds
         time_limit = how.get("time_limit") or min(limits.run_seconds, longest)
         if time_limit > longest:
@@ -262,7 +266,8 @@ class Runs:
         if not decision.allowed:
             # As soon as there is room, the person's next try is to start.
             await self.db(self.store.give_back_slot, run.user, run.created)
-            raise Problem(decision.status, "quota", decision.reason, quota=dict(decision.details))
+            more = {"quota": dict(decision.details)} if decision.kind == "quota" else {}
+            raise Problem(decision.status, decision.kind, decision.reason, **more)
         return decision
 
     async def _token(self, run: Run, decision: Decision) -> str | None:

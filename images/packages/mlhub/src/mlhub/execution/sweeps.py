@@ -174,6 +174,11 @@ class Sweeps:
             except Problem as problem:
                 if problem.status in (429, 503):
                     return False
+                if problem.kind == "profile":  # of all points, none of which is asked for in vain
+                    await self._runs.db(
+                        self.store.settle_points, sweep.id, "refused", problem.detail
+                    )
+                    return True
                 await self._runs.db(
                     self.store.settle_point, point, "refused", message=problem.detail
                 )

@@ -23,6 +23,7 @@ from mlhub.admission.sizes import quantity
 from mlhub.hub import audit, metrics
 from mlhub.hub.desk import Desk
 from mlhub.hub.groups import hub_group_name, workspace_roles
+from mlhub.hub.offers import Offers
 from mlhub.hub.refusal import Refusal
 from mlhub.slugs import is_slug
 from mlhub.workspaces.mounts import ROLES, group_path
@@ -49,6 +50,7 @@ class RunAsk(BaseModel):
 
     user: str = Field(min_length=1)
     run: str = Field(pattern=f"^{RUN}$")
+    profile: str = Field(min_length=1, max_length=100, description="by its slug")
     cpu: float = Field(ge=0, allow_inf_nan=False)
     memory: Memory
     gpu: int = Field(default=0, ge=0)
@@ -86,11 +88,17 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
         oldest = time.monotonic() - self.authenticator.auth_refresh_age
         if self.authenticator.asked(user) < oldest:
             answered = await self.authenticator.ask_about(user)
-            if given.workspace and not answered:
+            hangs_on_a_group = given.workspace or self._offers.is_a_groups(given.profile)
+            if hangs_on_a_group and not answered:
                 raise web.HTTPError(503, f"Keycloak does not say what {user.name} may do now.")
         if self.authenticator.office.keeper.has_turned_out(user.name):
             raise web.HTTPError(403, f"{user.name} is no member of this hub any more.")
         return [group.name for group in user.groups]
+
+    @property
+    def _offers(self) -> Offers:
+        offers: Offers = self.authenticator.office.offers
+        return offers
 
     async def get(self) -> None:
         """What remains to whoever asks."""
@@ -103,7 +111,7 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
         self.write(json.dumps(answer.plain() | {"server": self.desk.quotas.server.amounts()}))
 
     async def post(self) -> None:
-        """Reserve a run's share: 200, or 403 or 429 with the same body and the reason in it."""
+        """Reserve a run's share: 200, or 403 or 429 with a sentence why not in the body."""
         self._require_scope()
         given = parsed(RunAsk, self.request.body)
         groups = await self._groups_now(given)
@@ -113,8 +121,13 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
             given.user,
             Size(given.cpu, int(quantity(given.memory)), given.gpu),
             self.desk.charges(given.user, groups, given.workspace or ""),
+            given.profile,
             again=False,
         )
+        theirs = self._offers.theirs(groups)
+        if given.profile not in theirs:
+            self._refuse_profile(ask, theirs)
+            return
         if given.workspace and not role:
             sentence = f"{given.user} is no member of workspace {given.workspace}."
             self.desk.note(ask, "run", sentence, metrics.MEMBER)
@@ -128,11 +141,27 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
         body = answer.plain()
         if answer.admitted:
             held = Holding(
-                ask.name, ask.owner, ask.size, ask.charges, reservation=answer.reservation
+                ask.name,
+                ask.owner,
+                ask.size,
+                ask.charges,
+                reservation=answer.reservation,
+                profile=ask.profile,
             )
             body |= {"pod": metadata(held, "run"), "expires_in": given.seconds, "role": role}
         self.set_status(answer.status)
         self.write(json.dumps(body))
+
+    def _refuse_profile(self, ask: Ask, theirs: list[str]) -> None:
+        """As the spawn form does, whoever asks: what counts are the groups of whose run it is."""
+        sentence = (
+            f"{ask.owner} may not use the profile {ask.profile!r}. "
+            f"Theirs are: {', '.join(theirs) or 'none'}."
+        )
+        self.desk.note(ask, "run", sentence, metrics.CHOICE)
+        self.set_status(403)
+        body = {"admitted": False, "status": 403, "sentence": sentence, "profiles": theirs}
+        self.write(json.dumps({"name": ask.name, **body}))
 
 
 class ReservationHandler(AdmissionHandler):

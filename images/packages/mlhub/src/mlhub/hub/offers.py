@@ -72,6 +72,16 @@ class Offers:
             found[0] = found[0] | {"default": True}
         return found
 
+    def theirs(self, groups: Collection[str]) -> list[str]:
+        """The profiles, by slug, that members of `groups` (Hub names) may use, whether or not
+        there is a node for one now."""
+        slugs = [profile["slug"] for profile in self._stated]
+        return [slug for slug in slugs if self._may(slug, groups)]
+
+    def is_a_groups(self, slug: str) -> bool:
+        """Whether a profile is for the members of some groups alone."""
+        return slug in self._groups
+
     def least(self, profile: Profile) -> Size:
         """The smallest server of a profile."""
         size = self.defaults | amounts(profile.get("kubespawner_override", {}))
