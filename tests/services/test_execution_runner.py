@@ -5,7 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ class Home:
     def __init__(self, folder: Path):
         self.folder = folder
         self.result_file = folder.parent / "termination-log"
+        self.environment: dict[str, str] = {}
         (folder / "work").mkdir(parents=True)
 
     def notebook(self, name: str, *sources: str) -> bytes:
@@ -52,6 +56,7 @@ class Home:
             "PYTHONPATH": str(SOURCES),
             "MLHUB_RUN": json.dumps(given),
             "MLHUB_RUN_RESULT": str(self.result_file),
+            **self.environment,
         }
         return subprocess.Popen(
             [sys.executable, "-sP", "-m", "notebooks.jobs.run"],
@@ -208,6 +213,81 @@ def test_P8_a_stopped_run_keeps_what_it_had(home):
     # A cancelled run's pod is gone before it can say so; what it left is found, as no other's.
     assert home.collect("0123456789abcdef")["cells"] == [1, 3]
     assert home.collect("f" * 16) == {}
+
+
+class SlowMlflow(ThreadingHTTPServer):
+    """An MLflow that begins a run, but for what it is to leave without an answer."""
+
+    def __init__(self, silent: str):
+        super().__init__(("127.0.0.1", 0), Asked)
+        self.silent, self.reached, self.go_on = silent, threading.Event(), threading.Event()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.server_port}"}
+
+
+class Asked(BaseHTTPRequestHandler):
+    server: SlowMlflow
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path, status = self.path.partition("?")[0], 200
+        if path.endswith(self.server.silent):
+            self.server.reached.set()
+            self.server.go_on.wait(120)
+        if path.endswith("/experiments/get-by-name"):
+            body: Any = {"experiment": {"experiment_id": "1", "lifecycle_stage": "active"}}
+        elif path.endswith("/runs/create"):
+            body = {"run": {"info": {"run_id": "r1", "experiment_id": "1", "status": "RUNNING"}}}
+        else:
+            body, status = {"error_code": "INVALID_PARAMETER_VALUE", "message": "test"}, 400
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def slow_mlflow(request: pytest.FixtureRequest, home: Home) -> Iterator[SlowMlflow]:
+    server = SlowMlflow(request.param)
+    home.environment = server.environment
+    yield server
+    server.go_on.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("slow_mlflow", ["/experiments/get-by-name"], indirect=True)
+def test_P8_a_run_that_is_stopped_while_mlflow_is_asked_begins_no_cell(home, slow_mlflow):
+    home.notebook("work/sum.ipynb", "open('begun', 'w')")
+    process = home.start("work/sum.ipynb")
+    assert slow_mlflow.reached.wait(100)
+    process.send_signal(signal.SIGTERM)
+    stopped = time.monotonic()
+    log, _ = process.communicate(timeout=60)
+    assert time.monotonic() - stopped < 20, "a pod has no longer"
+    assert (process.returncode, home.result()["reason"]) == (1, "stopped"), log
+    assert home.outputs() == ["sum.ipynb"]
+
+
+@pytest.mark.parametrize("slow_mlflow", ["/runs/get"], indirect=True)
+def test_P8_a_run_that_is_stopped_after_its_last_cell_still_says_how_it_ended(home, slow_mlflow):
+    home.notebook("work/sum.ipynb", "1")
+    process = home.start("work/sum.ipynb")
+    assert slow_mlflow.reached.wait(100)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    slow_mlflow.go_on.set()
+    log, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    assert (home.result()["output"], home.result()["mlflow_run_id"]) == (OUTPUT, "r1")
 
 
 def test_P8_a_killed_papermill_is_a_dead_kernel_and_not_a_hang(home):

@@ -50,8 +50,8 @@ class Task:
     experiment: str
 
 
-class StoppedError(Exception):
-    """The pod was told to end."""
+class StoppedError(BaseException):
+    """The pod was told to end. No Exception, which whoever asks MLflow takes for its trouble."""
 
 
 def main() -> int:
@@ -74,6 +74,7 @@ def main() -> int:
     except OSError as error:
         result = {"reason": "home", "message": f"The home cannot be used: {error.strerror}."}
     finally:
+        _ignore_stops()
         if tracking:
             status = {None: "FINISHED", "stopped": "KILLED"}.get(result.get("reason"), "FAILED")
             output = result.get("output")
@@ -84,8 +85,13 @@ def main() -> int:
 
 
 def _stop(*_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _ignore_stops()
     raise StoppedError
+
+
+def _ignore_stops() -> None:
+    """From here on there is nothing to stop, and something to tell."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def tags(task: Task) -> dict[str, str]:
@@ -144,6 +150,7 @@ def execute(
         }
         environment = {"IPYNB_FILE": str(inside(home, task.notebook)), **tracking.environment()}
         result = _child(given, environment, task.time_limit)
+        _ignore_stops()
         if not result and report.exists():
             result = json.loads(report.read_text(encoding="utf-8"))
     return result | bring_home(unfinished, place, task, home)
