@@ -24,7 +24,7 @@ from detect_secrets.filters.allowlist import is_line_allowlisted
 from detect_secrets.settings import transient_settings
 from detect_secrets.util.code_snippet import get_code_snippet
 
-from notebooks.assigned import REFERENCE, assigned
+from notebooks.assigned import REFERENCE, assigned, beside_code
 
 UNUSED = {
     *("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"),
@@ -155,20 +155,20 @@ def _clean_text(text: str, own: Mapping[str, str]) -> tuple[str, list[str]]:
         text, times = pattern.subn(f"[redacted: {kind}]", text)
         kinds += [kind] * bool(times)
     lines = text.splitlines(keepends=True)
-    for number, line in enumerate(lines):
+    for number, (line, beside) in enumerate(zip(lines, tuple(beside_code(lines)), strict=True)):
         if "pragma" in line and is_line_allowlisted("", line, get_code_snippet([line], 1)):
             continue
-        lines[number], more = _clean_line(line)
+        lines[number], more = _clean_line(line, beside)
         kinds += more
     return "".join(lines), kinds
 
 
-def _clean_line(line: str) -> tuple[str, list[str]]:
+def _clean_line(line: str, beside: tuple[re.Pattern[str], ...]) -> tuple[str, list[str]]:
     places: list[tuple[int, int]] = []
     for begin, end in sorted(
         (start + begin, start + end)
         for start, part in _windows(line)
-        for begin, end in assigned(part)
+        for begin, end in assigned(part, beside)
     ):
         if places and begin < places[-1][1]:
             places[-1] = (places[-1][0], max(end, places[-1][1]))
