@@ -93,6 +93,7 @@ class Server:
     def __init__(self, url: str, process: "subprocess.Popen[bytes]", log: Path):
         self.url = url
         self.process = process
+        self.folder = log.parent
         self._log = log
 
     @property

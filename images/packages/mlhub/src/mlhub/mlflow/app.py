@@ -29,9 +29,11 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from werkzeug.datastructures import Authorization
 
+from mlhub.mlflow.artifacts import open_workspaces_alone
 from mlhub.mlflow.browser import CALLBACK, PATH, Browser, opens_a_page
 from mlhub.mlflow.hub import Hub, HubSilentError
 from mlhub.mlflow.people import SILENT_SECONDS, People
+from mlhub.mlflow.words import refuse_them
 from mlhub.slugs import personal_workspace
 
 NOTHING_GIVEN = (
@@ -175,6 +177,8 @@ def refusal(status: int, message: str) -> JSONResponse:
 def create_app() -> Starlette:
     """The application that `mlflow server --app-name=mlhub` serves."""
     app: Starlette = auth.create_app()
+    open_workspaces_alone()
+    refuse_them()
     hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
     browser = Browser(
         hub, os.environ["MLHUB_HUB_URL"], os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"]
