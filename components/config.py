@@ -474,6 +474,32 @@ class Options(Section):
     )
 
 
+class Toleration(Section):
+    """A taint of nodes that servers may go to all the same, in Kubernetes' own form.
+
+    Of one key: without any, servers would go to control planes and to nodes that are broken.
+    """
+
+    key: str = Field(
+        pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$",
+        description="a taint's key, such as sku",
+    )
+    operator: Literal["Equal", "Exists"] = Field(
+        default="Equal", description="Equal to the value, or Exists for any"
+    )
+    value: str | None = Field(default=None, description="the taint's value")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None,
+        description="NoSchedule, PreferNoSchedule or NoExecute (leave it out for all of them)",
+    )
+
+    @model_validator(mode="after")
+    def _any_or_one(self) -> "Toleration":
+        if self.operator == "Exists" and self.value is not None:
+            raise ValueError("needs no value with the operator Exists")
+        return self
+
+
 class Profile(Section):
     """One choice of the spawn form."""
 
@@ -496,6 +522,11 @@ class Profile(Section):
     )
     each_node: bool = Field(
         default=False, description="true for a profile that is offered once for each GPU node"
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(),
+        description="a list of tolerations of nodes' taints (without it: of nvidia.com/gpu alone, "
+        "which every server with a GPU tolerates)",
     )
     idle_timeout: int | None = Field(
         default=None,

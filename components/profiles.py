@@ -14,6 +14,16 @@ from components.config import GUARANTEED, Profile, StackFile, guaranteed
 
 GPU = "nvidia.com/gpu"
 
+DEDICATED = tuple(
+    {"key": key, "operator": "Equal", "value": "user", "effect": "NoSchedule"}
+    for key in ("hub.jupyter.org/dedicated", "hub.jupyter.org_dedicated")
+)
+"""The taints of nodes for users' pods alone: what the official chart has all servers tolerate where
+a profile states nothing (`scheduling.userPods.tolerations`)."""
+TAINTED = {"key": GPU, "operator": "Exists", "effect": "NoSchedule"}
+"""With it cloud providers keep pods without a GPU off GPU nodes. Where Kubernetes has the admission
+plug-in ExtendedResourceToleration, it adds the same."""
+
 
 def override(profile: Profile, image: pulumi.Input[str]) -> dict[str, Any]:
     """`kubespawner_override`: KubeSpawner's traits for one profile."""
@@ -23,18 +33,23 @@ def override(profile: Profile, image: pulumi.Input[str]) -> dict[str, Any]:
         "cpu_guarantee": profile.cpu.guarantee,
         "mem_limit": profile.memory.limit,
         "mem_guarantee": profile.memory.guarantee,
-        **gpus(profile.gpu),
+        **gpus(profile, profile.gpu),
     }
 
 
-def gpus(number: int) -> dict[str, Any]:
-    """GPUs are a limit and a guarantee of the same number, 0 included.
+def gpus(profile: Profile, number: int) -> dict[str, Any]:
+    """GPUs are a limit and a guarantee of the same number, 0 included, and the way to their nodes.
 
     Kubernetes has no over-commit for extended resources, and a profile without the key would keep
     another's.
     """
     resource = {GPU: str(number)}
-    return {"extra_resource_limits": resource, "extra_resource_guarantees": resource}
+    stated = [given.model_dump(exclude_none=True) for given in profile.tolerations]
+    return {
+        "extra_resource_limits": resource,
+        "extra_resource_guarantees": resource,
+        "tolerations": [*DEDICATED, *stated, *([TAINTED] if number else [])],
+    }
 
 
 def options(profile: Profile) -> dict[str, Any]:
@@ -71,7 +86,7 @@ def options(profile: Profile) -> dict[str, Any]:
         "gpu": _choices(
             "GPUs",
             (
-                (str(number), str(number) if number else "none", gpus(number))
+                (str(number), str(number) if number else "none", gpus(profile, number))
                 for number in given.gpu
             ),
         ),

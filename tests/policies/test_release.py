@@ -667,6 +667,10 @@ EDGES: dict[str, tuple[Place, Any]] = {
     "a profile that says the same again": (
         (*OVERRIDE, "container_security_context"), READ_ONLY,
     ),
+    "a profile for nodes that are tainted": (
+        (*OVERRIDE, "tolerations"),
+        [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    ),
     "all capabilities dropped": (
         (V, "singleuser", "extraPodConfig"),
         {"securityContext": {"capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}},

@@ -86,6 +86,14 @@ VALUES = {
 }
 
 
+GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+TOLERATED = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+
+
+def tainted(given: dict[str, Any], *taints: dict[str, str]) -> dict[str, Any]:
+    return given | {"spec": {"taints": list(taints)}}
+
+
 def node(name: str, number: int = 4, product: str = "A100", **labels: str) -> dict[str, Any]:
     given = {"nvidia.com/gpu.present": "true", "nvidia.com/gpu.product": product}
     return {
@@ -112,6 +120,44 @@ def test_T6_a_node_that_takes_no_server_is_none(broken):
     if broken == "not ready":
         given["status"]["conditions"][0]["status"] = "Unknown"
     assert gpu_node(given) is None
+
+
+@pytest.mark.parametrize(
+    ("toleration", "taint", "held"),
+    [
+        (TOLERATED, GPU_TAINT, True),
+        (TOLERATED, GPU_TAINT | {"effect": "NoExecute"}, False),
+        (TOLERATED, GPU_TAINT | {"key": "sku"}, False),
+        (
+            {"key": "sku", "value": "gpu"},
+            {"key": "sku", "value": "gpu", "effect": "NoExecute"},
+            True,
+        ),
+        (
+            {"key": "sku", "value": "gpu"},
+            {"key": "sku", "value": "cpu", "effect": "NoExecute"},
+            False,
+        ),
+        ({"key": "sku", "operator": "Equal"}, {"key": "sku", "effect": "NoSchedule"}, True),
+        ({"operator": "Exists"}, GPU_TAINT, True),
+    ],
+)
+def test_T6_a_taint_is_tolerated_as_Kubernetes_has_it(toleration, taint, held):
+    found = gpu_node(tainted(node("a"), taint))
+    assert found.takes([toleration]) is held
+    assert not found.takes([])
+
+
+@pytest.mark.parametrize(
+    "taint",
+    [
+        {"key": "sku", "effect": "PreferNoSchedule"},
+        {"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"},
+    ],
+)
+def test_a_taint_that_keeps_no_server_off_is_none(taint):
+    """Kubernetes has every pod with a memory request tolerate a lack of memory."""
+    assert gpu_node(tainted(node("a"), taint)).takes([])
 
 
 def test_GPUs_that_pods_hold_are_not_free():
@@ -261,6 +307,46 @@ async def test_T5_one_GPU_node_of_the_table_is_where_its_profile_starts(hub, ali
     await until(lambda: kubernetes.kept["pods"])
     (pod,) = kubernetes.kept["pods"].values()
     assert '"node-a"' in str(pod["spec"]["affinity"]).replace("'", '"')
+
+
+async def test_T6_a_node_counts_for_the_profiles_that_tolerate_its_taints(
+    start_hub, kubernetes, keycloak
+):
+    gpu, pool = (
+        {
+            "slug": slug,
+            "display_name": slug,
+            "kubespawner_override": resources(8, "16G", 1) | {"tolerations": tolerations},
+        }
+        for slug, tolerations in (
+            ("gpu", [TOLERATED]),
+            ("pool", [{"key": "sku", "value": "gpu"}, TOLERATED]),
+        )
+    )
+    values = {
+        "custom": {"mlhub": {"quotas": {"server": {"cpu": 16, "memory": "64Gi", "gpu": 8}}}},
+        "singleuser": {"profileList": [*PROFILES[:2], gpu | {"slug": "tolerant"}, pool]},
+    }
+    kubernetes.put("nodes", tainted(node("node-a", 2), GPU_TAINT))
+    sku = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
+    kubernetes.put("nodes", tainted(node("node-b", 4), sku, GPU_TAINT))
+    hub = await start_hub(values)
+    await nodes_are(hub, 2)
+    keycloak.at_the_browser = "alice"
+    async with hub.browser() as alice:
+        await logged_in(alice)
+        page = await form(alice)
+        assert profiles(page) == ["standard", "tolerant", "pool"]
+        tolerant, wide = page.split('value="tolerant"')[1].split('value="pool"')
+        assert "2 of 2 GPUs free now" in tolerant
+        assert "node-b" not in tolerant
+        assert "6 of 6 GPUs free now" in wide
+        assert "node-b" in wide
+        hub.wait_for_refusals(1)
+        assert (await by_api(alice, "x", profile="pool", node="node-b"))[0] in (201, 202)
+        await until(lambda: kubernetes.kept["pods"])
+        (pod,) = kubernetes.kept["pods"].values()
+        assert [one["key"] for one in pod["spec"]["tolerations"]] == ["sku", "nvidia.com/gpu"]
 
 
 async def test_T5_neither_a_GPU_nor_a_node_leaks_to_the_next_start(hub, alice, kubernetes):

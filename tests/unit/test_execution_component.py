@@ -203,6 +203,17 @@ def test_a_profile_that_a_run_could_not_follow_is_refused_by_name():
         execution_server.profile(given)
 
 
+def test_T6_a_run_tolerates_the_taints_that_a_server_of_its_profile_does():
+    config = stack_file("dev")
+    given = values(config)
+    made = {one["slug"]: one for one in execution_server.settings(config, given)["profiles"]}
+    for stated in given["singleuser"]["profileList"]:
+        tolerations = stated["kubespawner_override"]["tolerations"]
+        assert made[stated["slug"]]["tolerations"] == tolerations
+        gpus = made[stated["slug"]]["extra_resource_limits"]["nvidia.com/gpu"]
+        assert ("nvidia.com/gpu" in [one["key"] for one in tolerations]) == (gpus != "0")
+
+
 def test_the_hub_is_told_of_a_service_that_it_never_waits_for():
     told = execution_server.hub_values("jupyterhub")
     assert "url" not in told["services"]["execution"]

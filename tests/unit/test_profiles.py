@@ -48,6 +48,37 @@ def test_T5_a_profile_without_options_has_none():
     assert "profile_options" not in found
 
 
+GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+SKU = {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
+
+
+def tolerated(override: dict[str, Any]) -> list[dict[str, Any]]:
+    """Beside the taints of nodes for users' pods, which the official chart's servers tolerate."""
+    dedicated, rest = override["tolerations"][:2], override["tolerations"][2:]
+    assert [one["key"] for one in dedicated] == [
+        "hub.jupyter.org/dedicated",
+        "hub.jupyter.org_dedicated",
+    ]
+    return rest
+
+
+def test_T6_a_server_with_a_GPU_tolerates_the_taint_of_GPU_nodes_and_what_its_profile_says():
+    given = [
+        profile(slug="cpu"),
+        profile(slug="gpu", gpu=1),
+        profile(slug="pool", gpu=1, tolerations=(SKU,)),
+    ]
+    each = profile_list([Profile.model_validate(one) for one in given], {"ml-cpu": "image"})
+    found = [tolerated(one["kubespawner_override"]) for one in each]
+    assert found == [[], [GPU], [SKU, GPU]]
+
+
+def test_T6_a_size_without_a_GPU_stays_off_nodes_tainted_for_GPUs():
+    choices = options(Profile.model_validate(OWN | {"tolerations": (SKU,)}))["gpu"]["choices"]
+    found = {key: tolerated(one["kubespawner_override"]) for key, one in choices.items()}
+    assert found == {"0": [SKU], "2": [SKU, GPU]}
+
+
 def test_M9_the_quotas_reach_the_hub_as_it_reads_them():
     found = settings.parse({"identity": IDENTITY, **hub_settings(stack_file("dev"))})
     assert found.quotas.server.amounts() == {"cpu": 16, "memory": 64 * 2**30, "gpu": 4}
@@ -123,6 +154,15 @@ def test_T6_a_stack_without_GPUs_gives_the_hub_no_role_in_the_cluster():
             {"options": {"cpu": [1, 12]}, "default": False},
             "profiles[1].cpu.limit is 12 and quotas.user.cpu is 8; a profile within the quota is "
             "required, or its servers could never start",
+        ),
+        (
+            {"tolerations": [{"operator": "Exists"}], "default": False},
+            "profiles[1].tolerations[0].key is missing; give a taint's key, such as sku",
+        ),
+        (
+            {"tolerations": [{"key": "sku", "operator": "Exists", "value": "gpu"}]}
+            | {"default": False},
+            "profiles[1].tolerations[0] needs no value with the operator Exists",
         ),
         (
             {"cpu": {"guarantee": 1}, "default": False},

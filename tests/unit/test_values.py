@@ -12,7 +12,7 @@ import yaml
 from components import names
 from components.config import Mirror, Profile, StackFile
 from components.platform import Platform
-from components.profiles import override, profile_list
+from components.profiles import DEDICATED, override, profile_list
 from mlhub.hub import settings
 from tests.unit.recorder import ROOT, platform, run, stack_file
 
@@ -240,6 +240,7 @@ def test_T5_standard_cpu_has_the_resources_of_the_table():
         "mem_guarantee": "2G",
         "extra_resource_limits": {"nvidia.com/gpu": "0"},
         "extra_resource_guarantees": {"nvidia.com/gpu": "0"},
+        "tolerations": [*DEDICATED],
     }
 
 

@@ -11,6 +11,14 @@ PRESENT = "nvidia.com/gpu.present=true"
 """Selector of nodes with a GPU; NVIDIA's feature discovery sets the label."""
 PRODUCT = "nvidia.com/gpu.product"
 
+FORBIDDING = ("NoSchedule", "NoExecute")
+PRESSURE = "node.kubernetes.io/memory-pressure"
+"""A taint that every pod with a request of memory tolerates by itself (Kubernetes, "Taints and
+Tolerations")."""
+
+Toleration = Mapping[str, Any]
+"""Kubernetes' JSON, as are taints."""
+
 
 @dataclass(frozen=True)
 class GpuNode:
@@ -19,19 +27,43 @@ class GpuNode:
     """Allocatable."""
     product: str
     """NVIDIA's label, e.g. `NVIDIA-A100-SXM4-80GB`; empty where it is not set."""
+    taints: tuple[Mapping[str, str], ...] = ()
+    """Those that keep pods off it."""
+
+    def takes(self, tolerations: Iterable[Toleration]) -> bool:
+        """Whether a pod with these may go there."""
+        given = list(tolerations)
+        return all(any(tolerates(one, taint) for one in given) for taint in self.taints)
+
+
+def tolerates(toleration: Toleration, taint: Mapping[str, str]) -> bool:
+    """As Kubernetes has it: an empty effect is every effect, and an empty key every key."""
+    return (
+        toleration.get("effect") in (None, "", taint["effect"])
+        and toleration.get("key") in (None, "", taint["key"])
+        and (
+            toleration.get("operator") == "Exists"
+            or (toleration.get("value") or "") == (taint.get("value") or "")
+        )
+    )
 
 
 def gpu_node(node: Mapping[str, Any]) -> GpuNode | None:
     """A node (Kubernetes' JSON) that can take a server with a GPU, or None."""
-    status, about = node["status"], node["metadata"]
+    status, about, spec = node["status"], node["metadata"], node.get("spec") or {}
     gpus = int(quantity((status.get("allocatable") or {}).get(GPU, 0)))
     ready = any(
         condition["type"] == "Ready" and condition["status"] == "True"
         for condition in status.get("conditions") or []
     )
-    if not gpus or not ready or (node.get("spec") or {}).get("unschedulable"):
+    if not gpus or not ready or spec.get("unschedulable"):
         return None
-    return GpuNode(about["name"], gpus, (about.get("labels") or {}).get(PRODUCT, ""))
+    taints = tuple(
+        taint
+        for taint in spec.get("taints") or []
+        if taint["effect"] in FORBIDDING and taint["key"] != PRESSURE
+    )
+    return GpuNode(about["name"], gpus, (about.get("labels") or {}).get(PRODUCT, ""), taints)
 
 
 def free_gpus(nodes: Iterable[GpuNode], held: Iterable[Holding]) -> dict[str, int]:

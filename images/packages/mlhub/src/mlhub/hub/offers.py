@@ -61,7 +61,7 @@ class Offers:
     ) -> list[Profile]:
         """What members of `groups` (Hub names) may start now; one of it is the default."""
         there = sorted(nodes, key=lambda node: node.name)
-        shared: dict[int, Profile] = {}
+        shared: dict[tuple[str, ...], Profile] = {}
         found = [
             offered
             for profile in self._stated
@@ -102,12 +102,16 @@ class Offers:
         profile: Profile,
         nodes: Sequence[GpuNode],
         free: Mapping[str, int],
-        shared: dict[int, Profile],
+        shared: dict[tuple[str, ...], Profile],
     ) -> Iterator[Profile]:
         """The profile with the nodes that exist: as it is, once a node, or not at all."""
         if not self._most_gpus(profile):
             yield profile
             return
+        tolerations = [
+            one for override in _overrides(profile) for one in override.get("tolerations", [])
+        ]
+        nodes = [node for node in nodes if node.takes(tolerations)]
         largest = max((node.gpus for node in nodes), default=0)
         options = {
             key: _within(option, largest)
@@ -128,11 +132,12 @@ class Offers:
         if not self._most_gpus(cut):
             yield cut
             return
-        if needed not in shared:
-            shared[needed] = _places(fitting, free)
+        these = tuple(node.name for node in fitting)
+        if these not in shared:
+            shared[these] = _places(fitting, free)
         here, total = sum(free[node.name] for node in fitting), sum(node.gpus for node in fitting)
         yield cut | {
-            "profile_options": options | shared[needed],
+            "profile_options": options | shared[these],
             "free": f"{here} of {say('gpu', total)} free now",
         }
 
@@ -148,10 +153,15 @@ class Offers:
         }
 
     def _most_gpus(self, profile: Profile) -> float:
-        overrides = [profile.get("kubespawner_override", {})]
-        for option in profile.get("profile_options", {}).values():
-            overrides += [choice["kubespawner_override"] for choice in option["choices"].values()]
-        return max(amounts(override).get("gpu", 0) for override in overrides)
+        return max(amounts(override).get("gpu", 0) for override in _overrides(profile))
+
+
+def _overrides(profile: Profile) -> list[Mapping[str, Any]]:
+    """The profile's own and those of each choice."""
+    found = [profile.get("kubespawner_override", {})]
+    for option in profile.get("profile_options", {}).values():
+        found += [choice["kubespawner_override"] for choice in option["choices"].values()]
+    return found
 
 
 def _within(option: Profile, gpus: int) -> Profile:
