@@ -278,6 +278,28 @@ async def test_P6_a_killed_pods_partial_notebook_gets_its_name_by_a_pod_of_the_p
     assert limits["cpu"] == "0.5"
 
 
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        ("work/daily_20261122_101500.ipynb", "work/daily_20261122_101500.ipynb"),
+        ("work/another.ipynb", "work/daily.ipynb"),
+        ("../daily_20261122_101500.ipynb", "work/daily.ipynb"),
+    ],
+)
+async def test_P8_an_output_whose_name_was_taken_meanwhile_is_told_by_the_one_it_has(
+    api, world, told, found
+):
+    async def ends(pod: Pod) -> None:
+        pod.runs()
+        pod.ends(0, {"cells": [1, 1], "size": 10, "output": told})
+
+    world.cluster.script = ends
+    body = {"input_path": "work/sum.ipynb", "output_path": "work/daily.ipynb"}
+    run_id = (await api.post("/run-notebook", json=body)).json()["run_id"]
+    run = await until(api, run_id, "succeeded")
+    assert run["output_notebook"] == found
+
+
 async def test_P8_status_tells_the_cells_and_the_log_streams(api, world):
     go = asyncio.Event()
 

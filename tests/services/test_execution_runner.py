@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,10 +74,10 @@ class Home:
         log, _ = process.communicate(timeout=200)
         return process.returncode, self.result(), log
 
-    def collect(self, run_id: str) -> dict[str, Any]:
+    def collect(self, run_id: str, **given: Any) -> dict[str, Any]:
         """What is found of a run's notebook when its pod could not say."""
         task = {"id": run_id, "notebook": "work/sum.ipynb", "output": OUTPUT}
-        task |= {"replace": False, "parameters": {}, "time_limit": 1, "cell_timeout": None}
+        task |= {"replace": False, "parameters": {}, "time_limit": 1, "cell_timeout": None} | given
         said = subprocess.run(
             [sys.executable, "-sP", "-m", "notebooks.jobs.collect"],
             env={
@@ -356,6 +357,26 @@ def test_P2_a_named_output_is_renewed_and_a_stamped_one_never(home):
     for _ in range(2):
         names.append(home.run("work/sum.ipynb", parameters={"n": 1})[1]["output"])
     assert names == [OUTPUT, OUTPUT.replace("101500", "101501")]
+
+
+def test_P2_what_a_person_saves_at_the_outputs_place_meanwhile_stays_theirs(home):
+    mine = home.notebook("theirs.ipynb", "'an afternoon of work'")
+    saved = "import shutil; shutil.copy('../theirs.ipynb', 'daily.ipynb')"
+    home.notebook("work/sum.ipynb", saved, "print('done')")
+    code, result, log = home.run("work/sum.ipynb", output="work/daily.ipynb", replace=True)
+    assert code == 0, log
+    assert (home.folder / "work/daily.ipynb").read_bytes() == mine
+    assert re.fullmatch(r"work/daily_\d{8}_\d{6}\.ipynb", result["output"])
+    assert "done" in (home.folder / result["output"]).read_text()
+    name = result["output"].removeprefix("work/")
+    assert f"daily.ipynb is taken and stays; the output is {name}" in log
+    # Nor is a killed run's lost where it cannot have its name.
+    hidden = home.folder / "work/.daily.0123456789abcdef.partial.ipynb"
+    (home.folder / result["output"]).rename(hidden)
+    found = home.collect("0123456789abcdef", output="work/daily.ipynb", replace=True)
+    assert re.fullmatch(r"work/daily_\d{8}_\d{6}\.ipynb", found["output"])
+    assert (home.folder / "work/daily.ipynb").read_bytes() == mine
+    assert not hidden.exists()
 
 
 def test_a_module_of_the_home_does_not_come_before_the_runners(home):

@@ -223,8 +223,9 @@ def by_the_hub(why: str) -> dict[str, Any]:
 
 
 def _beside(output: str, planned: str) -> bool:
-    """Whether a pod's word for its output is what was planned but for the time in its name."""
-    strip = re.compile(r"_\d{8}_\d{6}\.ipynb$")
+    """Whether a pod's word for its output is what was planned but for the time in its name, which
+    one that was taken meanwhile has got."""
+    strip = re.compile(r"(_\d{8}_\d{6})?\.ipynb$")
     return strip.sub("", output) == strip.sub("", planned)
 
 

@@ -9,14 +9,13 @@ import json
 import os
 from pathlib import Path
 
-from notebooks.jobs.paths import PathRefusedError
+from notebooks.jobs.paths import PathRefusedError, inside
 from notebooks.jobs.run import (
     TASK,
     Task,
     bring_home,
     described,
     made_by,
-    output_place,
     unfinished_at,
 )
 
@@ -25,7 +24,7 @@ def main() -> None:
     task = Task(**json.loads(os.environ.pop(TASK)))
     home = Path.home()
     try:
-        place = output_place(home, task)
+        place = inside(home, task.output)
         found = bring_home(unfinished_at(place, task), place, task, home)
         if not found and made_by(task.id, place):
             # The runner brought it home, and nobody was there to hear it say so.

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -229,19 +229,33 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def put(finished: Path, place: Path, *, replace: bool) -> Path:
-    """Rename to `place`; a stamped name that is taken gives way to the next second's."""
-    if replace:
+    """Rename to `place`, or to the next name that is free. A run's output that is there is replaced
+    where that was asked for, and nothing else: the person may have saved something since the first
+    cell."""
+    if replace and made_by_a_run(place) and not place.is_symlink():
         os.replace(finished, place)
         return place
+    found = place
     while True:
         try:
-            publish(finished, place)
+            publish(finished, found)
         except FileExistsError:
-            stem, stamp = place.stem[:-15], place.stem[-15:]
-            later = datetime.strptime(stamp, STAMP) + timedelta(seconds=1)
-            place = place.with_name(f"{stem}{later.strftime(STAMP)}.ipynb")
+            found = _next_name(found)
         else:
-            return place
+            break
+    if found != place:
+        print(f"[mlhub] {place.name} is taken and stays; the output is {found.name}", flush=True)
+    return found
+
+
+def _next_name(place: Path) -> Path:
+    """With the next second's stamp; with the present one's where it has none."""
+    try:
+        stamp = datetime.strptime(place.stem[-16:], f"_{STAMP}") + timedelta(seconds=1)
+        stem = place.stem[:-16]
+    except ValueError:
+        stamp, stem = datetime.now(UTC), place.stem
+    return place.with_name(f"{stem}_{stamp.strftime(STAMP)}.ipynb")
 
 
 def tell(file: Path, result: dict[str, Any]) -> None:
