@@ -372,6 +372,133 @@ def test_M6_who_may_not_restore_an_experiment_is_told_who_may(client, hub_double
     assert client.get_experiment(known).lifecycle_stage == "deleted"
 
 
+class Member:
+    """Of the workspace `fraud`: their home, with report.ipynb in it, and their server."""
+
+    def __init__(self, name: str, folder: Path, hub: Any, monkeypatch: pytest.MonkeyPatch):
+        self.name = name
+        self.home = folder / name
+        self.home.mkdir()
+        self.file = write(self.home / "report.ipynb", f"me = {name!r}")
+        self._token = hub.person(name, fraud="editor")
+        self._monkeypatch = monkeypatch
+
+    def here(self, file: str = "report.ipynb", **more: str) -> MLflowNotebookIntegration:
+        self._monkeypatch.setenv("HOME", str(self.home))
+        self._monkeypatch.setenv("MLFLOW_WORKSPACE", "fraud")
+        self._monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", self._token)
+        self._monkeypatch.setenv("JUPYTERHUB_USER", self.name)
+        for name, value in more.items():
+            self._monkeypatch.setenv(name, value)
+        return MLflowNotebookIntegration(self.home / file)
+
+
+@pytest.fixture
+def members(client, hub_double, monkeypatch, tmp_path) -> tuple[Member, Member]:
+    """With names of the test's own, for all tests share the workspace."""
+    names = (f"{each}-{tmp_path.name.replace('_', '-').lower()}" for each in ("eddy", "edda"))
+    eddy, edda = (Member(name, tmp_path, hub_double, monkeypatch) for name in names)
+    return eddy, edda
+
+
+def kept(found: list[Any]) -> list[tuple[int, str]]:
+    return [(each.version, each.created_by) for each in found]
+
+
+def test_M6_in_a_teams_workspace_a_colleagues_notebook_of_the_same_path_is_another(client, members):
+    eddy, edda = members
+    his = eddy.here().snapshot("his")
+    with eddy.here().start_run() as his_run:
+        pass
+    mine = edda.here()
+    before = edda.file.read_bytes()
+    assert mine.snapshots() == []
+    assert mine.snapshot("mine").version == 1
+    assert kept(mine.snapshots()) == [(1, edda.name)]
+    assert mine.restore(1, over=True).read_bytes() == before
+    with mine.start_run() as my_run:
+        again = mine.log_notebook()
+    assert (again.version, again.run_id) == (1, my_run.info.run_id)
+    own = {my_run.info.run_id, mine.snapshots()[0].run_id}
+    assert {run.info.run_id for run in mine.runs_of()} == own
+
+    write(eddy.file, "a second")
+    assert eddy.here().snapshot().version == 2
+    said = rf"no version 2; there are: 1\. Of others there are: .*by='{eddy.name}' \(1, 2\)"
+    with pytest.raises(NotebooksError, match=said):
+        edda.here().restore(2, over=True)
+    assert edda.file.read_bytes() == before
+
+    assert kept(mine.snapshots(by=eddy.name)) == [(1, eddy.name), (2, eddy.name)]
+    assert f"me = {eddy.name!r}" in mine.restore(1, edda.home / "x.ipynb", by=eddy.name).read_text()
+    assert "-  a second" in mine.diff(2, 1, by=eddy.name)
+    found = mine.notebook_of(his_run.info.run_id)
+    assert (found.path, found.modified) == ("report.ipynb", None), "that of her file is no news"
+    assert {his.run_id, his_run.info.run_id} <= set(found.run_ids)
+    assert not own & set(found.run_ids)
+    assert set(found.run_ids) == {run.info.run_id for run in mine.runs_of(by=eddy.name)}
+    assert mine.notebook_of(my_run.info.run_id).modified
+
+
+def test_M6_a_notebook_in_the_teams_folder_is_one_for_all(members):
+    eddy, edda = members
+    for member in members:
+        (member.home / "workspaces/fraud").mkdir(parents=True)
+    shared = f"workspaces/fraud/{eddy.name}.ipynb"
+    write(eddy.home / shared, "a = 1")
+    write(edda.home / shared, "a = 2")
+    assert eddy.here(shared).snapshot().version == 1
+    assert edda.here(shared).snapshot().version == 2
+    assert kept(edda.here(shared).snapshots()) == [(1, eddy.name), (2, edda.name)]
+    assert len(edda.here(shared).runs_of()) == 2
+
+
+def test_M6_versions_and_runs_that_say_less_are_found_by_who_kept_them(client, members):
+    """As runs for versions alone, and unattended ones, were made once: without `mlflow.user`."""
+    eddy, edda = members
+    first = eddy.here().snapshot()
+    client.delete_tag(first.run_id, "mlflow.user")
+    experiment = client.get_run(first.run_id).info.experiment_id
+    unattended = client.create_run(experiment, tags={"mlhub.notebook": "report.ipynb"})
+    assert kept(eddy.here().snapshots()) == [(1, eddy.name)]
+    ids = {run.info.run_id for run in eddy.here().runs_of()}
+    assert {first.run_id, unattended.info.run_id} <= ids
+    assert eddy.here().notebook_of(unattended.info.run_id).path == "report.ipynb"
+    assert kept(edda.here().snapshots()) == []
+    assert first.run_id not in {run.info.run_id for run in edda.here().runs_of()}
+
+
+def test_M6_who_keeps_a_version_outside_a_server_is_who_mlflow_knows(client, members, monkeypatch):
+    """The user of a machine is no name: in unattended runs all people are `jovyan`."""
+    eddy, edda = members
+    eddy.here()
+    monkeypatch.delenv("JUPYTERHUB_USER")
+    monkeypatch.setenv("LOGNAME", "jovyan")
+    monkeypatch.delenv("MLFLOW_RUN_CONTEXT", raising=False)
+    tracking = MLflowNotebookIntegration(eddy.file)
+    assert tracking.snapshot().created_by == eddy.name
+    with tracking.start_run() as run:
+        pass
+    job = Tracking("notebooks", "report.ipynb", {"mlhub.notebook": "report.ipynb"})
+    for made in (run.info.run_id, job.run_id):
+        assert client.get_run(made).data.tags["mlflow.user"] == eddy.name
+    theirs = {each.info.run_id for each in edda.here().runs_of()}
+    assert not theirs & {run.info.run_id, job.run_id}
+
+
+def test_M6_in_one_run_no_version_takes_the_place_of_a_colleagues(client, members):
+    eddy, edda = members
+    with eddy.here().start_run() as run:
+        eddy.here().log_notebook()
+    mine = edda.here()
+    with mlflow.start_run(run_id=run.info.run_id):
+        assert mine.log_notebook().version == 2, "1 is in the run already"
+        assert mine.log_notebook().version == 2
+    assert kept(mine.snapshots()) == [(2, edda.name)]
+    assert kept(eddy.here().snapshots()) == [(1, eddy.name)]
+    assert eddy.here().restore(1, eddy.home / "y.ipynb").read_bytes() == eddy.file.read_bytes()
+
+
 def test_M6_a_changed_artifact_is_not_restored(client, home, tmp_path):
     file = write(home / "tampered.ipynb", "a = 1")
     tracking = MLflowNotebookIntegration(file)

@@ -4,7 +4,8 @@ The link is a tag of the run, `mlhub.notebook`, with the notebook's path in the 
 API sets the same one. The notebook's file is never written: JupyterLab has it open and would ask
 its person to choose between two versions, of which one loses their edits. So MLflow alone holds the
 link, and it lasts while notebook and experiment do. A notebook that was moved finds its earlier
-runs under its earlier path.
+runs under its earlier path. In a team's workspace several people may have a notebook of one path:
+`by` names another person than oneself (`notebooks.snapshots`).
 """
 
 import atexit
@@ -17,13 +18,15 @@ from typing import Any
 
 import mlflow
 from mlflow import ActiveRun, MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_USER
 
 from notebooks.experiments import alive, experiment_id
 from notebooks.mlflow_plugin import EXPERIMENT, experiment_name
 from notebooks.models import NotebookMetadata, NotebookSnapshot
+from notebooks.person import person
 from notebooks.redaction import Finding
-from notebooks.snapshots import NOTEBOOK_TAG, Snapshots, runs_tagged
+from notebooks.snapshots import NOTEBOOK_TAG, Snapshots, is_one_for_all, made_by, runs_by
 from notebooks.this_notebook import known_notebook, name_of, notebook_file
 from notebooks.tracked import TrackingError, saying_why, tracking_client
 
@@ -56,6 +59,7 @@ class MLflowNotebookIntegration:
         client = tracking_client()
         tags = {NOTEBOOK_TAG: name_of(self._file)} if self._file else {}
         with saying_why():
+            tags[MLFLOW_USER] = person()
             if os.environ.get("MLFLOW_RUN_ID"):
                 # The execution API's own tag is the original's path; a copy's would hide it.
                 set_already = client.get_run(os.environ["MLFLOW_RUN_ID"]).data.tags
@@ -110,7 +114,8 @@ class MLflowNotebookIntegration:
         client = tracking_client()
         with saying_why(), self._snapshots() as snapshots:
             experiment = experiment_id(client, EXPERIMENT)
-            run = client.create_run(experiment, run_name=f"snapshot of {self.notebook.name}")
+            name = f"snapshot of {self.notebook.name}"
+            run = client.create_run(experiment, run_name=name, tags={MLFLOW_USER: snapshots.by})
             try:
                 snapshot, self.found = snapshots.keep(run.info.run_id, self.notebook, message)
             except BaseException:
@@ -119,48 +124,60 @@ class MLflowNotebookIntegration:
             client.set_terminated(run.info.run_id)
         return snapshot
 
-    def snapshots(self) -> list[NotebookSnapshot]:
+    def snapshots(self, *, by: str | None = None) -> list[NotebookSnapshot]:
         """The versions of the notebook, the newest last."""
-        with self._snapshots() as snapshots:
+        with self._snapshots(by) as snapshots:
             return snapshots.all()
 
-    def diff(self, old: int, new: int | None = None) -> str:
+    def diff(self, old: int, new: int | None = None, *, by: str | None = None) -> str:
         """What changed from a version to another, or to the notebook as it is saved."""
-        with self._snapshots() as snapshots:
+        with self._snapshots(by) as snapshots:
             return snapshots.diff(old, new, self.notebook)
 
-    def restore(self, version: int, to: str | Path | None = None, *, over: bool = False) -> Path:
+    def restore(
+        self,
+        version: int,
+        to: str | Path | None = None,
+        *,
+        over: bool = False,
+        by: str | None = None,
+    ) -> Path:
         """Write a version into a new file, by default `<name>-v<version>.ipynb`; its path.
 
         `over` puts it in the notebook's place; what was there is kept beside it. Close the notebook
         in JupyterLab first. No file is ever overwritten.
         """
-        with self._snapshots() as snapshots:
+        with self._snapshots(by) as snapshots:
             if over:
                 return snapshots.restore_over(version, self.notebook)
             target = Path(to) if to else self.notebook.with_stem(f"{self.notebook.stem}-v{version}")
             return snapshots.restore(version, target)
 
-    def runs_of(self, notebook: str | Path | None = None) -> list[Run]:
+    def runs_of(self, notebook: str | Path | None = None, *, by: str | None = None) -> list[Run]:
         """The runs of a notebook, by default this one, in all experiments; the newest last."""
         client = tracking_client()
         with saying_why():
-            found = runs_tagged(client, name_of(notebook or self.notebook), ViewType.ACTIVE_ONLY)
-        return sorted(found, key=lambda run: run.info.start_time)
+            return runs_by(client, name_of(notebook or self.notebook), by or person())
 
     def notebook_of(self, run_id: str) -> NotebookMetadata:
-        """The notebook that made a run; TrackingError where it was none."""
+        """The notebook that made a run; TrackingError where it was none.
+
+        Of a colleague's notebook in their home it is not known when it was modified.
+        """
         client = tracking_client()
         with saying_why():
             run = client.get_run(run_id)
             path = run.data.tags.get(NOTEBOOK_TAG)
             if path is None:
                 raise TrackingError(f"The run {run_id} was made by no notebook that is known.")
-            runs = runs_tagged(client, path, ViewType.ACTIVE_ONLY)
+            me = person()
+            whose = made_by(run) or me
+            runs = runs_by(client, path, whose)
         file = Path.home() / path
-        changed = datetime.fromtimestamp(file.stat().st_mtime, UTC) if file.is_file() else None
-        ids = [each.info.run_id for each in sorted(runs, key=lambda run: run.info.start_time)]
-        return NotebookMetadata(path=path, title=file.stem, modified=changed, run_ids=tuple(ids))
+        here = file.is_file() and (whose == me or is_one_for_all(path))
+        changed = datetime.fromtimestamp(file.stat().st_mtime, UTC) if here else None
+        ids = tuple(each.info.run_id for each in runs)
+        return NotebookMetadata(path=path, title=file.stem, modified=changed, run_ids=ids)
 
     def active_run(self) -> ActiveRun:
         """Raises TrackingError where there is none."""
@@ -176,10 +193,10 @@ class MLflowNotebookIntegration:
             call(tracking_client(), run.info.run_id)
 
     @contextmanager
-    def _snapshots(self) -> Iterator[Snapshots]:
+    def _snapshots(self, by: str | None = None) -> Iterator[Snapshots]:
         client = tracking_client()
         with saying_why():
-            yield Snapshots(client, name_of(self.notebook))
+            yield Snapshots(client, name_of(self.notebook), by or person())
 
 
 _ending: list[object] = []

@@ -4,9 +4,11 @@ A run that keeps a notebook has two things: the .ipynb below `notebook/`, and a 
 `mlhub.snapshot.<version>` with its checksum, message, author and time. The versions of a notebook
 are what the runs with its path say together. Deleted runs count when a number is given, so that no
 version ever names two contents.
+
+In a team's workspace a colleague's `report.ipynb` is another notebook, in another home. So versions
+there are those that one person kept; MLflow itself holds nobody's name that a client did not give.
 """
 
-import getpass
 import hashlib
 import json
 import os
@@ -22,6 +24,8 @@ from typing import Any
 import nbformat
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
+from mlflow.utils.mlflow_tags import MLFLOW_USER
+from mlflow.utils.workspace_context import get_request_workspace
 
 from notebooks.models import NotebookSnapshot
 from notebooks.redaction import Finding, redact
@@ -36,24 +40,36 @@ FILE = "notebook.ipynb"
 LARGEST = 100 * 2**20
 """Bytes of a notebook, as the execution API has it."""
 PAGE = 1000
+OWN_WORKSPACE = "--home"
+"""At the end of its name, and of no team's (`mlhub.slugs`)."""
 
 
 class Snapshots:
-    """The versions of the notebook of that name (`this_notebook.name_of`)."""
+    """The versions of the notebook of that name (`this_notebook.name_of`) which a person kept, or
+    anybody where it is one for all.
+    """
 
-    def __init__(self, client: MlflowClient, notebook: str):
+    def __init__(self, client: MlflowClient, notebook: str, by: str):
         self.client = client
         self.notebook = notebook
+        self.by = by
+        self._for_all = is_one_for_all(notebook)
 
     def all(self, view: int = ViewType.ACTIVE_ONLY) -> list[NotebookSnapshot]:
         """Every version once, the newest last; of equals the run that kept it first."""
         found: dict[int, NotebookSnapshot] = {}
-        for run in runs_tagged(self.client, self.notebook, view):
-            for snapshot in _of_run(run, self.notebook):
-                known = found.get(snapshot.version)
-                if known is None or snapshot.created < known.created:
-                    found[snapshot.version] = snapshot
+        for snapshot in filter(self._counts, self._everybodys(view)):
+            known = found.get(snapshot.version)
+            if known is None or snapshot.created < known.created:
+                found[snapshot.version] = snapshot
         return [found[version] for version in sorted(found)]
+
+    def _everybodys(self, view: int) -> Iterator[NotebookSnapshot]:
+        for run in runs_tagged(self.client, self.notebook, view):
+            yield from _of_run(run, self.notebook)
+
+    def _counts(self, snapshot: NotebookSnapshot) -> bool:
+        return self._for_all or snapshot.created_by == self.by
 
     def keep(
         self, run_id: str, file: Path, message: str
@@ -79,27 +95,36 @@ class Snapshots:
             run_id=run_id,
             artifact_path=f"{folder}/{FILE}",
             created=datetime.now(UTC),
-            created_by=os.environ.get("JUPYTERHUB_USER") or getpass.getuser(),
+            created_by=self.by,
             message=message,
         )
         return self._numbered(snapshot), found
 
     def _numbered(self, snapshot: NotebookSnapshot) -> NotebookSnapshot:
-        """Write the version down; where another kernel took the number meanwhile, the next one."""
+        """Write the version down; where another kernel took the number meanwhile, or a colleague
+        has it in the same run, the next one.
+        """
         while True:
-            self.client.set_tag(
-                snapshot.run_id, f"{VERSION_TAG}{snapshot.version}", _tag_value(snapshot)
-            )
-            rivals = [
-                other
-                for run in runs_tagged(self.client, self.notebook, ViewType.ALL)
-                for other in _of_run(run, self.notebook)
-                if other.version == snapshot.version and other.sha256 != snapshot.sha256
-            ]
-            if all((snapshot.created, snapshot.run_id) < (o.created, o.run_id) for o in rivals):
-                return snapshot
-            self.client.delete_tag(snapshot.run_id, f"{VERSION_TAG}{snapshot.version}")
+            if not self._is_taken(snapshot):
+                tag = f"{VERSION_TAG}{snapshot.version}"
+                self.client.set_tag(snapshot.run_id, tag, _tag_value(snapshot))
+                rivals = [
+                    other
+                    for other in filter(self._counts, self._everybodys(ViewType.ALL))
+                    if other.version == snapshot.version and other.sha256 != snapshot.sha256
+                ]
+                if all((snapshot.created, snapshot.run_id) < (o.created, o.run_id) for o in rivals):
+                    return snapshot
+                self.client.delete_tag(snapshot.run_id, tag)
             snapshot = replace(snapshot, version=snapshot.version + 1)
+
+    def _is_taken(self, snapshot: NotebookSnapshot) -> bool:
+        """Whether writing it down would be over another version of the run."""
+        return any(
+            other.version == snapshot.version
+            and not (self._counts(other) and other.sha256 == snapshot.sha256)
+            for other in _of_run(self.client.get_run(snapshot.run_id), self.notebook)
+        )
 
     def version(self, version: int) -> NotebookSnapshot:
         known = self.all()
@@ -107,7 +132,21 @@ class Snapshots:
             if snapshot.version == version:
                 return snapshot
         there = ", ".join(str(each.version) for each in known) or "none yet"
-        raise TrackingError(f"{self.notebook} has no version {version}; there are: {there}.")
+        raise TrackingError(
+            f"{self.notebook} has no version {version}; there are: {there}.{self._others()}"
+        )
+
+    def _others(self) -> str:
+        """A sentence on what others kept under the path, if anything."""
+        numbers: dict[str, set[int]] = {}
+        for other in self._everybodys(ViewType.ACTIVE_ONLY):
+            if not self._counts(other):
+                numbers.setdefault(other.created_by, set()).add(other.version)
+        said = "; ".join(
+            f"by={name!r} ({', '.join(map(str, sorted(numbers[name])))})"
+            for name in sorted(numbers)
+        )
+        return f" Of others there are: {said}." if said else ""
 
     def content(self, version: int) -> bytes:
         """Raises TrackingError where the artifact is not what was kept."""
@@ -150,8 +189,37 @@ class Snapshots:
         return file
 
 
+def is_one_for_all(notebook: str) -> bool:
+    """Whether a name means one notebook, whoever uses it in MLflow's present workspace: in a
+    person's own, and in the team's folder, which all have at one place.
+    """
+    workspace = get_request_workspace()
+    if not workspace or workspace.endswith(OWN_WORKSPACE):
+        return True
+    return notebook.startswith(f"workspaces/{workspace}/")
+
+
+def runs_by(client: MlflowClient, notebook: str, person: str) -> list[Run]:
+    """The runs of somebody's notebook, and those that do not say whose they are."""
+    found = runs_tagged(client, notebook, ViewType.ACTIVE_ONLY)
+    if not is_one_for_all(notebook):
+        found = [run for run in found if person in (people := _people(run)) or not people]
+    return sorted(found, key=lambda run: run.info.start_time)
+
+
+def made_by(run: Run) -> str | None:
+    """None where the run does not say."""
+    return next(iter(_people(run)), None)
+
+
+def _people(run: Run) -> list[str]:
+    """Who made a run, and who kept versions with it."""
+    said = (run.data.tags.get(MLFLOW_USER), *(each.created_by for each in _of_run(run, "")))
+    return [name for name in said if name]
+
+
 def runs_tagged(client: MlflowClient, notebook: str, view: int) -> list[Run]:
-    """The runs of a notebook in all experiments that the person sees."""
+    """The runs of all notebooks of a name in all experiments that the person sees."""
     experiments = [
         each.experiment_id
         for each in _pages(lambda token: client.search_experiments(view, PAGE, page_token=token))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from notebooks.experiments import experiment_id
+from notebooks.person import person
 
 QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 """The defaults block for four minutes where MLflow is down."""
@@ -42,7 +43,8 @@ class Tracking:
 
         self._client = MlflowClient()
         found = experiment_id(self._client, experiment)
-        self.run_id = self._client.create_run(found, run_name=name, tags=dict(tags)).info.run_id
+        made = self._client.create_run(found, run_name=name, tags={**tags, "mlflow.user": person()})
+        self.run_id = made.info.run_id
 
     def environment(self) -> dict[str, str]:
         """With these the notebook's own `mlflow` calls go to the same run."""
