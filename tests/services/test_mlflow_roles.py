@@ -1,6 +1,7 @@
 """What each role in a team's workspace may do in the real MLflow: the matrix, whole."""
 
 import re
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,45 @@ def test_M7_a_change_of_role_counts_within_ten_seconds(client_of, hub_double, ma
     hub_double.person("dora", fraud="owner")
     time.sleep(REMEMBERED_SECONDS + 0.5)
     client_of(token, TEAM).delete_experiment(own)
+
+
+MODELS = "/api/2.0/mlflow/registered-models"
+WAYS = {
+    "create": [("create", {"name": "*"})],
+    "create a prompt": [
+        ("create", {"name": "*", "tags": [{"key": "mlflow.prompt.is_prompt", "value": "true"}]})
+    ],
+    "rename": [("create", {"name": "one"}), ("rename", {"name": "one", "new_name": "*"})],
+    "rename in camel case": [
+        ("create", {"name": "two"}),
+        ("rename", {"name": "two", "newName": "*"}),
+    ],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_M7_nobody_manages_all_models_by_the_name_of_one(client_of, server, tokens, made, way):
+    for path, body in WAYS[way]:
+        address, team = f"{MODELS}/{path}", {"X-MLFLOW-WORKSPACE": TEAM}
+        status, answer = server.ask(address, tokens["editor"], body, **team)
+    assert status == 400, answer
+    with pytest.raises(MlflowException, match=REFUSED):
+        client_of(tokens["editor"], TEAM).delete_registered_model(made["name"])
+
+
+def test_M7_an_editor_who_came_to_manage_all_models_before_does_so_no_more(
+    client_of, server, hub_double, made
+):
+    token, name = hub_double.person("olga", fraud="editor"), f"hers {time.monotonic_ns()}"
+    client_of(token, TEAM).create_registered_model(name)
+    with sqlite3.connect(server.folder / "mlflow.db", timeout=30) as database:
+        changed = database.execute(
+            "UPDATE role_permissions SET resource_pattern = '*' WHERE resource_pattern = ?", (name,)
+        )
+        assert changed.rowcount == 1
+    time.sleep(REMEMBERED_SECONDS + 0.5)
+    with pytest.raises(MlflowException, match=REFUSED):
+        client_of(token, TEAM).delete_registered_model(made["name"])
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,11 @@ def assign(user_id: int, own: str, workspaces: Mapping[str, str]) -> None:
     for role in store.list_user_roles(user_id):
         of_their_own = role.name == store._synthetic_user_role_name(user_id)
         if of_their_own:
-            if role.workspace != own and workspaces.get(role.workspace) not in MAKERS:
+            if role.workspace == own:
+                continue
+            if workspaces.get(role.workspace) in MAKERS:
+                _narrow(role)
+            else:
                 store.delete_role(role.id)
         elif workspaces.get(role.workspace) == role.name:
             del missing[role.workspace]
@@ -45,6 +49,13 @@ def assign(user_id: int, own: str, workspaces: Mapping[str, str]) -> None:
         _correct(role)
         with unless_there():
             store.assign_role_to_user(user_id, role.id)
+
+
+def _narrow(role: Role) -> None:
+    """Leave what somebody made; who made a model that is called `*` would manage all of them."""
+    for grant in role.permissions:
+        if grant.resource_pattern == "*":
+            store.remove_role_permission(grant.id)
 
 
 def _made(workspace: str, name: str) -> Role:
