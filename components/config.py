@@ -732,8 +732,8 @@ class Mirror(Section):
 
     addresses: tuple[MirrorCidr, ...] = Field(
         min_length=1,
-        description="a list of the mirror's own address ranges, at most 256 addresses each, such "
-        "as 10.0.7.5/32",
+        description="a list of the mirror's own address ranges, at most 256 addresses in those of "
+        "all mirrors, such as 10.0.7.5/32",
     )
     ports: tuple[Port, ...] = Field(
         default=(443,), min_length=1, description="a list of the ports it listens on, such as 443"

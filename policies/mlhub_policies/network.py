@@ -1,7 +1,9 @@
 """Who may talk to whom, and that nobody listens on the way."""
 
 import ipaddress
+import re
 from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 from mlhub_policies.limits import StackLimits
 from mlhub_policies.rule import RELEASE, Finding, Resource, breach, later
@@ -17,6 +19,13 @@ PRIVATE = (
 )  # fmt: skip
 """Where clusters have pods, nodes and agents, and the internet has nothing: RFC 1918, 6598, 3927
 and 2544, and class E."""
+
+REDIRECTS = frozenset({"ssl-redirect", "force-ssl-redirect"})
+"""Annotations of ingress-nginx without which a browser may stay with plain HTTP."""
+
+LISTENERS = re.compile(r"mirror-target|auth-url|server-alias|.*-snippet")
+"""Annotations of ingress-nginx that give requests, cookies and all, to somebody else, serve a host
+that no certificate names, or are its configuration, which may be anything."""
 
 NAMESPACE = "kubernetes:core/v1:Namespace"
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
@@ -68,6 +77,27 @@ def _rules(policy: Node, *, few: bool) -> Iterator[Finding]:
                 yield breach(rule, "a rule that names peers or ports is required")
             elif direction == "egress":
                 yield from _somewhere(rule, few=few)
+    if few:
+        yield from _few_in_all(policy["egress"])
+
+
+def _few_in_all(egress: Node) -> Iterator[Finding]:
+    """Of ranges that are few each there may be as many as one likes."""
+    old: list[ipaddress.IPv4Network] = []
+    new: list[ipaddress.IPv6Network] = []
+    for rule in egress.parts():
+        for peer in () if rule.unknown or _names_alone(rule) else rule["to"].parts():
+            network = _network(str(peer.at("ipBlock", "cidr").value))
+            if not _is_few(network):
+                continue
+            if isinstance(network, ipaddress.IPv4Network):
+                old.append(network)
+            else:
+                new.append(network)
+    count = sum(each.num_addresses for each in ipaddress.collapse_addresses(old))
+    count += sum(each.num_addresses for each in ipaddress.collapse_addresses(new))
+    if count > FEW:
+        yield Finding(egress.path, f"names {count} addresses; at most {FEW} in all are required")
 
 
 def _somewhere(rule: Node, *, few: bool = False) -> Iterator[Finding]:
@@ -134,7 +164,7 @@ def _network(cidr: str) -> Network | None:
         return None
 
 
-def _is_few(network: Network | None) -> bool:
+def _is_few(network: Network | None) -> TypeGuard[Network]:
     return network is not None and network.num_addresses <= FEW and not network.is_link_local
 
 
@@ -205,6 +235,7 @@ def browsers_come_by_tls(resource: Resource, limits: StackLimits) -> Iterator[Fi
             resource.inputs.at("spec", "tls"),
             [rule["host"] for rule in resource.inputs.at("spec", "rules").parts()],
         )
+        yield from _annotations(resource.inputs.at("metadata", "annotations"), limits)
     elif resource.type == "pulumi:providers:keycloak":
         skip = resource.inputs["tlsInsecureSkipVerify"]
         if skip.unknown:
@@ -235,6 +266,7 @@ def _hub(values: Node, limits: StackLimits) -> Iterator[Finding]:
     ingress = values["ingress"]
     if ingress["enabled"].value is True:
         yield from _hosts(ingress["tls"], list(ingress["hosts"].parts()))
+        yield from _annotations(ingress["annotations"], limits)
     elif ingress["enabled"].unknown:
         yield later(ingress["enabled"])
     elif not limits.plain_http:
@@ -247,6 +279,18 @@ def _hub(values: Node, limits: StackLimits) -> Iterator[Finding]:
             yield breach(kind, "ClusterIP is required: the ingress is the one way in")
         for name in ("public_url", "callback_url"):
             yield from _https(values.at("custom", "mlhub", "identity", name))
+
+
+def _annotations(annotations: Node, limits: StackLimits) -> Iterator[Finding]:
+    """What would have the controller pass TLS over, or let somebody listen behind it."""
+    for node in annotations.parts():
+        name = node.key.rpartition("/")[2]
+        if LISTENERS.fullmatch(name):
+            yield breach(node, "none is required: it is for others to read, or for no rule")
+        elif node.unknown:
+            yield later(node)
+        elif name in REDIRECTS and not limits.plain_http and str(node.value).lower() != "true":
+            yield breach(node, "true is required: people come by TLS alone")
 
 
 def _hosts(tls: Node, hosts: Sequence[Node]) -> Iterator[Finding]:

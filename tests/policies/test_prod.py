@@ -30,6 +30,12 @@ BREACHES: dict[str, tuple[tuple[str, str], Place, Any, str, str]] = {
         HUB, ("values", "proxy", "service", "type"), "NodePort", "tls",
         "Release jupyterhub: proxy.service.type is NodePort; ClusterIP is required",
     ),
+    "browsers that stay with plain HTTP": (
+        HUB,
+        ("values", "ingress", "annotations", "nginx.ingress.kubernetes.io/ssl-redirect"), "false",
+        "tls",
+        "ingress.annotations.nginx.ingress.kubernetes.io/ssl-redirect is false; true is required",
+    ),
     "a Keycloak without TLS": (
         HUB, (*IDENTITY, "public_url"), "http://keycloak.example.com", "tls",
         f"custom.mlhub.identity.public_url is http://keycloak.example.com; {HTTPS}",

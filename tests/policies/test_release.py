@@ -37,6 +37,13 @@ CHOICE = {
     }
 }
 
+NGINX = "nginx.ingress.kubernetes.io"
+INGRESS = {
+    "enabled": True,
+    "hosts": ["hub.example.org"],
+    "tls": [{"hosts": ["hub.example.org"], "secretName": "hub-tls"}],
+}
+
 
 def broken(*changes: tuple[Place, Any]) -> list[tuple[str, str]]:
     told = refusals(changed(program("local"), HUB, dict(changes)))
@@ -494,6 +501,26 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         "hub.networkPolicy.egress[0].to[0].namespaceSelector is {}; "
         "a namespace's label is required: without, it means every one",
     ),
+    "many addresses in ranges of a few": (
+        (V, "singleuser", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": f"10.0.{n}.0/24"}} for n in (1, 2)]},
+         {"to": [{"ipBlock": {"cidr": "10.0.1.7/32"}}], "ports": [{"port": 443}]}],
+        "network-policies",
+        "singleuser.networkPolicy.egress names 512 addresses; at most 256 in all are required",
+    ),
+    "an ingress that tells another what it is asked": (
+        (V, "ingress"),
+        {**INGRESS, "annotations": {f"{NGINX}/mirror-target": "http://mirror.example.org"}}, "tls",
+        f"ingress.annotations.{NGINX}/mirror-target is http://mirror.example.org; "
+        "none is required: it is for others to read, or for no rule",
+    ),
+    "an ingress with a configuration of its own": (
+        (V, "ingress"),
+        {**INGRESS, "annotations": {f"{NGINX}/configuration-snippet": "return 302 http://a;"}},
+        "tls",
+        f"ingress.annotations.{NGINX}/configuration-snippet is return 302 http://a;; "
+        "none is required: it is for others to read, or for no rule",
+    ),
     "an ingress without TLS": (
         (V, "ingress"), {"enabled": True, "hosts": ["hub.example.org"]}, "tls",
         "ingress.hosts[0] is hub.example.org; "
@@ -643,6 +670,11 @@ EDGES: dict[str, tuple[Place, Any]] = {
         (V, "singleuser", "networkPolicy", "egress"),
         [{"to": [{"ipBlock": {"cidr": "10.0.7.0/24"}}], "ports": [{"port": 443}]}],
     ),
+    "a mirror's addresses, in two ways and twice": (
+        (V, "singleuser", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": "10.0.7.0/25"}}], "ports": [{"port": 80}]},
+         {"to": [{"ipBlock": {"cidr": "10.0.7.0/25"}}, {"ipBlock": {"cidr": "10.0.8.0/25"}}]}],
+    ),
     "all addresses but the private ones": (
         (V, "singleuser", "networkPolicy", "egress"),
         [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [*PRIVATE, "192.0.2.0/24"]}}]}],
@@ -691,10 +723,14 @@ EDGES: dict[str, tuple[Place, Any]] = {
     "allow_all switched off": (
         (V, "hub", "config", "KeycloakAuthenticator"), {"allow_all": False},
     ),
-    "an ingress with TLS for its host": (
+    "an ingress with TLS for its host": ((V, "ingress"), INGRESS),
+    "an ingress that a certificate is made for": (
         (V, "ingress"),
-        {"enabled": True, "hosts": ["hub.example.org"],
-         "tls": [{"hosts": ["hub.example.org"], "secretName": "hub-tls"}]},
+        {**INGRESS, "annotations": {
+            "cert-manager.io/cluster-issuer": "site", f"{NGINX}/force-ssl-redirect": "true"}},
+    ),
+    "an ingress of a demonstration without redirection": (
+        (V, "ingress"), {**INGRESS, "annotations": {f"{NGINX}/ssl-redirect": "false"}},
     ),
     "a secret by reference": (
         (V, "hub", "extraEnv", "DB_PASSWORD"),

@@ -336,10 +336,13 @@ def test_T13_a_volume_outlives_its_claim() -> None:
     assert "spec.persistentVolumeReclaimPolicy is Delete; Retain is required" in told
 
 
-def ingress(tls: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    spec = {"rules": [{"host": "mlflow.example.org"}], "tls": tls}
+def ingress(tls: list[dict[str, Any]], **annotations: str) -> list[tuple[str, str]]:
+    inputs = {
+        "metadata": {"annotations": annotations},
+        "spec": {"rules": [{"host": "mlflow.example.org"}], "tls": tls},
+    }
     token = "kubernetes:networking.k8s.io/v1:Ingress"
-    return refusals([*program("local"), extra(token, "mlflow", {"spec": spec})])
+    return refusals([*program("local"), extra(token, "mlflow", inputs)])
 
 
 def test_an_ingress_of_ours_has_tls_for_each_host() -> None:
@@ -349,6 +352,13 @@ def test_an_ingress_of_ours_has_tls_for_each_host() -> None:
         ((rule, told),) = ingress(tls)
         assert rule == "tls"
         assert "Ingress mlflow: spec.rules[0].host is mlflow.example.org; spec.tls has to" in told
+
+
+def test_an_ingress_of_ours_is_not_served_to_others() -> None:
+    tls = [{"hosts": ["mlflow.example.org"], "secretName": "mlflow-tls"}]
+    ((rule, told),) = ingress(tls, **{"nginx.ingress.kubernetes.io/server-alias": "a.example.org"})
+    assert rule == "tls"
+    assert "metadata.annotations.nginx.ingress.kubernetes.io/server-alias is a.example.org" in told
 
 
 @pytest.mark.parametrize(

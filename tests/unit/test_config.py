@@ -174,8 +174,8 @@ def test_the_local_stack_is_right():
             (
                 {"network__mirrors": [{"addresses": [wide]}]},
                 f'network.mirrors[0].addresses[0] is "{wide}"; network.mirrors[0].addresses must '
-                "be a list of the mirror's own address ranges, at most 256 addresses each, such as "
-                "10.0.7.5/32 (more than 256 addresses, or link-local ones)",
+                "be a list of the mirror's own address ranges, at most 256 addresses in those of "
+                "all mirrors, such as 10.0.7.5/32 (more than 256 addresses, or link-local ones)",
             )
             for wide in ("10.0.0.0/8", "169.254.169.254/32")
         ),
