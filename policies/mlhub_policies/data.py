@@ -22,15 +22,15 @@ PROTECTED = frozenset(
 )
 
 RECLAIM = {
-    "kubernetes:storage.k8s.io/v1:StorageClass": ("reclaimPolicy",),
-    "kubernetes:core/v1:PersistentVolume": ("spec", "persistentVolumeReclaimPolicy"),
+    "StorageClass": ("reclaimPolicy",),
+    "PersistentVolume": ("spec", "persistentVolumeReclaimPolicy"),
 }
 
 
 def data_is_kept(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:
     if resource.type in PROTECTED and not resource.protect:
         yield Finding("protect", "is false; true is required, for with it would go people's work")
-    if place := RECLAIM.get(resource.type):
+    if resource.of_kubernetes and (place := RECLAIM.get(resource.kind)):
         policy = resource.inputs.at(*place)
         if policy.unknown:
             yield later(policy)

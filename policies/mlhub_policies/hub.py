@@ -16,6 +16,15 @@ AUTHENTICATORS = ("mlhub.hub.KeycloakAuthenticator",)
 CODE = ("from mlhub.hub import configure\nconfigure(c)\n",)
 """All that `hub.extraConfig` may say; the hub's behaviour is in its image, where it is tested."""
 
+OTHER_CODE = (
+    "command", "args", "extraFiles", "lifecycle", "initContainers", "extraContainers",
+)  # fmt: skip
+"""Keys of `hub` that have its pod run what its image does not."""
+
+IN_THE_POD = "what runs in the hub's pod is decided by its image"
+SETTINGS = "MLHUB_"
+"""How variables begin that `mlhub.hub` reads: one moves the folder of its settings."""
+
 OTHER_WAYS_IN = re.compile(r"^(allow_all|allow_.*|any_.*|allowed_users|.*password.*)$")
 """What would let in somebody who is in no group (OAuthenticator and JupyterHub's own)."""
 
@@ -82,6 +91,7 @@ def everything_is_in_sight(resource: Resource, _limits: StackLimits) -> Iterator
     elif renderer.value:
         yield breach(renderer, "none is allowed: it rewrites what was seen")
     yield from _code(resource.values["hub"])
+    yield from _files_and_variables(resource.values["hub"])
     yield from _overrides(resource.values)
     for node in resource.values.at("hub", "config").parts():
         if node.unknown:
@@ -103,18 +113,34 @@ def _code(hub: Node) -> Iterator[Finding]:
             yield later(code)
         elif code.value not in CODE:
             yield breach(code, f"{CODE[0]!r} is required, and nothing else: the rest is in images/")
-    for name in ("command", "args", "extraFiles"):
+    for name in OTHER_CODE:
         node = hub[name]
         if node.unknown:
             yield later(node)
         elif node.value:
             yield breach(node, "what the hub runs is decided by its image")
-    for service in hub["services"].parts():
-        command = service["command"]
-        if command.unknown:
-            yield later(command)
-        elif not command.absent:
-            yield breach(command, "what runs in the hub's pod is decided by its image")
+    # The charts take services in both places, and `config` last.
+    for node in (*hub["services"].walk(), *hub["config"].walk()):
+        if node.unknown:
+            yield later(node)
+        elif node.key == "command" and not node.absent and not node.path.endswith("]"):
+            yield breach(node, IN_THE_POD)
+
+
+def _files_and_variables(hub: Node) -> Iterator[Finding]:
+    """What could have the hub read other files than those of its image and of its values."""
+    for volume in hub["extraVolumes"].parts():
+        if volume.unknown or volume["emptyDir"].unknown:
+            yield later(volume)
+        elif volume["emptyDir"].absent:
+            yield breach(volume, "emptyDir is required: files could take the place of the image's")
+    variables = hub["extraEnv"]
+    for variable in variables.parts():
+        listed = isinstance(variables.value, list) and not variable.unknown
+        if variable.unknown or (listed and variable["name"].unknown):
+            yield later(variable)
+        elif str(variable["name"].value if listed else variable.key).startswith(SETTINGS):
+            yield breach(variable, "none is required: the hub's settings are in custom.mlhub")
 
 
 def _overrides(values: Node) -> Iterator[Finding]:

@@ -10,8 +10,12 @@ from mlhub_policies.rule import RELEASE, Finding, Resource, breach, later
 from mlhub_policies.tree import Node
 
 USERS = ("singleuser",)
-POLICED = (("hub",), ("proxy", "chp"), USERS)
+PROXY = ("proxy", "chp")
+POLICED = (("hub",), PROXY, USERS)
 FEW = 256
+SHORTEST_IPV6 = 16
+"""A prefix that is shorter is a part of the internet, which is 2000::/3."""
+
 DNS = 53
 PRIVATE = (
     "10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
@@ -27,6 +31,17 @@ LISTENERS = re.compile(r"mirror-target|auth-url|server-alias|.*-snippet")
 """Annotations of ingress-nginx that give requests, cookies and all, to somebody else, serve a host
 that no certificate names, or are its configuration, which may be anything."""
 
+USERS_LABELS = {
+    "app": "jupyterhub",
+    "component": "singleuser-server",
+    "app.kubernetes.io/name": "jupyterhub",
+    "app.kubernetes.io/component": "singleuser-server",
+}
+"""Those of users' pods, by the official chart and KubeSpawner; runs have the same."""
+
+OF_NAMESPACE = "kubernetes.io/metadata.name"
+"""The label of a namespace that is its name."""
+
 NAMESPACE = "kubernetes:core/v1:Namespace"
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 
@@ -34,9 +49,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def policies_are_on(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:
-    if resource.type == POLICY:
-        for rule in resource.inputs.at("spec", "egress").parts():
-            yield from [later(rule)] if rule.unknown else _somewhere(rule)
+    if resource.of_kubernetes and resource.kind == "NetworkPolicy":
+        yield from _of_its_own(resource)
     if resource.type != RELEASE:
         return
     for place in POLICED:
@@ -51,7 +65,11 @@ def policies_are_on(resource: Resource, _limits: StackLimits) -> Iterator[Findin
             yield later(access)
         elif access.value not in (None, "ignore"):
             yield breach(access, "ignore is required: a label alone would open every namespace")
-        yield from _rules(policy, few=place == USERS)
+        ports = policy["allowedIngressPorts"]
+        if place != PROXY and (ports.unknown or ports.value):
+            wanted = "none is required: it would be open to everybody"
+            yield later(ports) if ports.unknown else breach(ports, wanted)
+        yield from _rules(policy, resource.inputs["namespace"], users=place == USERS)
     rules = resource.values.at("singleuser", "networkPolicy", "egressAllowRules")
     for name, why in (
         ("cloudMetadataServer", "the node's credentials are there"),
@@ -68,7 +86,20 @@ def policies_are_on(resource: Resource, _limits: StackLimits) -> Iterator[Findin
         yield breach(internet, f"false is required: {why}")
 
 
-def _rules(policy: Node, *, few: bool) -> Iterator[Finding]:
+def _of_its_own(resource: Resource) -> Iterator[Finding]:
+    """One beside the chart's. Those that choose a pod add up, so it has to be as narrow."""
+    spec, namespace = resource.inputs["spec"], resource.inputs.at("metadata", "namespace")
+    if resource.type != POLICY:
+        yield Finding("spec", "is no whole NetworkPolicy; one is required, which a rule can read")
+        return
+    unknown = _unknown_labels(spec["podSelector"])
+    yield from (later(node) for node in unknown)
+    users = not unknown and _may_be_users(spec["podSelector"])
+    yield from _rules(spec, namespace, users=users)
+
+
+def _rules(policy: Node, namespace: Node, *, users: bool) -> Iterator[Finding]:
+    """Of a NetworkPolicy's spec or what the chart puts into one; `users`: of users' pods."""
     for direction in ("ingress", "egress"):
         for rule in policy[direction].parts():
             if rule.unknown:
@@ -76,9 +107,53 @@ def _rules(policy: Node, *, few: bool) -> Iterator[Finding]:
             elif rule.value == {}:
                 yield breach(rule, "a rule that names peers or ports is required")
             elif direction == "egress":
-                yield from _somewhere(rule, few=few)
-    if few:
+                yield from _somewhere(rule, few=users)
+            elif users:
+                yield from _callers(rule, namespace)
+    if users:
         yield from _few_in_all(policy["egress"])
+
+
+def _callers(rule: Node, namespace: Node) -> Iterator[Finding]:
+    """Who may come to users' pods: no address, where other people are, and no other user."""
+    peers = rule["from"]
+    if not peers.unknown and not any(peers.parts()):
+        yield breach(peers, "pods are required: without, it means everybody")
+    for peer in peers.parts():
+        if peer.unknown:
+            yield later(peer)
+            continue
+        if not peer["ipBlock"].absent:
+            wanted = "pods are required: anybody may be behind an address"
+            unknown = peer["ipBlock"].unknown
+            yield later(peer["ipBlock"]) if unknown else breach(peer["ipBlock"], wanted)
+            continue
+        yield from _namespaces(peer["namespaceSelector"])
+        of_pods = peer["podSelector"]
+        if _is_elsewhere(peer["namespaceSelector"], namespace):
+            continue
+        if unknown_labels := _unknown_labels(of_pods):
+            yield from (later(node) for node in unknown_labels)
+        elif _may_be_users(of_pods):
+            yield breach(of_pods, "labels are required that no user's pod has")
+
+
+def _is_elsewhere(selector: Node, namespace: Node) -> bool:
+    """Whether pods of a namespace are chosen that is not the policy's own."""
+    name = selector.at("matchLabels", OF_NAMESPACE)
+    return not name.absent and not name.unknown and name.value != namespace.value
+
+
+def _unknown_labels(selector: Node) -> list[Node]:
+    labels = selector["matchLabels"]
+    parts = [selector] if selector.unknown else [labels[name] for name in USERS_LABELS]
+    return [node for node in parts if node.unknown]
+
+
+def _may_be_users(selector: Node) -> bool:
+    """Whether no label that it asks for is other than users' pods'."""
+    labels = selector["matchLabels"]
+    return all(labels[name].value in (None, value) for name, value in USERS_LABELS.items())
 
 
 def _few_in_all(egress: Node) -> Iterator[Finding]:
@@ -129,27 +204,32 @@ def _addresses(block: Node, *, few: bool) -> Iterator[Finding]:
         yield later(cidr)
         return
     network = None if cidr.absent else _network(str(cidr.value))
-    if network is not None and network.prefixlen == 0:
-        if network.version == 4:
-            yield from _internet(block["except"])
-        else:
-            yield breach(cidr, "fewer addresses are required: it means everywhere")
+    if isinstance(network, ipaddress.IPv4Network) and _holds(network):
+        yield from _internet(network, block["except"])
+    elif isinstance(network, ipaddress.IPv6Network) and network.prefixlen < SHORTEST_IPV6:
+        yield breach(cidr, "fewer addresses are required: it means everywhere")
     elif few and not cidr.absent and not _is_few(network):
         yield breach(cidr, f"at most {FEW} addresses are required, and none of 169.254.0.0/16")
 
 
-def _internet(exceptions: Node) -> Iterator[Finding]:
+def _holds(network: ipaddress.IPv4Network) -> list[str]:
+    """The private ranges that a larger one holds. Halves of all addresses are such, too."""
+    private = {text: ipaddress.IPv4Network(text) for text in PRIVATE}
+    return [text for text, of in private.items() if of != network and of.subnet_of(network)]
+
+
+def _internet(network: ipaddress.IPv4Network, exceptions: Node) -> Iterator[Finding]:
     """All addresses but those where clusters have pods, nodes and agents."""
     unknown = [part for part in exceptions.parts() if part.unknown]
     if unknown:
         yield later(unknown[0])
         return
     named = [_network(str(part.value)) for part in exceptions.parts()]
-    closed = [network for network in named if isinstance(network, ipaddress.IPv4Network)]
+    closed = [each for each in named if isinstance(each, ipaddress.IPv4Network)]
     opened = [
         private
-        for private in PRIVATE
-        if not any(ipaddress.IPv4Network(private).subnet_of(network) for network in closed)
+        for private in _holds(network)
+        if not any(ipaddress.IPv4Network(private).subnet_of(each) for each in closed)
     ]
     if opened:
         are = "are" if len(opened) > 1 else "is"

@@ -136,7 +136,7 @@ def _read_only(contexts: Iterable[Node]) -> Iterator[Finding]:
 
 def namespaces_are_restricted(resource: Resource, _limits: StackLimits) -> Iterator[Finding]:
     """Pod Security's last word, also over what no rule sees."""
-    if resource.type != "kubernetes:core/v1:Namespace":
+    if not resource.of_kubernetes or resource.kind != "Namespace":
         return
     labels = resource.inputs.at("metadata", "labels")
     label = labels["pod-security.kubernetes.io/enforce"]
@@ -159,9 +159,15 @@ def user_pods_know_no_cluster(resource: Resource, _limits: StackLimits) -> Itera
         if name in ("serviceaccountname", "serviceaccount") and given(node):
             wanted = "none is required: a user's pod has no business with the cluster"
             yield later(node) if node.unknown else breach(node, wanted)
+        if name == "serviceaccounttoken" and given(node):
+            wanted = "a volume without a token of the cluster's is required"
+            yield later(node) if node.unknown else breach(node, wanted)
 
 
 ALL = "*"
+OTHERS = frozenset({"escalate", "bind", "impersonate"})
+"""Verbs by which who has few rights takes those of others."""
+
 EVERYBODY = frozenset(
     {"system:authenticated", "system:unauthenticated", "system:serviceaccounts", "system:anonymous"}
 )
@@ -185,13 +191,24 @@ def rights_are_small(resource: Resource, _limits: StackLimits) -> Iterator[Findi
             elif text == "default" and subject["kind"].value == "ServiceAccount":
                 yield breach(name, "a service account of its own is required: default is every pod")
     if resource.kind in ("ClusterRole", "Role"):
-        for rule in resource.inputs["rules"].parts():
-            for node in (*rule["verbs"].parts(), *rule["resources"].parts()):
-                if node.unknown:
-                    yield later(node)
-                elif node.value == ALL:
-                    yield breach(node, "the names of those that are needed are required")
-            yield from _secrets_unread(rule)
+        yield from _role(resource.inputs)
+
+
+def _role(role: Node) -> Iterator[Finding]:
+    for rule in role["rules"].parts():
+        for node in (*rule["verbs"].parts(), *rule["resources"].parts()):
+            if node.unknown:
+                yield later(node)
+            elif node.value == ALL:
+                yield breach(node, "the names of those that are needed are required")
+            elif node.key == "verbs" and node.value in OTHERS:
+                yield breach(node, "another is required: by it come rights that are not here")
+        yield from _secrets_unread(rule)
+    collected = role["aggregationRule"]
+    if collected.unknown:
+        yield later(collected)
+    elif not collected.absent:
+        yield breach(collected, "rules are required: those of other roles are not seen here")
 
 
 def _secrets_unread(rule: Node) -> Iterator[Finding]:

@@ -23,7 +23,9 @@ def hard(limits: StackLimits) -> dict[str, tuple[float, str]]:
 
 
 def quotas_are_within(resource: Resource, limits: StackLimits) -> Iterator[Finding]:
-    if resource.type == QUOTA:
+    if not resource.of_kubernetes:
+        return
+    if resource.kind == "ResourceQuota":
         held = resource.inputs.at("spec", "hard")
         for name, (most, shown) in hard(limits).items():
             node = held[name]
@@ -33,7 +35,7 @@ def quotas_are_within(resource: Resource, limits: StackLimits) -> Iterator[Findi
             given = kubernetes(node.value)
             if given is None or given > most:
                 yield breach(node, f"an amount of at most {shown} is required")
-    elif resource.type == RANGE:
+    elif resource.kind == "LimitRange":
         held = resource.inputs.at("spec", "limits")
         containers = [part for part in held.parts() if part["type"].value == "Container"]
         unknown = [part for part in held.parts() if part["type"].unknown]

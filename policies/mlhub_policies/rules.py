@@ -54,7 +54,8 @@ RULES = (
     ),
     Rule(
         "small-rights",
-        "No binding reaches cluster-admin or everybody, no role everything or every Secret.",
+        "No binding reaches cluster-admin or everybody, no role everything, every Secret or what "
+        "other roles have.",
         pods.rights_are_small,
     ),
     Rule(
@@ -75,7 +76,8 @@ RULES = (
     Rule(
         "network-policies",
         "Network policies of hub, proxy and users' pods are on and not opened wide: of private "
-        "addresses users' pods reach a few. No way out of any pod, but to DNS, leads everywhere.",
+        "addresses users' pods reach a few, and none of them another user's. No way out of any "
+        "pod, but to DNS, leads everywhere.",
         network.policies_are_on,
     ),
     Rule(

@@ -501,6 +501,24 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         "hub.networkPolicy.egress[0].to[0].namespaceSelector is {}; "
         "a namespace's label is required: without, it means every one",
     ),
+    "half of the internet": (
+        (V, "hub", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {"cidr": "0.0.0.0/1"}}], "ports": [{"port": 443}]}],
+        "network-policies",
+        "hub.networkPolicy.egress[0].to[0].ipBlock.except is not given; "
+        "10.0.0.0/8, 100.64.0.0/10 are required in it, or it means everywhere",
+    ),
+    "a port of users' that is open to everybody": (
+        (V, "singleuser", "networkPolicy", "allowedIngressPorts"), [8888], "network-policies",
+        "singleuser.networkPolicy.allowedIngressPorts is [8888]; "
+        "none is required: it would be open to everybody",
+    ),
+    "users' pods that others of them reach": (
+        (V, "singleuser", "networkPolicy", "ingress"),
+        [{"from": [{"podSelector": {"matchLabels": {"app": "jupyterhub"}}}]}], "network-policies",
+        "singleuser.networkPolicy.ingress[0].from[0].podSelector is "
+        "{'matchLabels': {'app': 'jupyterhub'}}; labels are required that no user's pod has",
+    ),
     "many addresses in ranges of a few": (
         (V, "singleuser", "networkPolicy", "egress"),
         [{"to": [{"ipBlock": {"cidr": f"10.0.{n}.0/24"}} for n in (1, 2)]},
@@ -612,6 +630,40 @@ BREACHES: dict[str, tuple[Place, Any, str, str]] = {
         (V, "hub", "services"), {"x": {"command": ["sh"]}}, "values-in-sight",
         "hub.services.x.command is ['sh']; what runs in the hub's pod is decided by its image",
     ),
+    "a service that the hub runs, in its own configuration": (
+        (V, "hub", "config", "JupyterHub", "services"), [{"name": "x", "command": ["sh"]}],
+        "values-in-sight",
+        "hub.config.JupyterHub.services[0].command is ['sh']; "
+        "what runs in the hub's pod is decided by its image",
+    ),
+    "a command when the hub begins": (
+        (V, "hub", "lifecycle"), {"postStart": {"exec": {"command": ["sh"]}}}, "values-in-sight",
+        "hub.lifecycle is {'postStart': {'exec': {'command': ['sh']}}}; "
+        "what the hub runs is decided by its image",
+    ),
+    "settings from another folder": (
+        (V, "hub", "extraEnv", "MLHUB_HUB_ETC"), "/srv", "values-in-sight",
+        "hub.extraEnv.MLHUB_HUB_ETC is /srv; "
+        "none is required: the hub's settings are in custom.mlhub",
+    ),
+    "settings from another folder, in a list": (
+        (V, "hub", "extraEnv"), [{"name": "MLHUB_HUB_ETC", "value": "/srv"}], "values-in-sight",
+        "hub.extraEnv[0] is {'name': 'MLHUB_HUB_ETC', 'value': '/srv'}; "
+        "none is required: the hub's settings are in custom.mlhub",
+    ),
+    "files over those of the hub's image": (
+        (V, "hub", "extraVolumes"), [{"name": "c", "configMap": {"name": "c"}}],
+        "values-in-sight",
+        "hub.extraVolumes[0] is {'name': 'c', 'configMap': {'name': 'c'}}; "
+        "emptyDir is required: files could take the place of the image's",
+    ),
+    "a token of the cluster's in a volume": (
+        (V, "singleuser", "storage", "extraVolumes", 0),
+        {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
+        "no-cluster-access",
+        "singleuser.storage.extraVolumes[0].projected.sources[0].serviceAccountToken is "
+        "{'path': 't'}; a volume without a token of the cluster's is required",
+    ),
     "an image by KubeSpawner's old name for it": (
         (*OVERRIDE, "image_spec"), "busybox", "values-in-sight",
         "singleuser.profileList[1].kubespawner_override.image_spec is busybox; "
@@ -675,6 +727,21 @@ EDGES: dict[str, tuple[Place, Any]] = {
         [{"to": [{"ipBlock": {"cidr": "10.0.7.0/25"}}], "ports": [{"port": 80}]},
          {"to": [{"ipBlock": {"cidr": "10.0.7.0/25"}}, {"ipBlock": {"cidr": "10.0.8.0/25"}}]}],
     ),
+    "users' pods that Prometheus reaches": (
+        (V, "singleuser", "networkPolicy", "ingress"),
+        [{"from": [{"namespaceSelector": {
+            "matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]}],
+    ),
+    "users' pods that the hub reaches": (
+        (V, "singleuser", "networkPolicy", "ingress"),
+        [{"from": [{"podSelector": {"matchLabels": {"component": "hub"}}}]}],
+    ),
+    "half of the internet without the private addresses": (
+        (V, "hub", "networkPolicy", "egress"),
+        [{"to": [{"ipBlock": {
+            "cidr": "0.0.0.0/1", "except": ["10.0.0.0/8", "100.64.0.0/10"]}}]}],
+    ),
+    "a variable that is no setting of the hub's": ((V, "hub", "extraEnv", "TZ"), "Europe/Bern"),
     "all addresses but the private ones": (
         (V, "singleuser", "networkPolicy", "egress"),
         [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [*PRIVATE, "192.0.2.0/24"]}}]}],
@@ -777,6 +844,10 @@ UNKNOWNS: dict[str, tuple[Place, str]] = {
     "singleuser.extraPodConfig": ((V, "singleuser", "extraPodConfig"), "no-privilege"),
     "singleuser.allowPrivilegeEscalation": (
         (V, "singleuser", "allowPrivilegeEscalation"), "no-privilege",
+    ),
+    "singleuser.storage.extraVolumes[0].projected.serviceAccountToken": (
+        (V, "singleuser", "storage", "extraVolumes", 0, "projected", "serviceAccountToken"),
+        "no-cluster-access",
     ),
     "singleuser.serviceAccountName": ((V, "singleuser", "serviceAccountName"), "no-cluster-access"),
     "hub.image.tag": ((V, "hub", "image", "tag"), "images-by-digest"),

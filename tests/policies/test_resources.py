@@ -35,6 +35,7 @@ POD = ("spec", "template", "spec")
 CONTAINER = (*POD, "containers", 0)
 DIGEST = "@sha256:" + 64 * "b"
 CLOSED = "a NetworkPolicy in it is required with podSelector {}, policyTypes Ingress and Egress"
+HUB_PODS = {"app": "jupyterhub", "component": "hub"}
 IN_STATE = "is readable; a value marked secret is required"
 
 BREACHES: dict[str, tuple[tuple[str, str], Place, Any, str, str]] = {
@@ -161,7 +162,8 @@ BREACHES: dict[str, tuple[tuple[str, str], Place, Any, str, str]] = {
         "spec.limits is []; a part of type Container with a max is required",
     ),
     "a policy that lets something in": (
-        CLOSING, ("spec", "ingress"), [{}], "closed-namespaces",
+        CLOSING, ("spec", "ingress"), [{"from": [{"podSelector": {"matchLabels": HUB_PODS}}]}],
+        "closed-namespaces",
         f"Namespace jupyterhub: metadata.name is jupyterhub; {CLOSED}",
     ),
     "a policy for some pods": (
@@ -289,6 +291,23 @@ RIGHTS: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "to read every Secret": (
         "Role", {"rules": [{**ROLE, "resources": ["secrets"]}]}, "rules[0].verbs[0] is get",
     ),
+    "to give oneself more": (
+        "ClusterRole",
+        {"rules": [{**ROLE, "verbs": ["get", "escalate"], "resources": ["clusterroles"]}]},
+        "rules[0].verbs[1] is escalate",
+    ),
+    "to bind anybody to anything": (
+        "Role", {"rules": [{**ROLE, "verbs": ["bind"], "resources": ["roles"]}]},
+        "rules[0].verbs[0] is bind",
+    ),
+    "to be somebody else": (
+        "ClusterRole", {"rules": [{**ROLE, "verbs": ["impersonate"], "resources": ["users"]}]},
+        "rules[0].verbs[0] is impersonate",
+    ),
+    "rights of other roles": (
+        "ClusterRole", {"aggregationRule": {"clusterRoleSelectors": []}},
+        "aggregationRule is {'clusterRoleSelectors': []}",
+    ),
     "one service account": (
         "ClusterRoleBinding", {"roleRef": {"name": "nodes"}, "subjects": [SUBJECT]}, None,
     ),
@@ -321,6 +340,132 @@ def test_T14_rights_in_the_cluster_are_few_and_for_one(case: str) -> None:
         ((rule, said),) = told
         assert rule == "small-rights"
         assert f"{kind} rights: {message}; " in said
+
+
+QUOTAS_OF_ALL = {
+    "limits.cpu": "32", "limits.memory": "64Gi", "requests.nvidia.com/gpu": 0,
+    "requests.storage": "1Gi",
+}  # fmt: skip
+PATCHES: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "a namespace that restricts no more": (
+        "core/v1:NamespacePatch",
+        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}},
+        "restricted-namespaces", "enforce is privileged; restricted is required",
+    ),
+    "a quota that grants more": (
+        "core/v1:ResourceQuotaPatch", {"spec": {"hard": {**QUOTAS_OF_ALL, "pods": "100000"}}},
+        "quota-limits", "spec.hard.pods is 100000; an amount of at most",
+    ),
+    "a range that grants more": (
+        "core/v1:LimitRangePatch",
+        {"spec": {"limits": [{"type": "Container", "max": {"cpu": "99", "memory": "1Gi"}}]}},
+        "quota-limits", "spec.limits[0].max.cpu is 99; an amount of at most",
+    ),
+    "a policy that opens": (
+        "networking.k8s.io/v1:NetworkPolicyPatch", {"spec": {"egress": [{}]}},
+        "network-policies", "NetworkPolicy extra: spec is no whole NetworkPolicy",
+    ),
+    "a volume that goes with its claim": (
+        "core/v1:PersistentVolumePatch", {"spec": {"persistentVolumeReclaimPolicy": "Delete"}},
+        "data-kept", "spec.persistentVolumeReclaimPolicy is Delete; Retain is required",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PATCHES)
+def test_every_kind_counts_by_way_of_a_patch_as_well(case: str) -> None:
+    kind, inputs, rule, message = PATCHES[case]
+    told = refusals([*program("local"), extra(f"kubernetes:{kind}", "extra", inputs)])
+    assert [told_rule for told_rule, _ in told] == [rule]
+    assert message in told[0][1]
+
+
+USERS: dict[str, Any] = {"matchLabels": {"app": "jupyterhub", "component": "singleuser-server"}}
+FROM_USERS = [{"podSelector": USERS}]
+WAYS: dict[str, tuple[dict[str, Any], str | None]] = {
+    "users from everybody": ({"podSelector": USERS, "ingress": [{}]}, "spec.ingress[0] is {}"),
+    "users from everybody at a port": (
+        {"podSelector": USERS, "ingress": [{"ports": [{"port": 8888}]}]},
+        "spec.ingress[0].from is not given; pods are required",
+    ),
+    "users from an address": (
+        {"podSelector": USERS, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]}]},
+        "spec.ingress[0].from[0].ipBlock is {'cidr': '10.0.0.1/32'}; pods are required",
+    ),
+    "users from users": (
+        {"podSelector": USERS, "ingress": [{"from": FROM_USERS}]},
+        "spec.ingress[0].from[0].podSelector is",
+    ),
+    "every pod from every pod": (
+        {"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]},
+        "spec.ingress[0].from[0].podSelector is {}; labels are required",
+    ),
+    "users from users, whose namespace is named": (
+        {"podSelector": USERS, "ingress": [{"from": [{"namespaceSelector": {
+            "matchLabels": {"kubernetes.io/metadata.name": "jupyterhub"}}}]}]},
+        "spec.ingress[0].from[0].podSelector is not given; labels are required",
+    ),
+    "users to private addresses": (
+        {"podSelector": USERS, "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
+        "spec.egress[0].to[0].ipBlock.cidr is 10.0.0.0/8; at most 256 addresses are required",
+    ),
+    "every pod to a cloud's credentials": (
+        {"podSelector": {}, "egress": [{"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}]}]},
+        "cidr is 169.254.169.254/32; at most 256 addresses are required",
+    ),
+    "a pod to half of the internet": (
+        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "a"}},
+         "egress": [{"to": [{"ipBlock": {"cidr": "128.0.0.0/1"}}]}]},
+        "ipBlock.except is not given; 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16",
+    ),
+    "a pod to half of the internet's other addresses": (
+        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "a"}},
+         "egress": [{"to": [{"ipBlock": {"cidr": "8000::/1"}}]}]},
+        "ipBlock.cidr is 8000::/1; fewer addresses are required",
+    ),
+    "a service from users": (
+        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "a"}},
+         "ingress": [{"from": FROM_USERS}]},
+        None,
+    ),
+    "a service to addresses of the site": (
+        {"podSelector": {"matchLabels": {"component": "hub"}},
+         "egress": [{"to": [{"ipBlock": {"cidr": "10.8.0.0/16"}}]}]},
+        None,
+    ),
+    "users from Prometheus": (
+        {"podSelector": USERS, "ingress": [{"from": [{"namespaceSelector": {
+            "matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]}]},
+        None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WAYS)
+def test_a_policy_beside_the_charts_opens_no_more_than_they_do(case: str) -> None:
+    spec, message = WAYS[case]
+    inputs = {"metadata": {"namespace": "jupyterhub"}, "spec": spec}
+    token = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
+    told = refusals([*program("local"), extra(token, "extra", inputs)])
+    assert [rule for rule, _ in told] == ([] if message is None else ["network-policies"])
+    assert message is None or message in told[0][1]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("spec",), ("spec", "podSelector"), ("spec", "podSelector", "matchLabels", "component"),
+        ("spec", "ingress"), ("spec", "ingress", 0), ("spec", "ingress", 0, "from"),
+        ("spec", "ingress", 0, "from", 0), ("spec", "ingress", 0, "from", 0, "podSelector"),
+    ],
+)  # fmt: skip
+def test_whom_a_policy_opens_to_whom_is_remarked_while_it_is_not_known(place: Place) -> None:
+    token = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
+    spec = {"podSelector": USERS, "ingress": [{"from": [{"podSelector": USERS}]}]}
+    inputs = {"metadata": {"namespace": "jupyterhub"}, "spec": spec}
+    made = changed([extra(token, "extra", inputs)], (token, "extra"), {place: UNKNOWN})
+    assert "network-policies" in {rule for rule, _ in remarks(made)}
+    assert refusals(made) == []
 
 
 def volume(policy: str) -> list[tuple[str, str]]:

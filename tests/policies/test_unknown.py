@@ -25,6 +25,7 @@ RIGHTS = [
     ("ClusterRoleBinding", ("subjects", 0, "name")),
     ("Role", ("rules", 0, "verbs", 0)),
     ("Role", ("rules", 0, "resources", 0)),
+    ("ClusterRole", ("aggregationRule",)),
 ]
 
 
