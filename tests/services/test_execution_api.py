@@ -374,6 +374,39 @@ async def test_P8_what_a_cancelled_run_had_done_is_kept_and_found_once_its_pod_i
     assert (run["status"], run["cells"]) == ("cancelled", {"done": 1, "total": 3})
 
 
+async def test_P8_a_cancel_that_comes_after_the_end_leaves_the_run_as_it_ended(world):
+    """Which nobody has written down yet."""
+    api = await world.client(await world.start(reconcile_seconds=30))
+    run_id = (await api.post("/execute", json=RUN)).json()["run_id"]
+    job = world.cluster.jobs[f"run-{run_id}"]
+    await eventually(lambda: job["status"].get("conditions"))
+    cancelled = (await api.post(f"/runs/{run_id}/cancel")).json()
+    assert (cancelled["status"], cancelled["reason"]) == ("succeeded", None)
+    assert cancelled["cells"] == {"done": 2, "total": 2}
+    assert "hello" in (await api.get(f"/runs/{run_id}/log")).text
+
+
+async def test_P8_a_cancel_that_the_cluster_hears_after_the_end_leaves_the_run_as_it_ended(
+    api, world
+):
+    go = asyncio.Event()
+
+    async def ends(pod: Pod) -> None:
+        pod.runs()
+        await go.wait()
+        pod.ends(0, {"cells": [2, 2]})
+
+    world.cluster.script = ends
+    run_id = (await api.post("/execute", json=RUN)).json()["run_id"]
+    await until(api, run_id, "running")
+    world.cluster.broken = 500
+    await api.post(f"/runs/{run_id}/cancel")
+    go.set()
+    await eventually(lambda: world.cluster.jobs[f"run-{run_id}"]["status"].get("conditions"))
+    world.cluster.broken = 0
+    assert (await until(api, run_id, "succeeded", "cancelled"))["status"] == "succeeded"
+
+
 async def test_P8_a_cancel_that_the_cluster_did_not_hear_is_carried_out_later(api, world):
     world.cluster.script = hangs
     run_id = (await api.post("/execute", json=RUN)).json()["run_id"]

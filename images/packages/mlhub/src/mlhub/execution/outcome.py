@@ -90,7 +90,8 @@ def judge(
         if now - run.created < CREATION_SECONDS and not run.cancel_requested:
             return None
         return _gone(run, now)
-    if run.cancel_requested:
+    # A Job that is over was so before its deletion: the cluster may have been silent at the cancel.
+    if run.cancel_requested and not finished(job):
         return Change({}, delete_job=True)
     return _alive(run, job, pod, now, limits)
 

@@ -369,9 +369,9 @@ class Runs:
             job = await self.cluster.job(jobs.job_name(run.id))
             # A cancelled run's pod outlives its Job for moments, and still says what it printed.
             pod = await self.pod_of(run)
+            await self.apply(run, job, pod)
         except ClusterError:
             return run
-        await self.apply(run, job, pod)
         return await self._again(run)
 
     async def collect(self, run: Run) -> None:
@@ -466,7 +466,9 @@ class Runs:
         return text.replace("\0", "")[:LOG_CHARACTERS]
 
     async def cancel(self, run: Run) -> Run:
-        """Ask for the run's end, and see to it now if the cluster answers."""
+        """Ask for the run's end, and see to it now if the cluster answers. One that has ended by
+        itself, which may not be written down yet, stays as it is."""
+        run = await self.look(run)
         if run.active:
             await self.db(self.store.change, run.id, cancel_requested=True)
             try:
