@@ -228,6 +228,20 @@ def test_nobody_reaches_mlflows_assistant_which_runs_commands_in_the_server(
     assert (status, "run commands" in answer) == (403, True)
 
 
+@pytest.mark.parametrize("workspace", [TEAM, "default", "fay-former--home"])
+@pytest.mark.parametrize("role", ["viewer", "stranger"])
+@pytest.mark.usefixtures("former")
+def test_M7_nobody_has_mlflows_demo_write_where_they_may_not(
+    server, client_of, tokens, role, workspace
+):
+    home = {"X-MLFLOW-WORKSPACE": workspace}
+    for prefix in ("/ajax-api", "/services/mlflow/ajax-api"):
+        status, answer = server.ask(f"{prefix}/3.0/mlflow/demo/generate", tokens[role], {}, **home)
+        assert (status, "demo is off" in answer) == (403, True), answer
+    there = client_of(tokens["admin"], workspace).search_experiments()
+    assert not [experiment.name for experiment in there if "Demo" in experiment.name]
+
+
 def test_M7_no_team_can_be_the_default_workspace_or_a_persons(server, hub_double):
     """The Hub names no such slug (tests/services/test_hub_groups.py); nobody gets in besides."""
     token = hub_double.person("eve", fraud="owner")

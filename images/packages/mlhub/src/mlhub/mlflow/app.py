@@ -57,6 +57,8 @@ NOT_HERE = (
 
 NO_ASSISTANT = "MLflow's assistant is off here: it would run commands in the server itself."
 
+NO_DEMO = "MLflow's demo is off here: it would write into any workspace, for whoever asks."
+
 NO_SIGNED_ADDRESSES = (
     "Artifacts go through MLflow here, for nobody else reaches S3; ask for them without "
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD and MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD."
@@ -65,6 +67,7 @@ NO_SIGNED_ADDRESSES = (
 _INFO = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/server-info")
 _SIGNED = re.compile(r"/(ajax-)?api/\d\.\d/mlflow-artifacts/(presigned|mpu)(/.*)?")
 _ASSISTANT = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/assistant(/.*)?")
+_DEMO = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/demo(/.*)?")
 _GIVING = re.compile(r"/(ajax-)?api/\d\.\d/mlflow/(users|roles|(.+/)?permissions)(/.*)?")
 """Paths by which MLflow gives accounts and rights."""
 
@@ -152,6 +155,8 @@ def closed_to_all(method: str, path: str) -> tuple[int, str] | None:
         return 501, NO_SIGNED_ADDRESSES
     if _ASSISTANT.fullmatch(path):
         return 403, NO_ASSISTANT
+    if _DEMO.fullmatch(path):
+        return 403, NO_DEMO
     if method not in ("GET", "HEAD") and _GIVING.fullmatch(path):
         return 403, NOT_HERE
     return None
