@@ -118,6 +118,8 @@ def auth_config(database: str) -> str:
         f"admin_username = {BOOTSTRAP_ADMIN}\n"
         "authorization_function = mlhub.mlflow.app:authenticate\n"
         "grant_default_workspace_access = false\n"
+        # MLflow remembers also that something is not there, and it may be made a moment later.
+        "workspace_cache_ttl_seconds = 0\n"
     )
 
 

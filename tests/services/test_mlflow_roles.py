@@ -228,6 +228,19 @@ def test_nobody_reaches_mlflows_assistant_which_runs_commands_in_the_server(
     assert (status, "run commands" in answer) == (403, True)
 
 
+@pytest.mark.parametrize("workspace", [TEAM, "maker--home"])
+def test_M7_whoever_asks_for_what_is_not_there_yet_keeps_nobody_from_it(
+    client_of, server, tokens, made, workspace
+):
+    """MLflow remembers for an hour in which workspace something is, and that it is in none."""
+    last, team = int(made["experiment"]), {"X-MLFLOW-WORKSPACE": workspace}
+    for number in range(last + 1, last + 31):
+        path = f"/api/2.0/mlflow/experiments/get?experiment_id={number}"
+        assert server.ask(path, tokens["stranger"], **team)[0] == 403
+    client = client_of("token-of-maker", workspace)
+    client.create_run(client.create_experiment(f"next-{time.monotonic_ns()}"))
+
+
 @pytest.mark.parametrize("workspace", [TEAM, "default", "fay-former--home"])
 @pytest.mark.parametrize("role", ["viewer", "stranger"])
 @pytest.mark.usefixtures("former")
