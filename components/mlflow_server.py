@@ -138,6 +138,8 @@ def environment(
         "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
         # A second server and its queue, for evaluations that are run in the server: 1.2 GB.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # It would call addresses that people give from within the platform, and reaches no model.
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",
         # The last two are MLflow's own, of prompts. What is elsewhere it would open with its key of
         # S3 (`mlhub.mlflow.artifacts`), or could not.
         "MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX": (
