@@ -43,7 +43,12 @@ class Tracking:
 
         self._client = MlflowClient()
         found = experiment_id(self._client, experiment)
-        made = self._client.create_run(found, run_name=name, tags={**tags, "mlflow.user": person()})
+        known = dict(tags)
+        # Without it the run is still worth having, and counts as anybody's.
+        self._try(
+            "whose run it is, is not recorded", lambda: known.update({"mlflow.user": person()})
+        )
+        made = self._client.create_run(found, run_name=name, tags=known)
         self.run_id = made.info.run_id
 
     def environment(self) -> dict[str, str]:
