@@ -11,7 +11,7 @@ from typing import Any
 from mlflow.server import app as flask
 from mlflow.server import auth
 
-from mlhub.mlflow.app import closed_to_all, create_app
+from mlhub.mlflow.app import closed, create_app
 
 GUARDS = re.compile(r"_?validate_\w+|sender_is_admin")
 """Names of upstream's rules, each of which asks for a right to the very thing."""
@@ -62,7 +62,7 @@ def unguarded() -> dict[str, list[str]]:
             {
                 f"{method} {PREFIX.sub('', path)}"
                 for method, path, guarded in routes
-                if not guarded and not closed_to_all(method, path)
+                if not guarded and not closed(method, path, admin=False)
             }
         )
         for kind, routes in found.items()

@@ -228,6 +228,32 @@ def test_nobody_reaches_mlflows_assistant_which_runs_commands_in_the_server(
     assert (status, "run commands" in answer) == (403, True)
 
 
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.usefixtures("former", "made")
+def test_M7_a_workspace_is_described_to_its_members_and_changed_by_none(server, tokens, role):
+    for prefix in ("/api", "/services/mlflow/ajax-api"):
+        path = f"{prefix}/3.0/mlflow/workspaces/{TEAM}"
+        status, answer = server.ask(path, tokens[role])
+        assert status == (200 if role not in ("stranger", "former") else 403), answer
+        for method in ("PATCH", "DELETE") if role != "admin" else ():
+            answer = requests.request(
+                method,
+                server.url + path,
+                json={"description": "theirs"},
+                headers={"Authorization": f"Bearer {tokens[role]}"},
+                timeout=30,
+            )
+            assert answer.status_code == 403, answer.text
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("path", ["2.0/mlflow/users/list", "3.0/mlflow/roles/list"])
+def test_M7_admins_alone_are_told_who_else_there_is(server, tokens, role, path):
+    for prefix in ("/api", "/ajax-api"):
+        status, answer = server.ask(f"{prefix}/{path}", tokens[role])
+        assert (status, "fay-admin" in answer) == ((200, True) if role == "admin" else (403, False))
+
+
 @pytest.mark.parametrize("workspace", [TEAM, "maker--home"])
 def test_M7_whoever_asks_for_what_is_not_there_yet_keeps_nobody_from_it(
     client_of, server, tokens, made, workspace
