@@ -228,6 +228,13 @@ class SlowMlflow(ThreadingHTTPServer):
     def environment(self) -> dict[str, str]:
         return {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.server_port}"}
 
+    def reached_by(self, process: subprocess.Popen[str]) -> None:
+        """Return once it keeps a run waiting."""
+        deadline = time.monotonic() + 150
+        while not self.reached.wait(0.2):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+
 
 class Asked(BaseHTTPRequestHandler):
     server: SlowMlflow
@@ -243,7 +250,7 @@ class Asked(BaseHTTPRequestHandler):
         elif path.endswith("/runs/create"):
             body = {"run": {"info": {"run_id": "r1", "experiment_id": "1", "status": "RUNNING"}}}
         else:
-            body, status = {"error_code": "INVALID_PARAMETER_VALUE", "message": "test"}, 400
+            body, status = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "test"}, 404
         self.send_response(status)
         self.end_headers()
         self.wfile.write(json.dumps(body).encode())
@@ -269,7 +276,7 @@ def slow_mlflow(request: pytest.FixtureRequest, home: Home) -> Iterator[SlowMlfl
 def test_P8_a_run_that_is_stopped_while_mlflow_is_asked_begins_no_cell(home, slow_mlflow):
     home.notebook("work/sum.ipynb", "open('begun', 'w')")
     process = home.start("work/sum.ipynb")
-    assert slow_mlflow.reached.wait(100)
+    slow_mlflow.reached_by(process)
     process.send_signal(signal.SIGTERM)
     stopped = time.monotonic()
     log, _ = process.communicate(timeout=60)
@@ -282,7 +289,7 @@ def test_P8_a_run_that_is_stopped_while_mlflow_is_asked_begins_no_cell(home, slo
 def test_P8_a_run_that_is_stopped_after_its_last_cell_still_says_how_it_ended(home, slow_mlflow):
     home.notebook("work/sum.ipynb", "1")
     process = home.start("work/sum.ipynb")
-    assert slow_mlflow.reached.wait(100)
+    slow_mlflow.reached_by(process)
     process.send_signal(signal.SIGTERM)
     time.sleep(1)
     slow_mlflow.go_on.set()
