@@ -74,6 +74,17 @@ PLACES = [
 
 
 @pytest.mark.parametrize("place", PLACES)
+def test_M7_no_experiment_lies_elsewhere(mallory, theirs, place):
+    """Its runs, models and traces lie below it."""
+    asked = {
+        "name": f"hers {time.monotonic_ns()}",
+        "artifact_location": place.format(theirs=theirs),
+    }
+    made = mallory("POST", f"{V2}/experiments/create", json=asked)
+    assert made.status_code == 400, made.text
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_M7_no_version_of_a_model_lies_elsewhere(mallory, theirs, place):
     name = f"model-{time.monotonic_ns()}"
     assert mallory("POST", f"{V2}/registered-models/create", json={"name": name}).ok
