@@ -29,6 +29,8 @@ PEOPLE_KEY = "mlhub.people.client_secret"
 OIDC_SECRET = "jupyterhub-oidc-secret"  # noqa: S105 (names of Secrets, not secrets)
 HUB_SECRET = "mlhub-hub"  # noqa: S105
 KEYCLOAK_ADMIN_SECRET = "keycloak-admin"  # noqa: S105
+KEYCLOAK_UNASKED = "MLHUB_KEYCLOAK_UNASKED"
+"""A variable with which an update of one secret alone asks Keycloak nothing (tools/rotate.py)."""
 POSTGRES_SECRET = "postgres"  # noqa: S105
 DEMO_USERS_SECRET = "demo-users"  # noqa: S105
 MLFLOW_SECRET = "mlflow"  # noqa: S105

@@ -1,7 +1,11 @@
 """Confidential clients in Keycloak without a log-in page, each for one service of the platform."""
 
+import os
+
 import pulumi
 import pulumi_keycloak as keycloak
+
+from components import names
 
 SCOPES = ["basic", "profile", "service_account"]
 """`basic` carries `sub`, `profile` the name that tells a service from a person; Keycloak adds the
@@ -75,8 +79,9 @@ def grant(
 
 
 def _management(realm_id: pulumi.Input[str], child: pulumi.ResourceOptions) -> pulumi.Input[str]:
-    """The id of the realm's own client. A preview asks no server, so it has to do without."""
-    if pulumi.runtime.is_dry_run():
+    """The id of the realm's own client. A preview asks no server, so it has to do without; and so
+    does the update in which the provider has a password that Keycloak does not know yet."""
+    if pulumi.runtime.is_dry_run() or os.environ.get(names.KEYCLOAK_UNASKED):
         return MANAGEMENT
     found: pulumi.Output[str] = keycloak.openid.get_client_output(
         realm_id=realm_id,

@@ -5,7 +5,7 @@ again.
 """
 
 from keycloak import KeycloakAdmin
-from keycloak.exceptions import KeycloakAuthenticationError
+from keycloak.exceptions import KeycloakAuthenticationError, KeycloakPostError
 
 NAME = "admin"
 
@@ -27,4 +27,12 @@ def _login(url: str, password: str) -> tuple[KeycloakAdmin, str]:
         server_url=url, username=NAME, password=password,
         realm_name="master", client_id="admin-cli",
     )  # fmt: skip
-    return admin, str(admin.get_user_id(NAME))
+    try:
+        return admin, str(admin.get_user_id(NAME))
+    except KeycloakPostError as error:
+        # RFC 6749, 5.2, has 400 for a wrong password; the library knows 401 alone.
+        if error.response_code == 400 and b"invalid_grant" in (error.response_body or b""):
+            raise KeycloakAuthenticationError(
+                "refused", response_code=400, response_body=error.response_body
+            ) from None
+        raise

@@ -12,6 +12,7 @@ this again finds both, and Keycloak takes one of them. Each update is asked for.
 import argparse
 import base64
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -38,10 +39,12 @@ class Stack:
         self.options = ["--stack", name]
         self.config = ["--config-file", config_file] if config_file else []
 
-    def up(self, *options: str) -> None:
+    def up(self, *options: str, unasked: bool = False) -> None:
+        """`unasked`: without a question to Keycloak, for an update of one secret alone."""
         command = ["pulumi", "up", *self.options, *self.config, "--policy-pack", "policies"]
         command += options
-        if subprocess.run(command, check=False).returncode:
+        environment = os.environ | ({names.KEYCLOAK_UNASKED: "yes"} if unasked else {})
+        if subprocess.run(command, check=False, env=environment).returncode:
             raise RotationError("the update did not end; mend what it says and run this again")
 
     def resources(self, *, with_secrets: bool = False) -> list[dict[str, Any]]:
@@ -83,7 +86,8 @@ def rotate(stack: Stack, name: str, confirmed: list[str]) -> None:
 def hand_over(stack: Stack, urn: str, confirmed: list[str]) -> None:
     """Give Keycloak a new administrator's password, and keep it in the state."""
     if len({*admin_passwords(stack)[:2]}) == 1:
-        stack.up("--target-replace", urn, *confirmed)
+        # The provider gets the new password with it, before Keycloak does.
+        stack.up("--target-replace", urn, *confirmed, unasked=True)
     old, new, url = admin_passwords(stack)
     try:
         administrator.hand_over(url, old, new)

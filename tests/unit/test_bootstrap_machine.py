@@ -339,6 +339,7 @@ def test_T13_what_a_killed_up_left_is_cleared(killed_up):
         # Nobody here knows whether that one lives.
         ((GONE, "elsewhere"), f"process {GONE} on elsewhere"),
     ],
+    ids=["here", "elsewhere"],
 )
 def test_T13_an_update_that_somebody_else_runs_is_left_alone(killed_up, lives, told, stale):
     """`make rotate`, `rollback` or `restore`: what the state says is pending, Helm is about."""

@@ -1,6 +1,7 @@
 """Rotation of one secret: what `up` is asked for, what is refused, and what starts anew."""
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,8 +27,8 @@ class Asked(Stack):
         self.asked: list[tuple[str, ...]] = []
         self.state = [{"type": PASSWORD, "urn": URN + name} for name in secrets]
 
-    def up(self, *options: str) -> None:
-        self.asked.append(options)
+    def up(self, *options: str, unasked: bool = False) -> None:
+        self.asked.append(("unasked", *options) if unasked else options)
 
     def resources(self, *, with_secrets: bool = False) -> list[dict[str, Any]]:
         return self.state
@@ -57,13 +58,14 @@ class Keycloak(BaseHTTPRequestHandler):
     """A Keycloak's administrator: logs in, and changes the password."""
 
     password = "old"
+    refuses_with = 400
 
     def do_POST(self) -> None:
         asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
         if asked["password"] == [Keycloak.password]:
             self._answer(200, {"access_token": "token", "expires_in": 60})
         else:
-            self._answer(401, {"error": "invalid_grant"})
+            self._answer(Keycloak.refuses_with, {"error": "invalid_grant"})
 
     def do_GET(self) -> None:
         self._answer(200, [{"id": "1"}])
@@ -93,8 +95,8 @@ class Administered(Asked):
         self.url, self.answers = url, list(answers)
         self.made = self.held = "old"
 
-    def up(self, *options: str) -> None:
-        super().up(*options)
+    def up(self, *options: str, unasked: bool = False) -> None:
+        super().up(*options, unasked=unasked)
         if "--yes" not in options and self.answers and self.answers.pop(0) == "no":
             raise RotationError("the update did not end")
         if "--target-replace" in options:
@@ -115,9 +117,10 @@ class Administered(Asked):
         ]
 
 
-@pytest.fixture
-def keycloak() -> Iterator[str]:
-    Keycloak.password = "old"
+@pytest.fixture(params=[400, 401])
+def keycloak(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Its URL. Versions differ in the status with which they refuse a password."""
+    Keycloak.password, Keycloak.refuses_with = "old", request.param
     server = ThreadingHTTPServer(("127.0.0.1", 0), Keycloak)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -125,7 +128,11 @@ def keycloak() -> Iterator[str]:
     server.server_close()
 
 
-MADE = ("--target-replace", f"{URN}keycloak-admin")
+class Ended:
+    returncode = 0
+
+
+MADE = ("unasked", "--target-replace", f"{URN}keycloak-admin")
 
 
 def test_keycloaks_administrator_gets_the_new_password_before_the_secret_has_it(
@@ -177,6 +184,32 @@ def test_a_keycloak_that_does_not_answer_is_asked_again_later() -> None:
     stack = Administered("http://127.0.0.1:1")
     with pytest.raises(RotationError, match="no answer"):
         rotate(stack, "keycloak-admin", ["--yes"])
+
+
+def test_an_update_with_a_password_that_keycloak_does_not_know_asks_it_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The update that makes the password ended in Keycloak's refusal of the provider."""
+    token, called = "keycloak:openid/getClient:getClient", []
+    answer = recorder._Outputs.call
+
+    def call(self: Any, args: Any) -> dict[str, Any]:
+        called.append(args.token)
+        return answer(self, args)
+
+    monkeypatch.setattr(recorder._Outputs, "call", call)
+    run(lambda: Platform(stack_file("local")))
+    assert token in called
+    called.clear()
+    ran: list[Any] = []
+    with monkeypatch.context() as without_cli:
+        without_cli.setattr(subprocess, "run", lambda *_, env, **__: ran.append(env) or Ended())
+        Stack("local", None).up(unasked=True)
+        Stack("local", None).up()
+    monkeypatch.setenv(names.KEYCLOAK_UNASKED, ran[0][names.KEYCLOAK_UNASKED])
+    run(lambda: Platform(stack_file("local")))
+    assert token not in called
+    assert names.KEYCLOAK_UNASKED not in ran[1]
 
 
 def test_a_secret_is_read_as_the_program_and_as_a_refresh_leave_it() -> None:
