@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mlhub.execution.cluster import Cluster
 from tests.services.test_execution_api import (  # noqa: F401
     RUN,
     hangs,
@@ -236,6 +237,31 @@ async def test_P8_two_replicas_and_a_restart_start_each_point_once(world):  # no
     assert len(world.cluster.runs()) == 12
     other = await api.post("/sweeps", json=bodies[0] | {"parallel": 4}, headers=key)
     problem(other, 422, "key-reused")
+
+
+async def test_P8_a_service_that_ends_comes_to_the_end_of_what_it_starts(world, monkeypatch):  # noqa: F811
+    """The point's run had a Job that nobody started, and failed when its time was over."""
+    reached, go_on, start = asyncio.Event(), asyncio.Event(), Cluster.start_job
+
+    async def start_later(self: Cluster, name: str) -> None:
+        reached.set()
+        await go_on.wait()
+        await start(self, name)
+
+    first = await world.start(per_minute=50)
+    monkeypatch.setattr(Cluster, "start_job", start_later)
+    api = await world.client(first)
+    sweep_id = (await api.post("/sweeps", json=SWEEP | {"parallel": 1})).json()["sweep_id"]
+    await eventually(reached.is_set)
+    ending = asyncio.create_task(first.stop())
+    await asyncio.sleep(1)
+    assert not ending.done()
+    go_on.set()
+    await ending
+    (job,) = world.cluster.runs()
+    assert not job["spec"]["suspend"]
+    api = await world.client(await world.start(per_minute=50))
+    assert (await settled(api, sweep_id, "succeeded"))["counts"] == {"succeeded": 4}
 
 
 async def test_P8_a_silence_of_kubernetes_loses_no_point(world, monkeypatch):  # noqa: F811

@@ -60,6 +60,7 @@ def build_app(
             reconciler.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reconciler
+            await runs.end_starts()
             for owned in (client.aclose, cluster.close, admission.close):
                 await owned()
             store.close()

@@ -37,6 +37,8 @@ T = TypeVar("T")
 STAMP = "%Y%m%d_%H%M%S"
 LEASE_WAIT_SECONDS = 40
 PROGRESS_SECONDS = 1
+END_SECONDS = 15
+"""For what has begun when the service ends; less than what its pod is given (components)."""
 
 
 def output_of(notebook: str, now: float) -> str:
@@ -63,6 +65,7 @@ class Runs:
         self._admission = admission
         self._holder = secrets.token_hex(8)
         self._looked: dict[str, float] = {}
+        self._starting: set[asyncio.Task[Run]] = set()
 
     async def db(self, call: Callable[..., T], *given: Any, **named: Any) -> T:
         """A call of the store's; raises Problem (503) where the database is silent."""
@@ -112,10 +115,53 @@ class Runs:
         key: str | None,
         origin: str | None = None,
     ) -> Run:
-        """A new run, or the one that the caller's key already made; raises Problem."""
+        """A new run, or the one that the caller's key already made; raises Problem.
+
+        Whoever asked may leave, or the service end: what has begun comes to its end, for half of it
+        would be a run that never starts."""
         fingerprint = fingerprint_of(user, notebook, output, parameters, dict(how))
         if known := await self.replayed(caller, key, fingerprint):
             return known
+        starting = asyncio.create_task(
+            self._start(
+                caller,
+                fingerprint,
+                user=user,
+                notebook=notebook,
+                output=output,
+                parameters=parameters,
+                how=how,
+                key=key,
+                origin=origin,
+            )
+        )
+        self._starting.add(starting)
+        starting.add_done_callback(self._started)
+        return await asyncio.shield(starting)
+
+    def _started(self, starting: "asyncio.Task[Run]") -> None:
+        self._starting.discard(starting)
+        if not starting.cancelled():
+            starting.exception()  # is whoever's who asked; nobody may be there any more
+
+    async def end_starts(self) -> None:
+        """Until what has begun has ended, or END_SECONDS."""
+        if self._starting:
+            await asyncio.wait(self._starting, timeout=END_SECONDS)
+
+    async def _start(
+        self,
+        caller: Caller,
+        fingerprint: str,
+        *,
+        user: str,
+        notebook: str,
+        output: str | None,
+        parameters: dict[str, Any],
+        how: Mapping[str, Any],
+        key: str | None,
+        origin: str | None,
+    ) -> Run:
         async with self.lease(f"user:{user}"):
             if known := await self.replayed(caller, key, fingerprint):
                 return known

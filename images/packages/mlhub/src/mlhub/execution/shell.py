@@ -38,6 +38,9 @@ def serve(app: FastAPI, port: int) -> None:
         port=port,
         proxy_headers=False,
         server_header=False,
+        # Whoever waits for a run or follows a log asks again; the rest of the pod's grace period
+        # is for what the service has begun.
+        timeout_graceful_shutdown=10,
         log_config=None,  # as every other record of the service's
     )
 
