@@ -781,6 +781,8 @@ async def test_P1_runs_are_listed_newest_first_in_pages(api):
     assert [run["run_id"] for run in first["runs"]] == ids[:0:-1]
     rest = (await api.get("/runs", params={"limit": 2, "before": first["next"]})).json()
     assert ([run["run_id"] for run in rest["runs"]], rest["next"]) == (ids[:1], None)
+    for number in ("0.726", "2026"):
+        assert (await api.get("/runs", params={"before": number})).status_code == 422, number
 
 
 async def test_P9_the_service_says_what_it_is_without_a_token(world):

@@ -90,6 +90,13 @@ def _text(value: str) -> None:
         raise ValueError("a parameter's text is Unicode, without half surrogate pairs")
 
 
+def moment(given: Any) -> Any:
+    """A date-time as RFC 3339 writes it, as the API tells it; a number would be seconds to some."""
+    if isinstance(given, str) and not re.match(r"\d{4}-\d\d-\d\d", given):
+        raise ValueError("a date-time is required, such as 2026-11-22T10:15:00Z")
+    return given
+
+
 def depth_of(body: bytes, limit: int) -> bool:
     """Whether JSON text nests deeper than `limit`, before a parser recurses into it."""
     depth, quoted, escaped = 0, False, False

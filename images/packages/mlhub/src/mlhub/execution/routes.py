@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 from fastapi.security import HTTPBearer
+from pydantic import BeforeValidator
 from starlette.types import Receive, Scope, Send
 
 from mlhub.execution import docs, inputs, jobs
@@ -283,7 +284,11 @@ async def list_runs(
     username: Annotated[UserName | None, Query()] = None,
     status: Annotated[Status | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    before: Annotated[datetime | None, Query(description="runs accepted before then")] = None,
+    before: Annotated[
+        datetime | None,
+        BeforeValidator(inputs.moment),
+        Query(description="runs accepted before then"),
+    ] = None,
 ) -> RunList:
     """Runs, the newest first; an administrator's own without `username`."""
     user = username or call.caller.name
