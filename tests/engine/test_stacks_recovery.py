@@ -102,7 +102,8 @@ class Team:
         self._allow()
         self.commit()
         os.environ["KUBECONFIG"] = stack.env["KUBECONFIG"]
-        self.place = Place(stack_file_in(self.repository), Kubectl(f"mlhub-{NAME}"))
+        command = ("kubectl", "--context", f"mlhub-{NAME}")
+        self.place = Place(stack_file_in(self.repository), Kubectl(command))
 
     def _copy(self) -> None:
         """What git tracks, as it is now, committed or not."""

@@ -272,12 +272,18 @@ def slow_mlflow(request: pytest.FixtureRequest, home: Home) -> Iterator[SlowMlfl
     server.server_close()
 
 
+def stopped_at(mlflow: SlowMlflow, home: Home, cell: str) -> subprocess.Popen[str]:
+    """A run of one cell that is told to end while it waits for MLflow."""
+    home.notebook("work/sum.ipynb", cell)
+    process = home.start("work/sum.ipynb")
+    mlflow.reached_by(process)
+    process.send_signal(signal.SIGTERM)
+    return process
+
+
 @pytest.mark.parametrize("slow_mlflow", ["/experiments/get-by-name"], indirect=True)
 def test_P8_a_run_that_is_stopped_while_mlflow_is_asked_begins_no_cell(home, slow_mlflow):
-    home.notebook("work/sum.ipynb", "open('begun', 'w')")
-    process = home.start("work/sum.ipynb")
-    slow_mlflow.reached_by(process)
-    process.send_signal(signal.SIGTERM)
+    process = stopped_at(slow_mlflow, home, "open('begun', 'w')")
     stopped = time.monotonic()
     log, _ = process.communicate(timeout=60)
     assert time.monotonic() - stopped < 20, "a pod has no longer"
@@ -287,10 +293,7 @@ def test_P8_a_run_that_is_stopped_while_mlflow_is_asked_begins_no_cell(home, slo
 
 @pytest.mark.parametrize("slow_mlflow", ["/runs/get"], indirect=True)
 def test_P8_a_run_that_is_stopped_after_its_last_cell_still_says_how_it_ended(home, slow_mlflow):
-    home.notebook("work/sum.ipynb", "1")
-    process = home.start("work/sum.ipynb")
-    slow_mlflow.reached_by(process)
-    process.send_signal(signal.SIGTERM)
+    process = stopped_at(slow_mlflow, home, "1")
     time.sleep(1)
     slow_mlflow.go_on.set()
     log, _ = process.communicate(timeout=60)

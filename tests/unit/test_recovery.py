@@ -42,7 +42,7 @@ sys.exit("error: connection lost")
 
 
 def kubectl(script: str) -> Kubectl:
-    return Kubectl(None, (sys.executable, "-c", script))
+    return Kubectl((sys.executable, "-c", script))
 
 
 def test_what_a_pod_sends_arrives_whole_and_with_its_checksum():
@@ -305,7 +305,7 @@ class Volumes(Kubectl):
         claims: dict[str, str] | None = None,
         leaving: str = "",
     ):
-        super().__init__(None)
+        super().__init__()
         self.patched: list[str] = []
         self._claims = claims or {}
         self._leaving = leaving
@@ -485,7 +485,7 @@ def test_recovery_reads_a_stack_file_with_encrypted_secrets(stack, tmp_path, mon
     (tmp_path / "stacks").mkdir()
     (tmp_path / "stacks" / f"Pulumi.{stack}.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.chdir(tmp_path)
-    place = Place(stack_file(stack), Kubectl(None))
+    place = Place(stack_file(stack), Kubectl())
     assert not place.own_keycloak
     assert len(place.namespaces) == 3
 
@@ -538,7 +538,7 @@ class Homes(Kubectl):
     """A cluster that knows homes: their volumes, their claims and who mounts them."""
 
     def __init__(self, *pods: str, **homes: str):
-        super().__init__(None)
+        super().__init__()
         self.claims = set(homes.values())
         self.pods = pods
         self.volumes = {name: self._volume(name, claim) for name, claim in homes.items()}
@@ -660,7 +660,7 @@ class Clocks(Kubectl):
     """A cluster that knows CronJobs alone, one of which a person has suspended."""
 
     def __init__(self) -> None:
-        super().__init__(None)
+        super().__init__()
         self.jobs = {name: self._job(name, name == "paused") for name in ("verify", "paused")}
 
     @staticmethod
@@ -703,7 +703,7 @@ class Stopping(Kubectl):
     """A cluster with a hub, whose pods these are by name and phase; `deleted` is what went."""
 
     def __init__(self, **pods: str) -> None:
-        super().__init__(None)
+        super().__init__()
         self.replicas = 1
         self.deleted: list[str] = []
         owner = [{"name": "hub-7d9c"}]

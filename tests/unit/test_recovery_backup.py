@@ -198,7 +198,7 @@ class Stuck(Kubectl):
     """A cluster whose agent does not start, and what is said of it."""
 
     def __init__(self, reason: str, message: str):
-        super().__init__(None)
+        super().__init__()
         self._event = {"reason": reason, "message": message}
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
@@ -238,7 +238,7 @@ class Working(Kubectl):
     """A cluster where homes are disks of one node at a time, with people at work."""
 
     def __init__(self) -> None:
-        super().__init__(None)
+        super().__init__()
         self.pods: list[dict[str, Any]] = []
 
     def run(self, user: str, node: str, phase: str = "Running", **spec: Any) -> None:

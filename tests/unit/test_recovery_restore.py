@@ -50,7 +50,7 @@ class Cluster(Kubectl):
     """Knows claims, StatefulSets, a Secret, what was stopped, and marks of the hub's namespace."""
 
     def __init__(self, *claims: str, runs: bool = False):
-        super().__init__(None)
+        super().__init__()
         self.claims = list(claims)
         self.parts = ["postgres", "seaweedfs"] if runs else []
         self.marks: dict[str, str] = {}
@@ -402,7 +402,7 @@ class Inside(Kubectl):
 
     def __init__(self, volumes: Path):
         script = f"import sys\nsys.argv = [a.replace({ROOT!r}, {str(volumes)!r}) for a in sys.argv]"
-        super().__init__(None, (sys.executable, "-c", script + HERE))
+        super().__init__((sys.executable, "-c", script + HERE))
 
     def items(self, kind: str, namespace: str, *_: str) -> list[dict[str, Any]]:
         claims = kind == "persistentvolumeclaims" and namespace == "jupyterhub"
@@ -416,7 +416,7 @@ def with_home(tmp_path: Path, key: pyrage.x25519.Identity, monkeypatch: Any) -> 
     then.mkdir()
     (then / "work.ipynb").write_text("older")
     packed = b"".join(
-        Kubectl(None, (sys.executable, "-c", HERE)).take(
+        Kubectl((sys.executable, "-c", HERE)).take(
             Pod("jupyterhub", "agent"), "sh", "-c", PACK, str(then), ended=lambda _: None
         )
     )

@@ -80,7 +80,7 @@ def act(given: argparse.Namespace) -> None:
         if given.verb == "prepare":
             return prepare(reader, given.stack, say)
     config = stack_file(given.stack)
-    place = Place(config, Kubectl(None, config.cluster.kubectl))
+    place = Place(config, Kubectl(config.cluster.kubectl))
     stack = Stack(given.stack, given.config_file)
     match given.verb:
         case "backup":

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-HEAD, DIRTY = "git.head", "git.dirty"
-"""What the CLI writes of the program into a stack's history."""
+from tools.recovery.state import HEAD
 
 
 @dataclass(frozen=True)

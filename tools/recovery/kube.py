@@ -39,10 +39,10 @@ class Report:
 
 
 class Kubectl:
-    """kubectl on one cluster; a context of None is the one of `program` or the environment."""
+    """kubectl on one cluster, which the command names, or else the environment."""
 
-    def __init__(self, context: str | None, program: Sequence[str] = ("kubectl",)):
-        self._command = [*program, *(["--context", context] if context else [])]
+    def __init__(self, command: Sequence[str] = ("kubectl",)):
+        self._command = [*command]
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
         done = subprocess.run(

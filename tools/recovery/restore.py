@@ -72,7 +72,7 @@ def restore(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: S
     if not _made_anew(place, stack, reader.path.name, archived, say):
         _admit(place, stack, reader, replace=replace, say=say)
     archive = reader.path.name
-    if restoring(place) == archive and marks(place).get(names.FILLED) == _filled(place, archive):
+    if _is_filled(place, archive):
         say("            its data are in, and are not filled again")
     else:
         _mark(place, f"{names.RESTORING}={archive}", f"{names.FILLED}-")
@@ -156,13 +156,14 @@ def _made_anew(place: Place, stack: Stack, archive: str, archived: Deployment, s
 
 def _admit(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: Say) -> None:
     """Nothing is replaced unasked, nor before it is in an archive of its own."""
-    under_way = restoring(place)
+    found = marks(place)
+    under_way = found.get(names.RESTORING)
     if under_way is not None and under_way != reader.path.name:
         raise RecoveryError(
             f"a restore of {under_way} has begun and not ended; run that one again, or give it up: "
             f"make resume STACK={stack.name}"
         )
-    filled = marks(place).get(names.FILLED, "") if under_way else ""
+    filled = found.get(names.FILLED, "") if under_way else ""
     if filled.partition(" ")[0] == under_way and filled != _filled(place, reader.path.name):
         raise RecoveryError(
             "all data of this restore were in, and since then databases or buckets got another "
@@ -187,14 +188,15 @@ def resume(place: Place, stack: Stack, say: Say) -> None:
     is another restore.
     """
     note = Note(stack)
-    archive, stopped = restoring(place) or note.archive(), place.stopped()
+    under_way = restoring(place)
+    archive, stopped = under_way or note.archive(), place.stopped()
     if archive is None and not stopped:
         raise RecoveryError(
             f"no restore of {stack.name} has begun and not ended, and nothing is stopped; there is "
             "nothing to resume"
         )
-    whole = archive is not None and marks(place).get(names.FILLED) == _filled(place, archive)
-    if restoring(place):
+    whole = under_way is not None and _is_filled(place, under_way)
+    if under_way:
         _mark(place, *ENDED)
     note.remove()
     if archive:
@@ -207,6 +209,13 @@ def resume(place: Place, stack: Stack, say: Say) -> None:
 
 def _mark(place: Place, *changes: str) -> None:
     place.kubectl("annotate", "namespace", place.hub, "--overwrite", *changes)
+
+
+def _is_filled(place: Place, archive: str) -> bool:
+    """Whether its restore is under way and all its data are in."""
+    found = marks(place)
+    under_way = found.get(names.RESTORING) == archive
+    return under_way and found.get(names.FILLED) == _filled(place, archive)
 
 
 def _filled(place: Place, archive: str) -> str:

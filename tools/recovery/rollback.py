@@ -13,12 +13,12 @@ from typing import Any
 
 from components.stackfile import path_of
 from tools.recovery.backup import Say, restoring
-from tools.recovery.begun import DIRTY, HEAD, Rollback, RollbackNote
+from tools.recovery.begun import Rollback, RollbackNote
 from tools.recovery.contents import Writers, claims_of, empty_bucket, empty_database, empty_volume
 from tools.recovery.errors import RecoveryError
 from tools.recovery.place import Place
 from tools.recovery.restore import timed
-from tools.recovery.state import Stack, git, outliving, resources
+from tools.recovery.state import DIRTY, HEAD, Stack, git, outliving, resources
 
 RELEASE = "kubernetes:helm.sh/v3:Release"
 """Protected for what runs in it; its data are in Postgres and in claims."""

@@ -15,6 +15,8 @@ Deployment = dict[str, Any]
 OF_THE_CLUSTER = ("kubernetes:", "docker-build:")
 """Types of what goes with a cluster, or is made again from what is there."""
 KEYCLOAK = ("keycloak:", "pulumi:providers:keycloak")
+HEAD, DIRTY = "git.head", "git.dirty"
+"""What the CLI writes of the program into a stack's history."""
 
 
 class Stack:

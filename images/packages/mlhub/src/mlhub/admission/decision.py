@@ -32,6 +32,17 @@ class Ask:
     def amounts(self) -> dict[str, float]:
         return {"servers": 1, **self.size.plain()}
 
+    def held(self, reservation: str) -> Holding:
+        """What is held once it is admitted."""
+        return Holding(
+            self.name,
+            self.owner,
+            self.size,
+            self.charges,
+            reservation=reservation,
+            profile=self.profile,
+        )
+
 
 @dataclass(frozen=True)
 class Account:

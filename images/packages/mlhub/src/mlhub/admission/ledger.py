@@ -71,10 +71,7 @@ class Ledger:
             if kept.holding.name == ask.name:
                 del self._reserved[key]
         key = reservation or secrets.token_hex(8)
-        holding = Holding(
-            ask.name, ask.owner, ask.size, ask.charges, reservation=key, profile=ask.profile
-        )
-        self._reserved[key] = Reservation(holding, self._clock() + seconds, not ask.again)
+        self._reserved[key] = Reservation(ask.held(key), self._clock() + seconds, not ask.again)
         return replace(answer, reservation=key)
 
     def release(self, reservation: str) -> bool:

@@ -122,19 +122,24 @@ class Runs:
         fingerprint = fingerprint_of(user, notebook, output, parameters, dict(how))
         if known := await self.replayed(caller, key, fingerprint):
             return known
-        starting = asyncio.create_task(
-            self._start(
+
+        def new() -> Run:
+            # Its age begins here: it may have waited longer for the lease than a run may be
+            # without a Job. In whole microseconds, as the API tells it, so that a page of runs
+            # begins where one ended.
+            now = datetime.fromtimestamp(self.clock(), UTC).timestamp()
+            run = self._new_run(
                 caller,
-                fingerprint,
+                now,
                 user=user,
                 notebook=notebook,
                 output=output,
                 parameters=parameters,
                 how=how,
-                key=key,
-                origin=origin,
             )
-        )
+            return replace(run, idempotency_key=key, fingerprint=fingerprint, origin=origin)
+
+        starting = asyncio.create_task(self._start(caller, user, key, fingerprint, new))
         self._starting.add(starting)
         starting.add_done_callback(self._started)
         return await asyncio.shield(starting)
@@ -150,35 +155,12 @@ class Runs:
             await asyncio.wait(self._starting, timeout=END_SECONDS)
 
     async def _start(
-        self,
-        caller: Caller,
-        fingerprint: str,
-        *,
-        user: str,
-        notebook: str,
-        output: str | None,
-        parameters: dict[str, Any],
-        how: Mapping[str, Any],
-        key: str | None,
-        origin: str | None,
+        self, caller: Caller, user: str, key: str | None, fingerprint: str, new: Callable[[], Run]
     ) -> Run:
         async with self.lease(f"user:{user}"):
             if known := await self.replayed(caller, key, fingerprint):
                 return known
-            # Its age begins here: it may have waited longer for the lease than a run may be
-            # without a Job. In whole microseconds, as the API tells it, so that a page of runs
-            # begins where one ended.
-            now = datetime.fromtimestamp(self.clock(), UTC).timestamp()
-            run = self._new_run(
-                caller,
-                now,
-                user=user,
-                notebook=notebook,
-                output=output,
-                parameters=parameters,
-                how=how,
-            )
-            run = replace(run, idempotency_key=key, fingerprint=fingerprint, origin=origin)
+            run = new()
             await self._has_home(user)
             await self._take_slot(run)
             decision = await self._admit(run)

@@ -16,7 +16,7 @@ from jupyterhub.user import User  # type: ignore[import-untyped]
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from tornado import web
 
-from mlhub.admission import Ask, Holding, Size
+from mlhub.admission import Ask, Size
 from mlhub.admission.holdings import metadata
 from mlhub.admission.limits import Memory
 from mlhub.admission.sizes import quantity
@@ -140,14 +140,7 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
             raise web.HTTPError(refusal.status_code, str(refusal)) from None
         body = answer.plain()
         if answer.admitted:
-            held = Holding(
-                ask.name,
-                ask.owner,
-                ask.size,
-                ask.charges,
-                reservation=answer.reservation,
-                profile=ask.profile,
-            )
+            held = ask.held(answer.reservation)
             body |= {"pod": metadata(held, "run"), "expires_in": given.seconds, "role": role}
         self.set_status(answer.status)
         self.write(json.dumps(body))

@@ -186,14 +186,7 @@ class MlhubSpawner(KubeSpawner):  # type: ignore[misc]
         if not answer.admitted:
             asyncio.get_running_loop().call_later(FORGET_SECONDS, self._leave_no_record)
             raise Refusal(answer.sentence, reason="quota", status=answer.status)
-        self._held = Holding(
-            ask.name,
-            ask.owner,
-            ask.size,
-            ask.charges,
-            reservation=answer.reservation,
-            profile=ask.profile,
-        )
+        self._held = ask.held(answer.reservation)
 
     def _never(self, sentence: str, reason: str) -> Refusal:
         refusal = Refusal(sentence, reason="quota", status=403)
