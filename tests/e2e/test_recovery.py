@@ -55,7 +55,7 @@ SUMS = "find . -printf '%p %m %l\\n' | sort | tail -n +2; find . -type f | sort 
 @pytest.fixture(scope="module")
 def place(kubectl: Kubectl) -> Place:
     """The running stack."""
-    return Place(stack_file("local"), Cluster(None))
+    return Place(stack_file("local"), Cluster())
 
 
 @pytest.fixture
