@@ -137,7 +137,8 @@ def keycloak_of(kubectl: Kubectl) -> Keycloak:
             groups=(GROUP,),
             login_realm="master",
             client_id="admin-cli",
-            **account,
+            username=account["username"],
+            password=account["password"],
         )
     )
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,14 +30,14 @@ REFUSED = "000"
 
 
 def pod(name: str, *command: str, claim: str = "", restart: str = "Always") -> dict:
-    container = {
+    container: dict[str, Any] = {
         "name": "main",
         "image": IMAGE,
         "command": list(command),
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         "securityContext": {"runAsUser": 1000, "runAsGroup": 100},
     }
-    spec = {
+    spec: dict[str, Any] = {
         "containers": [container],
         "restartPolicy": restart,
         "terminationGracePeriodSeconds": 1,
@@ -212,6 +213,7 @@ def test_T11_a_program_that_connects_at_once_is_not_ahead_of_its_policies(place:
 NAMESPACES = """
 import subprocess, sys
 from pathlib import Path
+from typing import Any
 from bootstrap import network
 folder = Path(sys.argv[1])
 for _ in range(3):

@@ -135,6 +135,7 @@ def test_V3_T13_every_file_outlives_kills_of_hub_and_pod_under_load(alice, kubec
     write = ("python3", "-u", "-c", WRITER, folder)
     command = ["kubectl", "-n", NAMESPACE, "exec", alice.pod, "--", *write]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout
         kept = list(itertools.islice(writer.stdout, 20))
         hub = kubectl.json("-n", NAMESPACE, "get", "pods", "-l", "component=hub")["items"][0]
         kill_pod(hub["metadata"]["uid"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp.web import Application, AppRunner, Request, Response, TCPSite, json_response
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
 from tests.ports import free_port
 from tests.services.hub import POD, PROFILES, SECRETS, chart_values, merged
@@ -23,7 +23,7 @@ from tests.services.test_hub_admission import VALUES
 from tests.services.test_hub_spawn import RUNNING
 from tests.services.test_hub_tokens import MLFLOW
 
-PHONE = {"width": 390, "height": 844}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 UNBROKEN = "this_has_no_space_at_which_it_could_be_broken_into_lines_1234567890"
 SESSION, WAITS = "nightlyretrainingofthefrauddet", "waits"
 GROUPS = [
@@ -159,7 +159,7 @@ def authorize(context: BrowserContext, url: str) -> None:
     """An application of alice's, on the page of her tokens."""
     asked = f"client_id={APPLICATION}&redirect_uri={BACK}&response_type=code&state=a"
     back = context.request.get(f"{url}/hub/api/oauth2/authorize?{asked}", max_redirects=0)
-    form = {
+    form: dict[str, str | float | bool] = {
         "client_id": APPLICATION,
         "client_secret": SECRETS["hub.services.mlflow.apiToken"],
         "grant_type": "authorization_code",

@@ -133,11 +133,12 @@ def test_J3_J10_T11_a_run_and_a_model_round_trip_as_oneself_and_nobody_else_read
 
     # Bob: neither by the API nor in the browser.
     bob = person("bob").log_in()
-    for path, body in [
+    questions: list[tuple[str, dict[str, Any]]] = [
         ("experiments/search", {"max_results": 10}),
         ("runs/search", {"experiment_ids": [made["experiment"]]}),
         ("runs/log-metric", {"run_id": made["run"], "key": "x", "value": 1, "timestamp": 1}),
-    ]:
+    ]
+    for path, body in questions:
         answer = as_bob(bob, path, **body)
         # Where many were looked through for none, there is a token of the next page, an empty one.
         nothing = answer.ok and not any(answer.json().values())

@@ -314,9 +314,10 @@ def test_T13_after_a_restore_people_log_in_and_find_notebooks_runs_and_limits(
     (archive,) = tmp_path.glob("*.age")
 
     # Lost: the word that she logs in with, her files, and that she ever ran anything.
-    admin = KeycloakAdmin(
+    account = kubectl.secret("foundation", "keycloak-admin")
+    admin: Any = KeycloakAdmin(
         server_url=KEYCLOAK_URL, realm_name="mlhub", user_realm_name="master",
-        **kubectl.secret("foundation", "keycloak-admin"),
+        username=account["username"], password=account["password"],
     )  # fmt: skip
     admin.set_user_password(admin.get_user_id("alice"), secrets.token_hex(16), temporary=False)
     with mounted(

@@ -81,11 +81,13 @@ def kept(kubectl: Kubectl) -> dict[str, str]:
 
 
 def test_T1_T13_drift_is_put_right_though_the_up_that_began_it_was_killed(kubectl: Kubectl):
-    admin = KeycloakAdmin(
+    account = kubectl.secret("foundation", "keycloak-admin")
+    admin: Any = KeycloakAdmin(
         server_url=KEYCLOAK_URL,
         realm_name="mlhub",
         user_realm_name="master",
-        **kubectl.secret("foundation", "keycloak-admin"),
+        username=account["username"],
+        password=account["password"],
     )
     client = admin.get_client_id("jupyterhub")
     there = admin.get_client(client)

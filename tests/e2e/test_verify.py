@@ -30,7 +30,8 @@ def local(kubectl: Kubectl) -> Settings:
         groups=("/mlhub/users",),
         login_realm="master",
         client_id="admin-cli",
-        **account,
+        username=account["username"],
+        password=account["password"],
     )
 
 

@@ -32,7 +32,7 @@ class Server:
     username: str
     password: str
 
-    def admin(self, realm: str = "master") -> KeycloakAdmin:
+    def admin(self, realm: str = "master") -> Any:
         return KeycloakAdmin(
             server_url=self.url, username=self.username, password=self.password,
             realm_name=realm, user_realm_name="master", client_id="admin-cli",

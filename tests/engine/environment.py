@@ -23,7 +23,6 @@ from typing import Any
 
 import requests
 import yaml
-from keycloak import KeycloakAdmin
 
 from tests.doubles.harbor import HarborDouble, serving
 from tests.engine.stack import Stack
@@ -106,7 +105,7 @@ class Environment:
 
     stack: ProgramStack
     harbor: HarborDouble
-    keycloak: KeycloakAdmin
+    keycloak: Any
     namespace: str
     """The hub's."""
     given: dict[str, str]
@@ -202,7 +201,7 @@ def clear(hub: str) -> None:
         shutil.rmtree(path)
 
 
-def realm_for(admin: KeycloakAdmin, name: str) -> tuple[KeycloakAdmin, str]:
+def realm_for(admin: Any, name: str) -> tuple[Any, str]:
     """A realm with the one client that a platform engineer is given; the client's secret."""
     admin.create_realm({"realm": name, "enabled": True})
     admin.connection.realm_name = name
@@ -301,7 +300,7 @@ def another_context(folder: Path, name: str) -> Path:
 
 @contextmanager
 def environment(
-    folder: Path, bin_dir: Path, name: str, keycloak_url: str, admin: KeycloakAdmin
+    folder: Path, bin_dir: Path, name: str, keycloak_url: str, admin: Any
 ) -> Iterator[Environment]:
     """The stack `name` with everything it takes for granted, not yet applied."""
     hub = f"engine-{name}"

@@ -69,7 +69,7 @@ PROFILES = [
     },
     {"slug": "other", "display_name": "Other", "kubespawner_override": {"cpu_limit": 2}},
 ]
-VALUES = {
+VALUES: dict[str, Any] = {
     "custom": {"mlhub": {"identity": IDENTITY}},
     "hub": {
         "image": {"name": "localhost:5000/mlhub/hub", "tag": "1"},

@@ -150,8 +150,8 @@ class Kubernetes:
             return web.json_response({"items": items, "metadata": version})
         queue: asyncio.Queue[Object | None] = asyncio.Queue()
         since = int(request.query.get("resourceVersion") or self._version)
-        for version, change in self._changes.get(kind, []):
-            if version > since and selects(selector, change["object"]):
+        for number, change in self._changes.get(kind, []):
+            if number > since and selects(selector, change["object"]):
                 queue.put_nowait(change)
         watcher = (selector, queue)
         self._watchers.setdefault(kind, []).append(watcher)
@@ -162,8 +162,8 @@ class Kubernetes:
             # A hub that was killed, and one that wants to be let go after so many seconds.
             with contextlib.suppress(ConnectionError, TimeoutError):
                 async with asyncio.timeout(float(seconds) if seconds else None):
-                    while change := await queue.get():
-                        await stream.write(json.dumps(change).encode() + b"\n")
+                    while told := await queue.get():
+                        await stream.write(json.dumps(told).encode() + b"\n")
         finally:
             self._watchers[kind].remove(watcher)
         return stream

@@ -286,11 +286,11 @@ async def test_GPU_hours_that_are_used_up_refuse_GPU_servers_alone(
 ):
     monkeypatch.setattr(desks, "datetime", Wednesday)
     labels = {"nvidia.com/gpu.present": "true"}
-    status = {
+    ready = {
         "allocatable": {"nvidia.com/gpu": "4"},
         "conditions": [{"type": "Ready", "status": "True"}],
     }
-    kubernetes.put("nodes", {"metadata": {"name": "node-a", "labels": labels}, "status": status})
+    kubernetes.put("nodes", {"metadata": {"name": "node-a", "labels": labels}, "status": ready})
     kubernetes.put("pods", pod("alice/old", "server", **{"nvidia.com/gpu": "1"}))
     await until(lambda: hub.app.authenticator.office.nodes.items)
     desk = hub.app.authenticator.office.desk

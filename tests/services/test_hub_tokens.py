@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from jupyterhub import orm
 
-from mlhub.hub import spawner as spawners
+from mlhub.hub import trouble
 from mlhub.hub.api import SCOPE
 from mlhub.hub.tokens import CLIENT, OF_SERVER, SERVER_SECONDS
 from tests.services.hub import PROFILES, SECRETS, Hub, logged_in, merged, until
@@ -137,7 +137,7 @@ async def test_J3_the_token_ends_with_its_server(hub, alice, kubernetes, end):
 
 
 async def test_J3_a_start_that_fails_leaves_no_token(hub, alice, kubernetes, monkeypatch):
-    monkeypatch.setattr(spawners.trouble, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(trouble, "GRACE_SECONDS", 0)
     kubernetes.then = lambda pod: waiting("ImagePullBackOff", "not found")
     seen: list[str] = []
 

@@ -319,7 +319,7 @@ class Service:
 
     async def ask(self, who: str, method: str, path: str, /, **body: Any) -> httpx.Response:
         async with self.client(who) as client:
-            return await client.request(method, path, **({"json": body} if body else {}))
+            return await client.request(method, path, json=body or None)
 
 
 @asynccontextmanager

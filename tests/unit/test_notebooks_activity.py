@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from jupyter_client import BlockingKernelClient
+from jupyter_client.blocking.client import BlockingKernelClient
 from websocket import create_connection
 
 OPTIONS = (
