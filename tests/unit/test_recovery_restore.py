@@ -203,6 +203,20 @@ def test_T13_a_stack_that_runs_is_left_as_it_is_and_asked_for_its_data(restored)
     assert restored(stack, replace=True) == ["backup", *FILLED]
 
 
+def test_T13_a_restore_does_not_forget_what_a_killed_up_was_making(restored):
+    """Its import of Keycloak's part would, and its last `up` would meet it, with all data in."""
+    urn = "urn:pulumi:local::mlhub::kubernetes:helm.sh/v3:Release::hub"
+    begun = [{"type": "creating", "resource": {"urn": urn}}]
+    half = {"deployment": STATE["deployment"] | {"pending_operations": begun}}
+    stack = Applied(half, Cluster(*DESTROYED, runs=True))
+    with pytest.raises(RecoveryError, match="killed while it was making hub,"):
+        restored(stack, replace=True)
+    assert not stack.changes
+    assert stack.state == half
+    stack.state = STATE
+    assert restored(stack, replace=True) == ["backup", *FILLED]
+
+
 def test_T13_a_stack_with_secrets_of_its_own_takes_no_archive_of_another(restored):
     other = json.loads(json.dumps(STATE).replace('"one"', '"two"'))
     with pytest.raises(RecoveryError, match="secrets of its own"):

@@ -28,6 +28,7 @@ from tools.recovery.place import HELD_ELSEWHERE, Place
 from tools.recovery.state import (
     Deployment,
     Stack,
+    demand_whole,
     keycloak_url,
     lineage,
     outliving,
@@ -170,6 +171,8 @@ def _admit(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: Sa
             "volume, so that it would neither go on nor begin anew without a loss; give it up, "
             f"make resume STACK={stack.name}, and restore with REPLACE=yes"
         )
+    if place.own_keycloak and not _is_filled(place, reader.path.name):
+        demand_whole(stack.name, stack.export())
     if under_way or not (data := place.has_data()):
         return
     if not replace:

@@ -18,7 +18,7 @@ from tools.recovery.contents import Writers, claims_of, empty_bucket, empty_data
 from tools.recovery.errors import RecoveryError
 from tools.recovery.place import Place
 from tools.recovery.restore import timed
-from tools.recovery.state import DIRTY, HEAD, Stack, git, outliving, resources
+from tools.recovery.state import DIRTY, HEAD, Stack, demand_whole, git, outliving, resources
 
 RELEASE = "kubernetes:helm.sh/v3:Release"
 """Protected for what runs in it; its data are in Postgres and in claims."""
@@ -195,17 +195,6 @@ def rebind(place: Place, say: Say) -> None:
             say(f"            {volumes[0]} is {namespace}/{name}'s again")
 
 
-def half_made(deployment: dict[str, Any]) -> list[str]:
-    """What a killed `up` began to make and no later one has made.
-
-    The state has it as pending alone, which an import drops.
-    """
-    pending = deployment["deployment"].get("pending_operations") or []
-    begun = [one["resource"]["urn"] for one in pending if one["type"] == "creating"]
-    known = {resource["urn"] for resource in resources(deployment)}
-    return [urn.rpartition("::")[2] for urn in begun if urn not in known]
-
-
 def destroy(stack: Stack, confirm: str, say: Say) -> None:
     """Takes the stack off its cluster. Namespaces, claims and volumes stay there, generated secrets
     and what is in Keycloak and Harbor stay in the state, and an `up` finds all of them again.
@@ -216,12 +205,7 @@ def destroy(stack: Stack, confirm: str, say: Say) -> None:
             f"and `up` brings it back. Say so: CONFIRM={stack.name}"
         )
     present = stack.export()
-    if begun := half_made(present):
-        raise RecoveryError(
-            f"an `up` of {stack.name} was killed while it was making {', '.join(begun)}, which the "
-            "state would forget and the cluster would keep; run the `up` first, which goes on from "
-            "there, then this again"
-        )
+    demand_whole(stack.name, present)
     kept = {r["urn"]: r for r in resources(outliving(present, own_keycloak=False))}
     exposed = [
         resource["urn"].rpartition("::")[2]

@@ -71,6 +71,27 @@ def resources(deployment: Deployment) -> list[dict[str, Any]]:
     return list((deployment.get("deployment") or {}).get("resources") or [])
 
 
+def half_made(deployment: Deployment) -> list[str]:
+    """What a killed `up` began to make and no later one has made.
+
+    The state has it as pending alone, which an import drops.
+    """
+    pending = deployment["deployment"].get("pending_operations") or []
+    begun = [one["resource"]["urn"] for one in pending if one["type"] == "creating"]
+    known = {resource["urn"] for resource in resources(deployment)}
+    return [urn.rpartition("::")[2] for urn in begun if urn not in known]
+
+
+def demand_whole(name: str, deployment: Deployment) -> None:
+    """Raises RecoveryError where an import would forget what is half made."""
+    if begun := half_made(deployment):
+        raise RecoveryError(
+            f"an `up` of {name} was killed while it was making {', '.join(begun)}, which the "
+            "state would forget and the cluster would keep; run the `up` first, which goes on from "
+            "there, then this again"
+        )
+
+
 def lineage(deployment: Deployment) -> str:
     """How a state's secrets are encrypted; two states with one lineage are one stack's."""
     return json.dumps((deployment.get("deployment") or {}).get("secrets_providers"), sort_keys=True)
