@@ -42,6 +42,7 @@ loaded = mlflow.pyfunc.load_model(f"models:/{name}@champion")
 print("RESULT", json.dumps({
     "run": run.info.run_id,
     "experiment": run.info.experiment_id,
+    "artifacts": run.info.artifact_uri,
     "params": kept.data.params,
     "metrics": kept.data.metrics,
     "user": kept.data.tags["mlflow.user"],
@@ -108,14 +109,16 @@ def made(alice: Person, name: str) -> dict[str, Any]:
     return found
 
 
-def as_bob(bob: Person, path: str, **body: Any) -> requests.Response:
+def as_bob(
+    bob: Person, path: str, workspace: str = "alice--home", **body: Any
+) -> requests.Response:
     """MLflow's API with a token of bob's, as from a laptop."""
     made = bob.hub("POST", "users/bob/tokens")
     token = made["body"]["token"]
     return requests.post(
         f"{HUB_URL}{PAGE}api/2.0/mlflow/{path}",
         json=body,
-        headers={"Authorization": f"Bearer {token}", "X-MLFLOW-WORKSPACE": "alice--home"},
+        headers={"Authorization": f"Bearer {token}", "X-MLFLOW-WORKSPACE": workspace},
         timeout=30,
     )
 
@@ -143,6 +146,23 @@ def test_J3_J10_T11_a_run_and_a_model_round_trip_as_oneself_and_nobody_else_read
         # Where many were looked through for none, there is a token of the next page, an empty one.
         nothing = answer.ok and not any(answer.json().values())
         assert answer.status_code == 403 or nothing, (path, answer.text)
+
+    # Nor does a model of his own lead to what MLflow's key opens and he may not.
+    of_his = {"workspace": "bob--home", "name": f"{name} of bob"}
+    experiment = as_bob(bob, "experiments/create", **of_his).json()["experiment_id"]
+    asked = {"workspace": "bob--home", "experiment_id": experiment}
+    run = as_bob(bob, "runs/create", **asked).json()["run"]["info"]
+    assert as_bob(bob, "registered-models/create", **of_his).ok
+    beside = f"{run['artifact_uri']}/../../../../"
+    for source, allowed in {
+        run["artifact_uri"]: True,
+        made["artifacts"]: False,
+        made["artifacts"].replace("mlflow-artifacts:/", "s3://mlflow/mlflow/"): False,
+        made["artifacts"].replace("mlflow-artifacts:/workspaces/", beside): False,
+    }.items():
+        version = {**of_his, "source": source, "run_id": run["run_id"]}
+        answer = as_bob(bob, "model-versions/create", **version)
+        assert answer.status_code == (200 if allowed else 400), (source, answer.text)
 
     # Alice, by the hub's menu and without another question.
     page = alice.page
