@@ -44,8 +44,12 @@ def alerts(
     execution: bool,
     workspaces: bool,
     verify: Verify | None,
+    start_seconds: int,
 ) -> list[Alert]:
-    """The alerts of one stack; `namespace` is its hub's, `foundation` that of its databases."""
+    """The alerts of one stack; `namespace` is its hub's, `foundation` that of its databases.
+
+    After `start_seconds` a run that has not started ends as one that failed, and waits no more.
+    """
     here = f'namespace="{namespace}"'
     volumes = f'namespace=~"{namespace}|{foundation}"'
     services = [
@@ -135,11 +139,12 @@ def alerts(
             ),
             Alert(
                 "MlhubRunsWait",
-                f"max(mlhub_run_oldest_queued_seconds{{{here}}})",
-                "> 900",
-                "5m",
+                # The longest of some minutes: it ends with each run that fails for it.
+                f"max(max_over_time(mlhub_run_oldest_queued_seconds{{{here}}}[10m]))",
+                f"> {start_seconds // 2}",
+                "1m",
                 "warning",
-                "A run has waited for a quarter of an hour and has not started.",
+                f"Runs wait to start. One that has waited for {start_seconds} s has failed.",
             ),
             Alert(
                 "MlhubRunsLost",

@@ -77,6 +77,7 @@ def stack_rules(stack: StackFile, docs: str) -> list[dict[str, Any]]:
         execution=stack.execution is not None,
         workspaces=stack.workspace_service is not None,
         verify=stack.verify,
+        start_seconds=stack.hub.start_timeout,
     )
     return rule_groups(found, docs)
 

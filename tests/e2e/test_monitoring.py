@@ -118,6 +118,7 @@ def test_every_alert_looks_at_something_and_none_fires_on_a_stack_that_works(
         execution=True,
         workspaces=True,
         verify=STACK.verify,
+        start_seconds=STACK.hub.start_timeout,
     )
     assert [rule["name"] for rule in group["rules"]] == [alert.name for alert in stated]
     for alert in stated:

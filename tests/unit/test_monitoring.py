@@ -19,9 +19,11 @@ import mlhub.hub.metrics
 import mlhub.metrics
 from components import names
 from components.alerts import Alert, alerts
-from components.config import Verify
+from components.config import Hub, Verify
 from components.monitoring import stack_panels
 from mlhub.admission import Charge, Holding, Quotas, Size
+from mlhub.execution.outcome import judge
+from mlhub.execution.settings import Limits
 from mlhub.execution.store import Run
 from tests.unit.recorder import ROOT, STACKS, Monitor, platform, stack_file
 
@@ -40,7 +42,12 @@ def every_alert() -> list[Alert]:
     return of_stack(execution=True, workspaces=True, verify=Verify())
 
 
-of_stack = functools.partial(alerts, "jupyterhub", foundation="foundation")
+of_stack = functools.partial(
+    alerts,
+    "jupyterhub",
+    foundation="foundation",
+    start_seconds=Hub.model_fields["start_timeout"].default,
+)
 
 
 def expressions() -> list[str]:
@@ -282,3 +289,20 @@ def test_a_runs_wait_and_its_length_are_counted_once_it_ends():
     mlhub.execution.metrics.tell([run], 160.0)
     assert told("mlhub_runs", status="queued") == 1
     assert told("mlhub_run_oldest_queued_seconds") == 60.0
+
+
+@pytest.mark.parametrize("stack", MONITORED)
+def test_a_run_that_waits_raises_its_alert_before_it_has_failed_for_that(stack: str):
+    """As the service knows the stack's limit; then it is queued no more."""
+    data = platform(stack).one("kubernetes:core/v1:ConfigMap", "execution").plain["data"]
+    limits = Limits.model_validate(json.loads(data["execution.json"])["limits"])
+    run = Run("r", "alice", "alice", "a.ipynb", "b.ipynb", False, {}, "small", 60, None, 0.0)
+    waits = next(s for s in range(0, 7200, 10) if judge(run, {}, None, s, limits) is not None)
+    (rules,) = (
+        platform(stack)
+        .one("kubernetes:monitoring.coreos.com/v1:PrometheusRule", "mlhub-rules")
+        .plain["spec"]["groups"]
+    )
+    (rule,) = [rule for rule in rules["rules"] if rule["alert"] == "MlhubRunsWait"]
+    beyond = int(rule["expr"].rpartition("> ")[2])
+    assert beyond <= waits - 60, "between them Prometheus looks twice"
