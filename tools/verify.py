@@ -7,6 +7,7 @@ secret `mlhub:keycloak_client_secret`."""
 import argparse
 import base64
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,10 @@ def main() -> int:
     except NotReadError as error:
         print(error, file=sys.stderr)
         return 2
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            # A pipeline's time limit or a lost terminal; the person is removed all the same.
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     report = Report(lambda line: print(line, flush=True))
     verify(asked, report)
     print(report.sentence())

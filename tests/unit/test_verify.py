@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from components.stackfile import read
-from mlhub.verify import people
+from mlhub.verify import people, web
 from mlhub.verify.checks import offered, verify
 from mlhub.verify.notebook import notebook
 from mlhub.verify.people import temporary
@@ -95,13 +95,13 @@ Answer = tuple[int, dict[str, str], str]
 
 
 @contextlib.contextmanager
-def serving(answer: Callable[[str, str, dict[str, str]], Answer]) -> Iterator[str]:
-    """A server on loopback that answers a method, a path and headers; its address."""
+def serving(answer: Callable[[str, str, dict[str, str], bytes], Answer]) -> Iterator[str]:
+    """A server on loopback that answers a method, a path, headers and a body; its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, headers, body = answer(self.command, self.path, dict(self.headers))
+            given = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, headers, body = answer(self.command, self.path, dict(self.headers), given)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
@@ -130,11 +130,14 @@ class Realm:
         self.person: dict[str, Any] | None = None
         self.asked: list[str] = []
         self.hangs = threading.Event()
+        self.before_post: Callable[[], None] = lambda: None
+        self.forgets_to_answer = False
 
-    def there(self, age: float) -> None:
-        self.person = {"id": "7", "createdTimestamp": (time.time() - age) * 1000}
+    def there(self, age: float, person_id: str = "7", **known: Any) -> None:
+        made = (time.time() - age) * 1000
+        self.person = {"id": person_id, "createdTimestamp": made, **known}
 
-    def answer(self, method: str, path: str, headers: dict[str, str]) -> Answer:
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         self.asked.append(f"{method} {path.partition('?')[0]}")
         if path.startswith("/hub/oauth_login"):
             self.hangs.set()
@@ -142,8 +145,15 @@ class Realm:
         if path.endswith("/token"):
             return 200, {}, json.dumps({"access_token": "a-token"})
         if method == "POST" and path.endswith("/users"):
-            self.there(0)
+            self.before_post()
+            if self.person is not None:
+                return 409, {}, ""
+            self.there(0, lastName=json.loads(body)["lastName"])
+            if self.forgets_to_answer:
+                time.sleep(2)
         if method == "DELETE":
+            if not self.person or not path.endswith(f"/{self.person['id']}"):
+                return 404, {}, ""
             self.person = None
         found = [self.person] if self.person else []
         return 200, {}, json.dumps(found if "/users?" in path else {"id": "8"})
@@ -195,8 +205,85 @@ def test_T12_what_a_killed_verification_left_is_removed(realm: tuple[Realm, Sett
     assert sum(line.startswith("DELETE") for line in server.asked) == 2
 
 
-def test_T12_a_job_that_is_ended_removes_the_person_first(
-    realm: tuple[Realm, Settings], tmp_path: Path
+def test_T12_two_that_begin_at_once_take_turns(
+    realm: tuple[Realm, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, settings = realm
+    monkeypatch.setattr(people.time, "sleep", lambda _: setattr(server, "person", None))
+
+    def the_other_is_quicker() -> None:
+        server.there(0)
+        server.before_post = lambda: None
+
+    server.before_post = the_other_is_quicker
+    said: list[str] = []
+    with temporary(settings, said.append):
+        assert server.person is not None
+    assert len(said) == 1
+    assert server.person is None
+
+
+def test_T12_a_name_or_address_that_somebody_else_has_is_told_and_not_waited_for(
+    realm: tuple[Realm, Settings],
+) -> None:
+    server, settings = realm
+    server.before_post = lambda: server.there(0)
+    tried = 0
+
+    def found(_: people.Keycloak) -> None:
+        nonlocal tried
+        tried += 1
+        assert tried < 9
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(people.Keycloak, "found", found)
+        with pytest.raises(people.NotMade, match="POST /users with HTTP 409"):
+            temporary(settings, print).__enter__()
+
+
+def test_T12_a_late_verification_leaves_the_person_of_the_next_one(
+    realm: tuple[Realm, Settings],
+) -> None:
+    """Who took longer than OTHERS_SECONDS was taken for killed."""
+    server, settings = realm
+    with temporary(settings, print):
+        server.there(0, "8", lastName="verify another")
+    assert server.person is not None
+
+
+def test_T12_a_person_is_removed_whose_making_was_never_answered(
+    realm: tuple[Realm, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, settings = realm
+    monkeypatch.setattr(web, "TIMEOUT", (1, 1))
+    server.forgets_to_answer = True
+    with pytest.raises(web.Unreachable), temporary(settings, print):
+        pass
+    assert server.person is None
+
+
+BY_HAND = """\
+import json, sys
+from pathlib import Path
+from mlhub.verify.settings import Settings
+from tools import verify
+asked = Settings(**json.loads(Path(sys.argv.pop()).read_text()))
+verify.read, verify.settings = (lambda *_: None), (lambda *_: asked)
+raise SystemExit(verify.main())
+"""
+"""`make verify`, told whom to verify."""
+
+
+@pytest.mark.parametrize(
+    ("command", "sent"),
+    [
+        (["-m", "mlhub.verify"], signal.SIGTERM),
+        (["-c", BY_HAND, "--stack", "local"], signal.SIGTERM),
+        (["-c", BY_HAND, "--stack", "local"], signal.SIGHUP),
+    ],
+)
+def test_T12_one_that_is_ended_removes_the_person_first(
+    realm: tuple[Realm, Settings], tmp_path: Path, command: list[str], sent: signal.Signals
 ) -> None:
     server, settings = realm
     asked = {**dataclasses.asdict(settings), "via": {}, "groups": ["/a/b"]}
@@ -204,19 +291,20 @@ def test_T12_a_job_that_is_ended_removes_the_person_first(
     file = tmp_path / "verify.json"
     file.write_text(json.dumps(asked))
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlhub.verify", file],
+        [sys.executable, *command, file],
         stdout=subprocess.PIPE,
         text=True,
+        cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT / "images/packages/mlhub/src")},
     )
     try:
         assert server.hangs.wait(120)
         assert server.person is not None
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(sent)
         said, _ = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + sent
     assert server.person is None
     assert "ok" in [line.split()[0] for line in said.splitlines() if "person is removed" in line]
 
@@ -251,23 +339,23 @@ def test_T12_in_a_pod_a_published_address_is_reached_as_through_its_ingress() ->
     seen: list[tuple[str, dict[str, str]]] = []
     published = "https://jupyter.example.com"
 
-    def elsewhere(_: str, path: str, headers: dict[str, str]) -> Answer:
+    def elsewhere(_: str, path: str, headers: dict[str, str], __: bytes) -> Answer:
         seen.append((path, headers))
         return 200, {}, "there"
 
     with serving(elsewhere) as other:
 
-        def hub(_: str, path: str, headers: dict[str, str]) -> Answer:
+        def hub(_: str, path: str, headers: dict[str, str], __: bytes) -> Answer:
             seen.append((path, headers))
             if path == "/back":
                 return 200, {}, headers.get("Cookie", "")
             return 302, {"Location": f"{other}/log-in", "Set-Cookie": "a=b; Secure; Path=/"}, ""
 
         with serving(hub) as target:
-            web = session({published: target})
-            answer = ask(web, "GET", f"{published}/hub")
+            browser = session({published: target})
+            answer = ask(browser, "GET", f"{published}/hub")
             assert (answer.url, answer.text) == (f"{other}/log-in", "there")
-            assert ask(web, "GET", f"{published}/back").text == "a=b"
+            assert ask(browser, "GET", f"{published}/back").text == "a=b"
     (_, first), (_, second), _ = seen
     assert (first["Host"], first["X-Forwarded-Proto"]) == ("jupyter.example.com", "https")
     assert f"http://{second['Host']}" == other

@@ -20,7 +20,11 @@ POLL_SECONDS = 2.0
 
 
 class NotMade(Exception):  # noqa: N818 - a sentence for a person
-    """The temporary person could not be made; says what to do."""
+    """The temporary person could not be made; says what to do. `status` is Keycloak's."""
+
+    def __init__(self, sentence: str, status: int = 0):
+        super().__init__(sentence)
+        self.status = status
 
 
 class Keycloak:
@@ -56,7 +60,8 @@ class Keycloak:
             self._log_in()
             answer = ask(self._web, method, url, **given)
         if not answer.ok:
-            raise NotMade(f"Keycloak refused {method} {path} with HTTP {answer.status_code}")
+            status = answer.status_code
+            raise NotMade(f"Keycloak refused {method} {path} with HTTP {status}", status)
         return answer
 
     def found(self) -> dict[str, Any] | None:
@@ -69,7 +74,7 @@ class Keycloak:
         while (person := self.found()) is not None:
             age = time.time() - person.get("createdTimestamp", 0) / 1000
             if age >= OTHERS_SECONDS:
-                self.remove()
+                self._delete(person)
                 return
             if not told:
                 tell(
@@ -79,35 +84,59 @@ class Keycloak:
             told = True
             time.sleep(POLL_SECONDS)
 
-    def remove(self) -> None:
-        if (person := self.found()) is not None:
+    def make(self, body: dict[str, Any], tell: Callable[[str], None]) -> None:
+        """When nobody else's is there; two that begin at once take turns all the same."""
+        while True:
+            self.await_turn(tell)
+            try:
+                self.call("POST", "/users", json=body)
+            except NotMade as error:
+                if error.status == HTTPStatus.CONFLICT and self.found() is not None:
+                    continue
+                raise
+            return
+
+    def remove(self, made: str, mark: str) -> None:
+        """The person of the id `made` or the last name `mark`, and nobody else's of that name."""
+        person = self.found()
+        if person is not None and (person["id"] == made or person.get("lastName") == mark):
+            self._delete(person)
+
+    def _delete(self, person: dict[str, Any]) -> None:
+        try:
             self.call("DELETE", f"/users/{person['id']}")
+        except NotMade as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
 
 
 @contextmanager
 def temporary(settings: Settings, tell: Callable[[str], None]) -> Iterator[str]:
     """The person's password, for as long as they exist."""
     keycloak = Keycloak(settings)
-    keycloak.await_turn(tell)
     password = secrets.token_urlsafe(24)
+    mark = f"verify {secrets.token_hex(8)}"
     body = {
         "username": TEMPORARY,
         "firstName": "mlhub",
-        "lastName": "verify",
+        "lastName": mark,
         "email": f"{TEMPORARY}@example.invalid",
         "emailVerified": True,
         "enabled": True,
         "credentials": [{"type": "password", "value": password, "temporary": False}],
     }
-    keycloak.call("POST", "/users", json=body)
+    made = ""
     try:
+        # Within: whoever is ended here, or gets no answer, may have made the person.
+        keycloak.make(body, tell)
         person = keycloak.found()
         if person is None:
             raise NotMade(f"Keycloak made the user {TEMPORARY} and does not find it")
+        made = person["id"]
         for group in settings.groups:
             path = quote(group.lstrip("/"))
             found = keycloak.call("GET", f"/group-by-path/{path}").json()
             keycloak.call("PUT", f"/users/{person['id']}/groups/{found['id']}")
         yield password
     finally:
-        keycloak.remove()
+        keycloak.remove(made, mark)
