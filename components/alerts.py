@@ -4,7 +4,7 @@ Pure. `value` is what an alert looks at and `beyond` where it becomes one, apart
 see that the first has data while the second does not hold.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from components import names
@@ -12,6 +12,8 @@ from components.config import Verify
 
 HIDDEN_ZERO = " or vector(0)"
 """Makes a number of what is not there."""
+
+VOLUME_FULL = "MlhubVolumeFull"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class Alert:
     severity: str
     """`critical` where people cannot work, otherwise `warning`."""
     summary: str
+    namespace: str = ""
+    """The stack's, by which Alertmanager tells it from another's; empty where each series has its
+    own."""
 
     @property
     def expression(self) -> str:
@@ -96,7 +101,7 @@ def alerts(
             "{{ $labels.group }} has held nearly all of its {{ $labels.dimension }} for two hours.",
         ),
         Alert(
-            "MlhubVolumeFull",
+            VOLUME_FULL,
             "max by (namespace, persistentvolumeclaim) ("
             f"kubelet_volume_stats_used_bytes{{{volumes}}} "
             f"/ kubelet_volume_stats_capacity_bytes{{{volumes}}})",
@@ -180,7 +185,10 @@ def alerts(
                 "For eight days no verification has succeeded.",
             )
         )
-    return found
+    return [
+        alert if alert.name == VOLUME_FULL else replace(alert, namespace=namespace)
+        for alert in found
+    ]
 
 
 def down(word: str, part: str, here: str, severity: str) -> Alert:
@@ -204,7 +212,10 @@ def rule_groups(found: list[Alert], docs: str) -> list[dict[str, Any]]:
                     "alert": alert.name,
                     "expr": alert.expression,
                     "for": alert.lasting,
-                    "labels": {"severity": alert.severity},
+                    "labels": {
+                        "severity": alert.severity,
+                        **({"namespace": alert.namespace} if alert.namespace else {}),
+                    },
                     "annotations": {
                         "summary": alert.summary,
                         "runbook_url": f"{docs}/operations.md#{alert.name.lower()}",

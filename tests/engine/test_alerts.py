@@ -156,7 +156,10 @@ def expected(alert: Alert, labels: dict[str, str]) -> dict[str, Any]:
     said = dict(group["rules"][0]["annotations"])
     for label, value in labels.items():
         said["summary"] = said["summary"].replace(f"{{{{ $labels.{label} }}}}", value)
-    return {"exp_labels": {**labels, "severity": alert.severity}, "exp_annotations": said}
+    return {
+        "exp_labels": {"namespace": "hub", **labels, "severity": alert.severity},
+        "exp_annotations": said,
+    }
 
 
 def asked(case: Case, series: Series, *at: tuple[int, list[Any]], name: str) -> dict[str, Any]:

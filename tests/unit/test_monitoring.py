@@ -185,6 +185,16 @@ def test_every_alert_leads_to_a_section_of_the_run_book(alert: Alert):
     assert alert.name in sections
 
 
+@pytest.mark.parametrize("stack", MONITORED)
+def test_every_alert_says_of_which_namespace_it_is(stack: str):
+    """Two stacks of one Prometheus are otherwise one alert to Alertmanager."""
+    made = platform(stack).one("kubernetes:monitoring.coreos.com/v1:PrometheusRule", "mlhub-rules")
+    (group,) = made.plain["spec"]["groups"]
+    for rule in group["rules"]:
+        if "by (namespace, " not in rule["expr"]:
+            assert rule["labels"].get("namespace") == "jupyterhub", rule["alert"]
+
+
 def test_what_is_held_is_told_by_group_and_never_by_person():
     group, alice = Charge("group", "/mlhub/gpu"), Charge("user", "alice-the-person")
     quotas = Quotas.model_validate({"groups": {"/mlhub/gpu": {"gpu": 4, "gpu_hours": 10}}})
