@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -15,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from components.stackfile import read
+from mlhub.hub import trouble
 from mlhub.verify import people, web
-from mlhub.verify.checks import offered, verify
+from mlhub.verify.checks import offered, serve_and_run, verify
 from mlhub.verify.notebook import notebook
 from mlhub.verify.people import temporary
-from mlhub.verify.person import Person
+from mlhub.verify.person import Busy, Person, failed
 from mlhub.verify.report import Failed, NotTried, Report
 from mlhub.verify.settings import Settings
 from mlhub.verify.web import ask, session
@@ -332,6 +335,94 @@ def test_T12_a_profile_that_is_asked_for_and_not_offered_is_a_failure(
     assert [line.outcome for line in report.lines] == [outcome]
     if outcome == "failed":
         assert report.lines[0].said == "not huge, to a member of the access groups"
+
+
+def size(slug: str, gpu: int) -> dict[str, Any]:
+    return {"slug": slug, "size": {"cpu": 1, "memory": 2**30, "gpu": gpu}}
+
+
+class Desk(Person):
+    """A person whose hub refuses the start of some profiles, and who notes what is run."""
+
+    def __init__(self, *offers: dict[str, Any], **refused: str):
+        self.settings = dataclasses.replace(NOWHERE, execution=True)
+        self.offers, self.refused = list(offers), refused
+        self.files: dict[str, Any] = {}
+        self.ran: dict[str, Any] | None = None
+
+    def call(self, method: str, path: str, **given: Any) -> requests.Response:
+        answer = requests.Response()
+        answer.status_code = 204
+        if path.endswith("/server") and method == "POST":
+            if why := self.refused.get(given["json"]["profile"]):
+                answer.status_code = 429
+                answer._content = json.dumps({"message": why}).encode()
+        elif path.endswith("/progress"):
+            answer.raw = io.BytesIO(b'data: {"ready": true}\n')
+        return answer
+
+    def stop(self) -> None:
+        pass
+
+    def write(self, path: str, kind: str, content: Any) -> None:
+        self.files[path] = content
+
+    def read(self, path: str) -> str:
+        return str(self.files[path])
+
+    def delete(self, path: str) -> None:
+        self.files.pop(path, None)
+
+    def must(self, method: str, path: str, **given: Any) -> Any:
+        self.ran = given["json"]
+        self.files[self.ran["parameters"]["target"]] = self.ran["parameters"]["word"]
+        return {"status": "succeeded", "output_notebook": "out.ipynb"}
+
+    def outcomes(self, report: Report) -> list[str]:
+        """Of the servers, and of a run."""
+        serve_and_run(self, report, self.offers)
+        return [line.outcome for line in report.lines]
+
+
+def test_T12_a_gpu_that_others_have_is_no_failure(report: Report) -> None:
+    full = "The group /mlhub/gpu holds all of its 2 GPUs."
+    person = Desk(size("gpu", 1), size("cpu", 0), gpu=full)
+    assert person.outcomes(report) == ["not tried", "ok", "ok"]
+    assert report.lines[0].said == full
+    assert person.ran is not None
+    assert person.ran["profile"] == "cpu"
+
+
+def test_T12_a_profile_without_a_gpu_has_to_start(report: Report) -> None:
+    person = Desk(size("cpu", 0), cpu="The namespace holds all of its cores.")
+    assert person.outcomes(report) == ["failed", "not tried"]
+
+
+def test_T12_a_run_is_of_no_single_node(report: Report) -> None:
+    person = Desk(size("gpu--node-1", 1))
+    assert person.outcomes(report) == ["ok", "ok"]
+    assert person.ran is not None
+    assert "profile" not in person.ran
+
+
+def test_T12_a_start_that_waits_for_a_gpu_is_known_by_the_hubs_own_sentence() -> None:
+    pod = {
+        "metadata": {"creationTimestamp": "2026-11-30T04:17:00Z"},
+        "status": {
+            "conditions": [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+                }
+            ]
+        },
+    }
+    found = trouble.find(pod, [], trouble.GRACE_SECONDS)
+    assert found is not None
+    assert isinstance(failed(f"Spawn failed: {found.sentence}"), Busy)
+    assert not isinstance(failed("Spawn failed: No node takes the server"), Busy)
 
 
 def test_T12_in_a_pod_a_published_address_is_reached_as_through_its_ingress() -> None:

@@ -9,12 +9,15 @@ from typing import Any
 from mlhub.verify.certificate import look
 from mlhub.verify.notebook import notebook
 from mlhub.verify.people import temporary
-from mlhub.verify.person import Person, Refused, log_in, said
+from mlhub.verify.person import Busy, Person, Refused, log_in, said
 from mlhub.verify.report import Failed, NotTried, Report
 from mlhub.verify.settings import TEMPORARY, Settings
 from mlhub.verify.web import ask, session
 
 RUN_SECONDS = 240
+
+OF_NODE = "--"
+"""In the slug of an offer of one GPU node, before the node's name (`mlhub.hub.offers`)."""
 
 
 def verify(settings: Settings, report: Report) -> None:
@@ -71,11 +74,7 @@ def as_person(settings: Settings, report: Report, password: str) -> None:
         return
     try:
         refusals(person, report)
-        profiles = offered(person, report)
-        for profile in profiles:
-            serve(person, report, profile)
-        if profiles:
-            run(person, report, profiles[0]["slug"])
+        serve_and_run(person, report, offered(person, report))
     finally:
         with report.check("the token is taken back"):
             person.close()
@@ -117,17 +116,36 @@ def offered(person: Person, report: Report) -> list[dict[str, Any]]:
 
 def of(offer: dict[str, Any]) -> Callable[[str], bool]:
     """Whether an offer is of a profile; of one for each GPU node it has the node in its slug."""
-    return lambda slug: offer["slug"] == slug or offer["slug"].startswith(f"{slug}--")
+    return lambda slug: offer["slug"] == slug or offer["slug"].startswith(slug + OF_NODE)
 
 
-def serve(person: Person, report: Report, profile: dict[str, Any]) -> None:
-    """A server of one profile: start, write, stop, start, read."""
+def serve_and_run(person: Person, report: Report, profiles: list[dict[str, Any]]) -> None:
+    """A server of each, then a run of one that starts: the one with the fewest GPUs."""
+    served = [profile for profile in profiles if serve(person, report, profile)]
+    if profiles:
+        run(person, report, min(served, key=gpus, default=None))
+
+
+def gpus(offer: dict[str, Any]) -> float:
+    return float(offer["size"].get("gpu") or 0)
+
+
+def start(person: Person, profile: dict[str, Any]) -> None:
+    """Raises NotTried where others have the GPUs that it takes."""
+    try:
+        person.start(profile["slug"])
+    except Busy as busy:
+        if not gpus(profile):
+            raise
+        raise NotTried(str(busy)) from busy
+
+
+def serve(person: Person, report: Report, profile: dict[str, Any]) -> bool:
+    """A server of one profile: start, write, read, stop; returns whether all of it went well."""
     slug, word = profile["slug"], secrets.token_hex(8)
     path = f"verify-{word}.txt"
     with report.check(f"profile {slug}: start, write and read"):
-        if why := profile.get("unavailable"):
-            raise NotTried(str(why))
-        person.start(slug)
+        start(person, profile)
         try:
             person.write(path, "file", word)
             if person.read(path) != word:
@@ -135,10 +153,14 @@ def serve(person: Person, report: Report, profile: dict[str, Any]) -> None:
             person.delete(path)
         finally:
             person.stop()
+    return report.lines[-1].outcome == "ok"
 
 
-def run(person: Person, report: Report, profile: str) -> None:
-    """A notebook by the execution API, which talks to MLflow; the home is kept over a stop."""
+def run(person: Person, report: Report, profile: dict[str, Any] | None) -> None:
+    """A notebook by the execution API, which talks to MLflow; the home is kept over a stop.
+
+    Of the default profile, where `profile` is of one GPU node: a run is sent to none.
+    """
     word = secrets.token_hex(8)
     path, target = f"verify-{word}.ipynb", f"verify-{word}.txt"
     mlflow = person.settings.mlflow
@@ -146,22 +168,25 @@ def run(person: Person, report: Report, profile: str) -> None:
     with report.check(what):
         if not person.settings.execution:
             raise NotTried("the stack has no execution API")
-        person.start(profile)
+        if profile is None:
+            raise NotTried("no server has started")
+        start(person, profile)
         person.write(path, "notebook", notebook(mlflow=mlflow))
         person.stop()
-        body = {
+        body: dict[str, Any] = {
             "username": TEMPORARY,
             "notebook_name": f"./{path}",
             "parameters": {"word": word, "target": target},
-            "profile": profile,
         }
+        if OF_NODE not in profile["slug"]:
+            body["profile"] = profile["slug"]
         ended = person.must(
             "POST", f"/services/execution/execute?wait={RUN_SECONDS}", json=body,
             timeout=(5, RUN_SECONDS + 30),
         )  # fmt: skip
         if ended["status"] != "succeeded":
             raise Failed(f"the run {ended['status']}: {ended.get('message')}")
-        person.start(profile)
+        start(person, profile)
         try:
             if person.read(target) != word:
                 raise Failed(f"{target} is not what the run wrote")

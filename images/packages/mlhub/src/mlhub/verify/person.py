@@ -16,9 +16,16 @@ from mlhub.verify.web import ask, session
 
 POLL_SECONDS = 1.0
 
+NO_GPU = "No GPU is free"
+"""How the hub's reason begins where others have them all (`mlhub.hub.trouble`)."""
+
 
 class Refused(Failed):
     """Keycloak has shown its form again."""
+
+
+class Busy(Failed):
+    """A quota or, of GPUs, the nodes have no room for a server now."""
 
 
 class LoginForm(HTMLParser):
@@ -98,16 +105,18 @@ class Person:
     # The server
 
     def start(self, profile: str) -> None:
-        """Starts the server and waits for it; raises Failed with the hub's reason."""
+        """Starts the server and waits for it; raises Failed with the hub's reason, Busy where that
+        is a lack of room."""
         path = f"/hub/api/users/{TEMPORARY}/server"
         answer = self.call("POST", path, json={"profile": profile})
         if not answer.ok:
-            raise Failed(said(answer))
+            full = answer.status_code == HTTPStatus.TOO_MANY_REQUESTS
+            raise Busy(said(answer)) if full else failed(said(answer))
         for event in self._events(f"{path}/progress"):
             if event.get("ready"):
                 return
             if event.get("failed"):
-                raise Failed(str(event.get("message")))
+                raise failed(str(event.get("message")))
         raise Failed(f"it was not there within {self.settings.start_seconds} s")
 
     def _events(self, path: str) -> Iterator[dict[str, Any]]:
@@ -149,6 +158,10 @@ class Person:
     @staticmethod
     def _contents(path: str) -> str:
         return f"/user/{TEMPORARY}/api/contents/{quote(path)}"
+
+
+def failed(reason: str) -> Failed:
+    return Busy(reason) if NO_GPU in reason else Failed(reason)
 
 
 def said(answer: requests.Response) -> str:
