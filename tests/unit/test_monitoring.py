@@ -6,6 +6,7 @@ import json
 import math
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -162,6 +163,23 @@ def test_every_series_that_is_asked_for_is_one_that_somebody_shows():
     for name in named - OTHERS:
         base = re.sub(r"_(bucket|count|sum)$", "", name)
         assert name in ours or base in families, name
+
+
+def refusals() -> set[str]:
+    """The reasons for which the hub's code refuses or gives up a start."""
+    said = "".join(p.read_text() for p in Path(mlhub.hub.metrics.__file__).parent.glob("*.py"))
+    pattern = r'(?:Trouble\(\s*"|\bRefusal\([^()]*reason=")(\w+)"'
+    return set(re.findall(pattern, said))
+
+
+def test_a_start_that_fails_is_counted_from_the_first_of_its_reason():
+    """An increase needs a 0 before it, and each `up` may start the hub anew."""
+    assert {"image", "volume", "capacity", "identity", "kubernetes", "choice"} <= refusals()
+    name = "jupyterhub_server_spawn_duration_seconds_count"
+    for reason in refusals():
+        labels = {"status": "failure", "reason": reason}
+        assert REGISTRY.get_sample_value(name, labels) is not None, reason
+    assert REGISTRY.get_sample_value(name, {"status": "error", "reason": "exited"}) is not None
 
 
 def test_every_expression_is_of_one_stack_alone():

@@ -10,6 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from jupyterhub.metrics import (  # type: ignore[import-untyped]
+    SERVER_SPAWN_DURATION_SECONDS,
+)
 from prometheus_client import Counter, Gauge
 
 from mlhub.admission import Charge, Holding, Hours, Quotas
@@ -27,6 +30,12 @@ BLIND, KEYCLOAK = "kubernetes", "keycloak"
 """Why a start is refused before, or without, a look at what is held: the profile or an option is
 not on offer, the person is not in the workspace, the profile has no limit, Kubernetes or Keycloak
 is silent."""
+
+FAILURES = (
+    "capacity", "choice", "container", "identity", "image", "kubernetes", "pod", "quota", "refused",
+    "volume",
+)  # fmt: skip
+"""Why a start is refused or given up, as JupyterHub counts it: the reasons of each `Refusal`."""
 
 ADMISSIONS = Counter(
     "mlhub_admissions",
@@ -69,6 +78,10 @@ begin(
     reason=[*REASONS, CHOICE, MEMBER, UNLIMITED, BLIND, KEYCLOAK],
 )
 begin(STOPS, how=["stopped", "ended", "culled"])
+# As `begin` does: JupyterHub begins its own words alone.
+for _reason in FAILURES:
+    SERVER_SPAWN_DURATION_SECONDS.labels(status="failure", reason=_reason)
+SERVER_SPAWN_DURATION_SECONDS.labels(status="error", reason="exited")
 
 
 def tell(held: Collection[Holding], quotas: Quotas, hours: Hours) -> None:
