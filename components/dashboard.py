@@ -22,6 +22,7 @@ def panels(namespace: str, *, services: bool, execution: bool) -> list[Panel]:
     """What to see of one stack; `namespace` is its hub's."""
     here = f'namespace="{namespace}"'
     starts = "jupyterhub_server_spawn_duration_seconds"
+    used = f"kubelet_volume_stats_used_bytes{{{here}}}"
     found = [
         Panel(
             "Quota used by group",
@@ -107,7 +108,8 @@ def panels(namespace: str, *, services: bool, execution: bool) -> list[Panel]:
             "bytes",
             (
                 (
-                    f"sum by (kind) ({by_kind(f'kubelet_volume_stats_used_bytes{{{here}}}')})",
+                    # Each node tells of a volume that it has mounted.
+                    f"sum by (kind) ({by_kind(f'max by (persistentvolumeclaim) ({used})')})",
                     "{{kind}}",
                 ),
             ),

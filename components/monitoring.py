@@ -160,7 +160,8 @@ class Monitoring(pulumi.ComponentResource):
             "mlhub-dashboard",
             # The label by which Grafana's sidecar finds dashboards.
             metadata=metadata("mlhub-dashboard", {"grafana_dashboard": "1"}),
-            data={"mlhub.json": json.dumps(args.dashboard, indent=1)},
+            # A file of that name among those of every namespace, where only one can be.
+            data={f"{args.dashboard['uid']}.json": json.dumps(args.dashboard, indent=1)},
             opts=child,
         )
         self.dashboard_name = shown.metadata.name.apply(str)

@@ -13,6 +13,7 @@ import yaml
 
 from components.alerts import Alert, alerts, rule_groups
 from components.config import Verify
+from components.dashboard import panels
 
 pytestmark = pytest.mark.engine
 
@@ -171,6 +172,36 @@ def asked(case: Case, series: Series, *at: tuple[int, list[Any]], name: str) -> 
             for minute, raised in at
         ],
     }
+
+
+def test_a_volume_that_many_nodes_have_mounted_is_one_volume(tmp_path: Path):
+    (panel,) = [
+        panel
+        for panel in panels("hub", services=True, execution=True)
+        if panel.title == "Volumes in use: filled"
+    ]
+    ((expression, _),) = panel.series
+    of = {"persistentvolumeclaim": "datasets"}
+    nodes = [one("kubelet_volume_stats_used_bytes", "9x5", **of, instance=n) for n in "abc"]
+    home = one("kubelet_volume_stats_used_bytes", "2x5", persistentvolumeclaim="claim-alice")
+    asked_for = {
+        "input_series": [
+            {"series": key, "values": values}
+            for series in (*nodes, home)
+            for key, values in series.items()
+        ],
+        "promql_expr_test": [
+            {
+                "expr": expression,
+                "eval_time": "3m",
+                "exp_samples": [
+                    {"labels": '{kind="home"}', "value": 2},
+                    {"labels": '{kind="shared"}', "value": 9},
+                ],
+            }
+        ],
+    }
+    hold([{"interval": "1m", **asked_for}], tmp_path)
 
 
 def hold(tests: list[dict[str, Any]], folder: Path, step: int = 1) -> None:

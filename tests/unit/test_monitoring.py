@@ -144,7 +144,9 @@ def test_the_port_is_the_one_that_the_services_serve():
 def test_the_dashboard_is_found_by_grafana_and_names_the_stacks_namespace(monitor: Monitor):
     shown = monitor.one("kubernetes:core/v1:ConfigMap", "mlhub-dashboard").plain
     assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"
-    panels = json.loads(shown["data"]["mlhub.json"])["panels"]
+    # Grafana's sidecar writes the files of all namespaces into one folder.
+    assert set(shown["data"]) == {"mlhub-jupyterhub.json"}
+    panels = json.loads(shown["data"]["mlhub-jupyterhub.json"])["panels"]
     assert len(panels) > 10
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
     assert len(places) == len(panels)
