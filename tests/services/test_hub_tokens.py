@@ -293,6 +293,21 @@ async def test_J3_a_long_training_logs_on_when_its_owners_session_at_keycloak_is
     assert (await person(hub, lookalike))[0] == 403
 
 
+async def test_T3_a_removed_admin_is_none_at_mlflow_though_the_session_at_keycloak_is_over(
+    hub, alice, kubernetes, keycloak
+):
+    """The token of a server lasts as long as the server, which may be for weeks."""
+    user = hub.user("alice")
+    keycloak.people["alice"] = ["/mlhub/users", "/mlhub/admins"]
+    await hub.app.authenticator.ask_about(user)
+    token = (await started(hub, alice, kubernetes))["MLFLOW_TRACKING_TOKEN"]
+    assert (await person(hub, token))[1]["admin"] is True
+    keycloak.people["alice"] = ["/mlhub/users"]
+    keycloak.sessions.clear()
+    user._auth_refreshed = None
+    assert await person(hub, token) == (200, {"name": "alice", "admin": False, "workspaces": {}})
+
+
 async def test_M7_who_opens_a_server_of_somebody_elses_lends_them_no_name_at_mlflow(
     hub, alice, kubernetes, keycloak
 ):

@@ -264,7 +264,9 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         if found.why_not:
             self.office.keeper.turn_out(user.name, found.why_not)
         elif found.groups is not None:
+            user.admin = not self.admin_groups.isdisjoint(found.groups)
             user.sync_groups(found.groups)
+            user.db.commit()
             self.office.keeper.look_now()
 
     def _why_it_ends(self, name: str, auth_model: dict[str, Any] | None) -> str | None:
