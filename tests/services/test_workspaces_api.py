@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -508,6 +509,29 @@ async def test_a_keycloak_that_is_silent_is_said_and_nothing_is_changed(service,
     assert (answer.status_code, answer.json()["type"]) == (503, "keycloak")
     health = (await service.ask("", "GET", "/health")).json()
     assert (health["status"], health["keycloak"], health["database"]) == ("degraded", False, True)
+
+
+async def test_a_keycloak_that_hangs_keeps_the_service_answering_its_probes(serve, place):
+    """Kubernetes waits five seconds, and kills who is late six times (`components.hub_service`)."""
+    hangs, over = web.Application(), asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        await over.wait()
+        return web.Response()
+
+    hangs.router.add_route("*", "/{path:.*}", hang)
+    place.addresses = (await serve(hangs), *place.addresses[1:])
+    async with serving(place.settings()) as service:
+        try:
+            async with asyncio.timeout(5):
+                asked = (service.ask("", "GET", "/health") for _ in range(3))
+                answers = await asyncio.gather(*asked)
+        finally:
+            over.set()
+    for health in (answer.json() for answer in answers):
+        assert (health["status"], health["keycloak"]) == ("degraded", False)
+        assert health["database"]
+        assert health["kubernetes"]
 
 
 @pytest.mark.parametrize("status", [403, 500])

@@ -76,7 +76,8 @@ async def service(api: Given, request: Request) -> models.Service:
 
 @router.get("/health", response_model=models.Health, responses=OPEN)
 async def health(api: Given) -> models.Health:
-    """Whether the service can do its work; it answers 200 as long as it lives."""
+    """Whether the service can do its work; it answers 200 as long as it lives, within the time of
+    its pod's probes."""
     rooms = api.rooms
     database, keycloak, kubernetes = await asyncio.gather(
         _holds(rooms.store.db(rooms.store.ping)),
@@ -94,8 +95,9 @@ async def health(api: Given) -> models.Health:
 
 async def _holds(check: Awaitable[Any]) -> bool:
     try:
-        await check
-    except (Problem, ClusterError):
+        async with asyncio.timeout(3):
+            await check
+    except (TimeoutError, Problem, ClusterError):
         return False
     return True
 
