@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections import Counter
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -488,6 +489,32 @@ async def test_M7_before_the_grace_ends_nothing_goes(service, slug, place):
     await service.app.state.api.rooms.sweep()
     assert place.volumes.claims
     assert (await service.ask("olga", "POST", f"/workspaces/{slug}/restore")).status_code == 200
+
+
+async def test_M7_one_restored_and_deleted_again_during_a_sweep_has_its_grace_anew(
+    service, place, monkeypatch
+):
+    await create(service, "olga", "churn")
+    await service.ask("olga", "DELETE", "/workspaces/churn")
+    long_ago = {records.DELETED_AT: ["2026-01-02T03:04:05+00:00"]}
+    group = place.realm.put("/workspaces/churn.deleted")
+    group["attributes"] = group["attributes"] | long_ago
+    rooms = service.app.state.api.rooms
+    alone = rooms.store.alone
+
+    @asynccontextmanager
+    async def late(*names: str) -> Any:
+        """The sweep's turn, after the owner's."""
+        monkeypatch.undo()
+        for method, at in (("POST", "/workspaces/churn/restore"), ("DELETE", "/workspaces/churn")):
+            assert (await service.ask("olga", method, at)).status_code == 200
+        async with alone(*names):
+            yield
+
+    monkeypatch.setattr(rooms.store, "alone", late)
+    await rooms.sweep()
+    assert set(place.volumes.claims) == {"workspace-churn"}
+    assert (await service.ask("olga", "POST", "/workspaces/churn/restore")).status_code == 200
 
 
 async def test_a_claim_that_the_service_did_not_make_is_never_deleted(place):

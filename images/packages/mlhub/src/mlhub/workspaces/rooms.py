@@ -248,18 +248,23 @@ class Rooms:
 
     async def _end(self, group: Group) -> None:
         record = Record(group)
-        until = record.restorable_until(self.grace)
-        if until is None or until > now() or not record.creator:
+        if not self._is_over(record):
             return
         async with self.store.alone(f"workspace:{record.slug}"):
             again = await self.directory.group(TOP, group.name)
-            if again is None or again.id != group.id:
+            # Its owner may have restored it meanwhile, and deleted it once more.
+            if again is None or again.id != group.id or not self._is_over(Record(again)):
                 return
             if not await self.claims.remove(record.slug, group.id):
                 log.warning("The claim of %s is not the service's, and stays.", record.slug)
             await self.store.db(self.store.end, group.id, record.slug)
             await self.directory.remove(group)
         audit.note("workspace.end", "mlhub", "done", what=record.slug)
+
+    def _is_over(self, record: Record) -> bool:
+        """Whether people made it, deleted it, and can restore it no more."""
+        until = record.restorable_until(self.grace)
+        return until is not None and until <= now() and bool(record.creator)
 
     # What everything above asks
 
