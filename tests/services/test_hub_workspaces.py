@@ -414,5 +414,31 @@ async def test_T3_a_run_is_asked_for_in_the_name_of_who_is_a_member_now(start_hu
     assert (status, said) == (403, "alice is no member of this hub any more.")
 
 
+@pytest.mark.parametrize("session", ["lives", "is over"])
+async def test_M7_a_run_waits_for_its_workspace_as_long_as_keycloak_is_silent(
+    start_hub, keycloak, session
+):
+    """Its owner may have lost the role since they were last asked about, however often it asks."""
+    hub = await known_to(start_hub, keycloak, "/workspaces/churn/editor")
+    if session == "is over":
+        keycloak.sessions.clear()
+        await hub.app.authenticator.ask_about(hub.user("alice"))
+    hub.user("alice")._auth_refreshed -= 1000
+    hub.app.authenticator._asked.clear()
+    hub.app.authenticator._membership._asked.clear()
+    lasting = {"refresh_seconds": 600}
+    people = hub.app.authenticator._membership
+    people._identity = people._identity.model_copy(update=lasting)
+    hub.app.authenticator.auth_refresh_age = 600
+    keycloak.people["alice"] = ["/mlhub/users"]
+    keycloak.silent = 500
+    for run in ("r1", "r2"):
+        status, body = await reserve(hub, service("execution"), run=run, workspace="churn")
+        assert (status, "does not say" in str(body)) == (503, True), body
+    assert (await reserve(hub, service("execution"), run="r3"))[0] == 200
+    keycloak.silent = 0
+    assert (await reserve(hub, service("execution"), run="r4", workspace="churn"))[0] == 403
+
+
 def test_a_volume_that_is_no_workspaces_is_not_taken_for_one():
     assert mounted(SHARED) == frozenset()

@@ -86,9 +86,10 @@ class AdmissionHandler(APIHandler):  # type: ignore[misc]
         if user is None:
             raise web.HTTPError(404, f"Nobody named {given.user!r} has ever logged in at this hub.")
         oldest = time.monotonic() - self.authenticator.auth_refresh_age
-        if self.authenticator.asked(user) < oldest:
+        hangs_on_a_group = given.workspace or self._offers.is_a_groups(given.profile)
+        untold = hangs_on_a_group and not self.authenticator.has_told(user)
+        if untold or self.authenticator.asked(user) < oldest:
             answered = await self.authenticator.ask_about(user)
-            hangs_on_a_group = given.workspace or self._offers.is_a_groups(given.profile)
             if hangs_on_a_group and not answered:
                 raise web.HTTPError(503, f"Keycloak does not say what {user.name} may do now.")
         if self.authenticator.office.keeper.has_turned_out(user.name):

@@ -246,6 +246,10 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
             user.admin = model["admin"]
             user.sync_groups(model["groups"])
             await user.save_auth_state(model["auth_state"])
+        return self.has_told(user)
+
+    def has_told(self, user: User) -> bool:
+        """Whether Keycloak answered when it was last asked about somebody."""
         return user.name not in self._unconfirmed
 
     def asked(self, user: User) -> float:
@@ -261,9 +265,13 @@ class KeycloakAuthenticator(GenericOAuthenticator):  # type: ignore[misc]
         roles be those that they have now."""
         claims = auth_state.get(self.user_auth_state_key) or {}
         found = await self._membership.look_up(user.name, claims.get("sub", ""))
-        if found.why_not:
+        if found.silent:
+            self._unconfirmed.add(user.name)
+        elif found.why_not:
+            self._unconfirmed.discard(user.name)
             self.office.keeper.turn_out(user.name, found.why_not)
         elif found.groups is not None:
+            self._unconfirmed.discard(user.name)
             user.admin = not self.admin_groups.isdisjoint(found.groups)
             user.sync_groups(found.groups)
             user.db.commit()

@@ -44,6 +44,8 @@ class Found(NamedTuple):
     """Why they may not use the hub any more; empty where they may, or nobody knows."""
     groups: set[str] | None = None
     """The Hub's names of their groups now; None where nobody knows."""
+    silent: bool = False
+    """Whether nobody knows because Keycloak did not answer."""
 
 
 class Membership:
@@ -58,7 +60,7 @@ class Membership:
         """By slug, each with when it was asked for (monotonic seconds)."""
 
     async def look_up(self, name: str, sub: str) -> Found:
-        """Asked once for each refresh age at most."""
+        """Answered once for each refresh age at most."""
         if not self._identity.people_client or not sub:
             return Found()
         now = time.monotonic()
@@ -69,7 +71,9 @@ class Membership:
             return await self._judge(quote(sub, safe=""))
         except FAULTS as error:
             self._log.error("Keycloak does not tell about %s: %r", name, error)
-            return Found()
+            if silent := isinstance(error, web.HTTPError):
+                self._asked.pop(name, None)
+            return Found(silent=silent)
 
     async def workspace_names(self, slugs: Collection[str]) -> dict[str, str]:
         """What people call these workspaces, by slug; the slug again where nobody tells."""
