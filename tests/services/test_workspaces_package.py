@@ -174,6 +174,14 @@ def test_M11_a_path_may_be_where_the_notebook_is(folder):
     assert relative_path("inner.ipynb", folder) == "inner.ipynb"
 
 
+def test_M11_a_folder_that_an_earlier_mount_has_left_in_the_home_hides_nothing(folder):
+    """The container runtime makes it, and it stays where the next server has no such workspace."""
+    left = folder.parent / "left"
+    left.mkdir()
+    assert relative_path("reports/a.ipynb", left) == "reports/a.ipynb"
+    assert relative_path(left / "a.ipynb", left) == "a.ipynb"
+
+
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [

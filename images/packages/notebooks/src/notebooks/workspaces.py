@@ -199,9 +199,14 @@ def relative_path(path: str | Path, folder: Path) -> str:
         raise PathRefused(
             f"{text!r} is not in the workspace's folder {folder}; copy it there to share it."
         )
-    if folder.is_dir() and not _inside(folder, relative).exists():
+    if _is_there(folder) and not _inside(folder, relative).exists():
         raise PathRefused(f"There is no {relative!r} in {folder}.")
     return relative
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether the workspace is; a mount of an earlier server leaves an empty folder in the home."""
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _inside(folder: Path, relative: str) -> Path:
