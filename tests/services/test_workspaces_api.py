@@ -538,6 +538,28 @@ async def test_a_keycloak_that_is_silent_is_said_and_nothing_is_changed(service,
     assert (health["status"], health["keycloak"], health["database"]) == ("degraded", False, True)
 
 
+@pytest.mark.parametrize("status", [400, 403, 502])
+async def test_what_keycloak_answers_is_in_the_log_and_a_no_is_not_called_silence(
+    service, slug, place, caplog, status
+):
+    """As a federation that lets nobody change its people, or a role that was taken away."""
+    place.realm.silent = status
+    answer = await service.ask("olga", "GET", "/workspaces")
+    assert (answer.status_code, answer.json()["type"]) == (503, "keycloak")
+    assert ("does not answer" in answer.json()["detail"]) == (status == 502)
+    assert f"GET /users: {status}" in caplog.text
+    assert "not well" in caplog.text
+
+
+async def test_a_secret_that_keycloak_does_not_take_is_said_in_the_log(place, caplog):
+    async with serving(place.settings(), secret="another") as service:
+        answer = await service.ask("olga", "GET", "/workspaces")
+    assert (answer.status_code, answer.json()["type"]) == (503, "keycloak")
+    assert "does not answer" not in answer.json()["detail"]
+    assert "asked for a token: 401" in caplog.text
+    assert "another" not in caplog.text
+
+
 async def test_a_keycloak_that_hangs_keeps_the_service_answering_its_probes(serve, place):
     """Kubernetes waits five seconds, and kills who is late six times (`components.hub_service`)."""
     hangs, over = web.Application(), asyncio.Event()

@@ -148,8 +148,9 @@ class Realm:
 
     async def _token(self, request: web.Request) -> web.Response:
         form = await request.post()
-        given = (form["grant_type"], form["client_id"], form["client_secret"])
-        assert given == ("client_credentials", CLIENT, SECRET)
+        assert (form["grant_type"], form["client_id"]) == ("client_credentials", CLIENT)
+        if form["client_secret"] != SECRET:
+            return web.json_response({"error": "unauthorized_client"}, status=401)
         return web.json_response({"access_token": "of-the-service", "expires_in": 60})
 
     def _paged(self, request: web.Request, found: list[Object]) -> web.Response:

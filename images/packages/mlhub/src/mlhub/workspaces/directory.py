@@ -5,6 +5,7 @@ wherever groups or memberships change, and it suffices to see both.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
@@ -20,7 +21,12 @@ PAGE = 100
 LONGEST_ATTRIBUTE = 255
 """Keycloak's column."""
 
+LONGEST_TOLD = 300
+"""Of an answer in the log, in characters."""
+
 Object = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 class TakenError(Exception):
@@ -42,11 +48,19 @@ class Group:
     attributes: dict[str, str]
 
 
-def silent() -> Problem:
+def _fault(asked: str, answer: httpx.Response | httpx.HTTPError | ValueError | KeyError) -> Problem:
+    """Noted, for whoever asks is told no more than what to do."""
+    told: object = repr(answer)
+    if isinstance(answer, httpx.Response):
+        told = f"{answer.status_code} {answer.text[:LONGEST_TOLD]}"
+    log.error("Keycloak, %s: %s", asked, told)
+    way = "does not answer. Try again in a minute."
+    if isinstance(answer, httpx.Response) and answer.is_client_error:
+        way = "refuses what the service asks of it. Tell your administrator; it is in its log."
     return Problem(
         503,
         "keycloak",
-        "Keycloak, which knows who is in which workspace, does not answer. Try again in a minute.",
+        f"Keycloak, which knows who is in which workspace, {way}",
         headers={"Retry-After": "30"},
     )
 
@@ -154,14 +168,14 @@ class Directory:
                 answer = await self._client.request(
                     method, self._admin + path, headers=headers, **more
                 )
-            except httpx.HTTPError:
-                raise silent() from None
+            except httpx.HTTPError as error:
+                raise _fault(f"{method} {path}", error) from None
             if answer.status_code == 401 and again:
                 self._until = 0.0
                 continue
             break
         if answer.is_error and answer.status_code not in (404, 409):
-            raise silent()
+            raise _fault(f"{method} {path}", answer)
         return answer
 
     async def _authorization(self) -> str:
@@ -174,14 +188,16 @@ class Directory:
                     "client_id": self._settings.client_id,
                     "client_secret": self._secret,
                 }
+                asked = "asked for a token"
                 try:
                     answer = await self._client.post(url, data=form)
-                    answer.raise_for_status()
+                    if answer.is_error:
+                        raise _fault(asked, answer)
                     given = answer.json()
                     self._token = given["access_token"]
                     self._until = time.monotonic() + int(given["expires_in"]) * 0.8
-                except (httpx.HTTPError, ValueError, KeyError):
-                    raise silent() from None
+                except (httpx.HTTPError, ValueError, KeyError) as error:
+                    raise _fault(asked, error) from None
             return f"Bearer {self._token}"
 
 
