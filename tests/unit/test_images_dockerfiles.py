@@ -187,11 +187,39 @@ def test_the_context_holds_only_what_the_dockerfile_uses(dockerfile):
     allowed = [line.removeprefix("!") for line in lines if line.startswith("!")]
     text = dockerfile.read_text()
     for path in allowed:
-        assert (IMAGES / path).exists(), path
+        assert (IMAGES / path).exists() or path in of_other_contexts(dockerfile), path
         assert path in text, f"{path} is let in and not used"
     if any((IMAGES / path).is_dir() for path in allowed):
         assert "**/__pycache__" in lines
         assert "**/*.egg-info" in lines
+
+
+def of_other_contexts(dockerfile: Path) -> set[str]:
+    """What is taken from a context that the program names (a project's lock, a program)."""
+    found = set()
+    for _, argument in instructions(dockerfile):
+        for stage, path in re.findall(r"from=([a-z]+),source=(\S+?),", argument):
+            found |= {path} if stage not in stages(dockerfile) else set()
+        if copied := re.match(r"--from=(\S+) (?:--\S+ )*(\S+) ", argument):
+            found |= {copied[2]} if copied[1] not in stages(dockerfile) else set()
+    return found
+
+
+@each_image
+def test_T10_what_comes_from_another_context_is_seen_when_it_changes(dockerfile):
+    """docker-build hashes named contexts, too, by this list; BuildKit itself reads it for `images/`
+    alone. What it leaves out may change, and the image stays as it was.
+    """
+    lines = dockerfile.with_name("Dockerfile.dockerignore").read_text().splitlines()
+    assert of_other_contexts(dockerfile) <= {line.removeprefix("!") for line in lines}
+
+
+def test_T10_the_lock_of_a_project_and_the_program_of_seaweedfs_come_from_other_contexts():
+    assert of_other_contexts(IMAGES / "project/Dockerfile") == {
+        "requirements.in",
+        "requirements.txt",
+    }
+    assert of_other_contexts(IMAGES / "seaweedfs/Dockerfile") == {"weed"}
 
 
 @each_image
