@@ -429,7 +429,7 @@ def verify_of(
     stack: StackFile,
     hub_space: Namespace,
     identity: Identity,
-    built: Mapping[str, BuiltImage],
+    images: Images | PromotedImages,
     providers: list[pulumi.ProviderResource],
 ) -> Verify | None:
     """What tries the stack, where it is to be tried."""
@@ -440,11 +440,12 @@ def verify_of(
         realm_id=identity.realm_id,
         namespace=hub_space.name,
         settings=verify_settings(stack, stack.verify),
-        image=built["hub"].reference,
+        image=images.built["hub"].reference,
         pull_secrets=pull_secrets(stack),
         keycloak=keycloak_egress(stack),
     )
-    return Verify("verify", args, pulumi.ResourceOptions(providers=providers))
+    opts = pulumi.ResourceOptions(providers=providers, depends_on=[images])
+    return Verify("verify", args, opts)
 
 
 def verify_after_up(
@@ -601,7 +602,9 @@ class Platform:
                 ),
             ),
             pulumi.ResourceOptions(
-                providers=[kubernetes, generator], depends_on=[registry] if registry else []
+                providers=[kubernetes, generator],
+                # All of them, and with it the services: where one cannot be built, all stays.
+                depends_on=[images, *([registry] if registry else [])],
             ),
         )
         realms = keycloak_provider(stack, foundation)
@@ -634,7 +637,7 @@ class Platform:
             providers=[kubernetes, generator, realms],
         )
         place = spaces["jupyterhub"]
-        verify = verify_of(stack, place, identity, built, [kubernetes, generator, realms])
+        verify = verify_of(stack, place, identity, images, [kubernetes, generator, realms])
         rooms = [
             *volumes_of(stack, place, shared, foundation, built=built, providers=[kubernetes]),
             *workspaces_of(stack, place, shared, identity, [kubernetes, realms]),

@@ -65,6 +65,37 @@ def test_what_is_built_is_marked_as_in_use() -> None:
         assert image.plain["tags"] == [f"{repository}:2026.11.0", f"{repository}:in-use-dev"]
 
 
+RUNS = (
+    "kubernetes:apps/v1:Deployment",
+    "kubernetes:apps/v1:StatefulSet",
+    "kubernetes:batch/v1:CronJob",
+    "kubernetes:helm.sh/v3:Release",
+)
+
+
+@pytest.mark.parametrize("stack", ["local", "dev"])
+def test_T10_nothing_moves_to_an_image_before_all_are_built(stack: str) -> None:
+    """Else one that fails leaves services of the new version beside a hub of the old one."""
+    monitor = recorder.platform(stack)
+    known = {r.urn: r for r in monitor.registrations}
+
+    def waits_for(urn: str) -> set[str]:
+        """A resource is registered after its parent, and a component after what it depends on."""
+        seen, todo = set(), [urn]
+        while todo:
+            one = todo.pop()
+            if one in known and one not in seen:
+                seen.add(one)
+                todo += [*known[one].dependencies, known[one].parent]
+        return seen
+
+    images = {r.urn for r in monitor.of_type(IMAGE)}
+    running = [r for token in RUNS for r in monitor.of_type(token)]
+    early = {r.name: len(images - waits_for(r.urn)) for r in running}
+    assert running
+    assert not any(early.values()), early
+
+
 @pytest.mark.parametrize("stack", ["staging", "prod"])
 def test_a_promotion_builds_nothing_and_runs_what_was_built(stack: str) -> None:
     assert not by_name(stack, IMAGE)
