@@ -35,9 +35,9 @@ WRAPPED = re.compile(r".*(returned an error|getRegistryImage failed): ", re.DOTA
 """What engine and SDK put before a plug-in's own words."""
 
 
-def machine_trust() -> str | None:
+def machine_trust() -> str:
     """The authorities that SSL_CERT_FILE has beyond the public ones, as PEM, for a machine behind a
-    gateway with an authority of its own.
+    gateway with an authority of its own; empty where there is none.
 
     Public ones come with the images (base/trust.sh). The rest is in the state, encrypted, twice for
     each image, and Pulumi writes the state down after each resource: a whole bundle would be most
@@ -45,7 +45,7 @@ def machine_trust() -> str | None:
     """
     named = os.environ.get("SSL_CERT_FILE")
     if not named:
-        return None
+        return ""
     try:
         bundle = Path(named).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -55,7 +55,7 @@ def machine_trust() -> str | None:
         ) from None
     public = {one for file in public_bundles() for one in certificates(file)}
     own = [block for one, block in certificates(bundle).items() if one not in public]
-    return "\n".join([*own, ""]) if own else None
+    return "\n".join([*own, ""]) if own else ""
 
 
 def public_bundles() -> Iterator[str]:
@@ -155,7 +155,6 @@ class Images(pulumi.ComponentResource):
             named = {"programs": docker_build.ContextArgs(location=programs)}
         labels |= provenance.labels(ROOT / CONTEXT / folder, config.tag, beside)
         repository = names.image(args.repository, image)
-        trust = {} if self._trust is None else {"ca": pulumi.Output.secret(self._trust)}
         tags = [config.tag, args.in_use_tag] if args.in_use_tag else [config.tag]
         made = docker_build.Image(
             image,
@@ -164,9 +163,10 @@ class Images(pulumi.ComponentResource):
             dockerfile={"location": f"{CONTEXT}/{folder}/Dockerfile"},
             labels=labels,
             build_args=build_args,
-            secrets=trust,
-            # Another machine's authorities are no reason to build again.
-            ignore_secrets_in_diff_calculation=list(trust),
+            # An empty one, too: another machine's authorities are no reason to build again, and
+            # docker-build ignores none that comes or goes.
+            secrets={"ca": pulumi.Output.secret(self._trust)},
+            ignore_secrets_in_diff_calculation=["ca"],
             # All in one index, which has one digest.
             platforms=[docker_build.Platform(platform) for platform in config.platforms],
             tags=[f"{repository}:{tag}" for tag in tags],

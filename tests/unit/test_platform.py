@@ -308,16 +308,29 @@ def test_the_machines_own_authorities_are_a_build_secret_and_no_reason_to_build(
 
 def test_public_authorities_alone_are_no_build_secret(monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
-    assert machine_trust() is None
+    assert machine_trust() == ""
     monkeypatch.delenv("SSL_CERT_FILE")
-    assert machine_trust() is None
+    assert machine_trust() == ""
+
+
+def test_a_machine_without_authorities_of_its_own_has_the_secret_too_and_builds_nothing(
+    monkeypatch,
+):
+    """docker-build ignores a changed secret, and not one that comes or goes: all was built anew
+    when a runner behind a gateway and a laptop took turns.
+    """
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monitor = run(lambda: Platform(stack_file("local")))
+    for image in monitor.of_type("docker-build:index:Image"):
+        assert image.plain["secrets"] == {"ca": ""}
+        assert image.plain["ignoreSecretsInDiffCalculation"] == ["ca"]
 
 
 def test_the_authorities_of_the_distribution_are_public_ones(monkeypatch, tmp_path):
     theirs = certificate(tmp_path).authority
     monkeypatch.setenv("SSL_CERT_FILE", str(theirs))
     monkeypatch.setattr(images, "DISTRIBUTED", tmp_path)
-    assert machine_trust() is None
+    assert machine_trust() == ""
 
 
 def test_a_bundle_that_cannot_be_read_is_one_sentence(monkeypatch, tmp_path):
