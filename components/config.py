@@ -264,7 +264,7 @@ class Promote(Section):
     tag: Tag = Field(description="the tag that it gave them, other than latest")
     after: Name | None = Field(
         default=None,
-        description="the stack that has to have run them first, such as staging "
+        description="the stack that has to have promoted and run them first, such as staging "
         "(leave it out for none)",
     )
 

@@ -72,6 +72,14 @@ def bare_keys(file: Path) -> Iterator[str]:
         yield from unprefixed(yaml.safe_load(file.read_text(encoding="utf-8")).get("config") or {})
 
 
+def builds(file: Path) -> bool:
+    """Whether another stack's file, where the checkout has it, builds images."""
+    if not file.is_file():
+        return False
+    config = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("config") or {}
+    return bool((config.get("mlhub:images") or {}).get("build"))
+
+
 def missing_files(stack: StackFile, root: Path) -> Iterator[str]:
     """What the stack file names and the checkout lacks."""
     path = stack.hub.chart.path
@@ -79,6 +87,12 @@ def missing_files(stack: StackFile, root: Path) -> Iterator[str]:
         yield (
             f"hub.chart.path is {path}, where no Chart.yaml is; "
             "give the folder of a chart, relative to the project"
+        )
+    promote = stack.images.promote
+    if promote is not None and promote.after is not None and builds(root / path_of(promote.after)):
+        yield (
+            f"images.promote.after is {promote.after}, which builds its images and marks none as "
+            "run; a stack that promotes is required, or leave it out"
         )
     if stack.images.build is None:
         return

@@ -13,7 +13,7 @@ import pulumi
 import pytest
 from pulumi.runtime import mocks
 
-from components import names
+from components import names, preflight
 from components.config import Promote
 from components.images import PromotedImages, PromotedImagesArgs, docker_provider
 from components.registry import Login
@@ -244,6 +244,20 @@ def test_J7_what_has_not_run_where_it_must_is_refused_with_who_has_to_be_applied
         "hub:ran-staging-v1 is not there; see that the registry answers and that the stack staging "
         "has been applied with the tag v1, or correct images.promote"
     )
+
+
+def test_J7_a_stack_that_builds_marks_nothing_as_run_so_that_none_can_come_after_it() -> None:
+    prod = recorder.stack_file("prod")
+    assert prod.images.promote is not None
+    assert not [n for n in by_name("dev", INDEX) if n.endswith("-ran")]
+    assert list(preflight.missing_files(prod, recorder.ROOT)) == []
+    after_dev = prod.images.promote.model_copy(update={"after": "dev"})
+    images = prod.images.model_copy(update={"promote": after_dev})
+    stack = prod.model_copy(update={"images": images})
+    assert list(preflight.missing_files(stack, recorder.ROOT)) == [
+        "images.promote.after is dev, which builds its images and marks none as run; a stack that "
+        "promotes is required, or leave it out"
+    ]
 
 
 @pytest.mark.parametrize(
