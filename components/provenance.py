@@ -48,12 +48,21 @@ def revision(context: Path, paths: list[str]) -> str | None:
 
 
 def source(context: Path) -> str | None:
-    """The repository's address, without the account that a checkout may have in it."""
-    parts = urlsplit(_git(context, "remote", "get-url", "origin") or "")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    """The repository's address for a browser, without the account that a checkout may have in it.
+
+    The same however it was cloned: with another label each image would be built again.
+    """
+    remote = _git(context, "remote", "get-url", "origin") or ""
+    if short := re.fullmatch(r"[\w.-]+@([\w.-]+):(.+)", remote):
+        remote = f"ssh://{short[1]}/{short[2]}"
+    parts = urlsplit(remote)
+    if parts.scheme not in ("http", "https", "ssh") or not parts.hostname:
         return None
+    path = parts.path.removesuffix(".git")
+    if parts.scheme == "ssh":
+        return f"https://{parts.hostname}{path}"
     host = re.sub(r"^.*@", "", parts.netloc)
-    return f"{parts.scheme}://{host}{parts.path.removesuffix('.git')}"
+    return f"{parts.scheme}://{host}{path}"
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -72,8 +72,12 @@ def test_a_shallow_clone_and_a_plain_folder_name_no_revision(checkout, tmp_path)
     [
         ("https://me:hunter2@git.example.com/team/mlhub.git", "https://git.example.com/team/mlhub"),
         ("https://git.example.com:8443/mlhub", "https://git.example.com:8443/mlhub"),
-        ("git@git.example.com:team/mlhub.git", None),
+        # Cloned by SSH it is the same repository, and must be the same image.
+        ("git@git.example.com:team/mlhub.git", "https://git.example.com/team/mlhub"),
+        ("ssh://git@git.example.com:2222/team/mlhub.git", "https://git.example.com/team/mlhub"),
         ("/srv/mlhub", None),
+        ("/srv/me@git.example.com:team/mlhub", None),
+        ("file:///srv/mlhub", None),
     ],
 )
 def test_V9_the_source_is_a_web_address_without_an_account(checkout, remote, said):
