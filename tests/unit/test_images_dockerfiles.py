@@ -288,3 +288,9 @@ def test_shell_scripts_parse_and_stop_at_the_first_error(script):
     assert "set -euo pipefail" in text or text.startswith("# Sourced by a build step")
     assert len(text.splitlines()) < 30
     subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@each_image
+def test_every_image_is_in_the_table_of_the_page(dockerfile):
+    table = (IMAGES.parent / "docs/images.md").read_text().partition("## Sizes")[0]
+    assert f"\n| `{dockerfile.parent.name}` | " in table
