@@ -80,6 +80,15 @@ def test_T10_every_image_is_tried_at_its_build_as_its_own_user(dockerfile):
     assert earlier[-1] == "1000:100"
 
 
+@each_image
+def test_a_smoke_test_with_ports_of_its_own_has_a_network_of_its_own(dockerfile):
+    """The builder's may be the machine's, where a Jupyter has 8888, or shared by two platforms."""
+    _, last = last_stage(dockerfile)[-1]
+    smoke = IMAGES / re.search(r"source=(\S+/smoke\.\S+?),", last)[1]
+    listens = re.search(r"(?:127\.0\.0\.1:|port=)\d{4,}", smoke.read_text())
+    assert last.startswith("--network=none ") or not listens, listens
+
+
 TABLE = {
     "ml-cpu": "jupyterlab pandas sklearn matplotlib.pyplot transformers litellm mlflow",
     "ml-gpu": "torch accelerate nvitop gpustat",
