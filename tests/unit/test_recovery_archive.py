@@ -198,3 +198,11 @@ def test_keep_removes_the_oldest_archives_of_its_stack_and_nothing_else(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*mine[1:], *others])
     with pytest.raises(RecoveryError, match="1 or more"):
         keep(tmp_path, "team", 0, lambda text: None)
+
+
+def test_what_make_was_not_given_is_named_and_not_the_folder_that_nothing_stands_for(key):
+    """`make backup-verify IDENTITY=…` hands over an empty text, and `Path("")` is `.`."""
+    with pytest.raises(RecoveryError, match=r"^FROM is not given; an archive is required"):
+        Reader(Path(), [key])
+    with pytest.raises(RecoveryError, match=r"^TO is not given; a file that is not there yet"):
+        make_identity(Path())

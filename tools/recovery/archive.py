@@ -116,6 +116,8 @@ def identities(path: Path) -> list[pyrage.x25519.Identity]:
 
 def make_identity(path: Path) -> str:
     """Writes a new private key, which only its owner reads, and returns the public one."""
+    if path == Path():
+        raise RecoveryError("TO is not given; a file that is not there yet is required, for a key")
     identity = pyrage.x25519.Identity.generate()
     public = str(identity.to_public())
     try:
@@ -270,7 +272,8 @@ class Reader:
 
     def __init__(self, path: Path, keys: Sequence[pyrage.x25519.Identity]):
         if not path.is_file():
-            raise RecoveryError(f"FROM is {path}, which is no file; an archive is required")
+            given = "not given" if path == Path() else f"{path}, which is no file"
+            raise RecoveryError(f"FROM is {given}; an archive is required")
         self.path = path
         self.keys = keys
 
