@@ -34,7 +34,8 @@ def chart_repository(chart: Chart) -> Iterator[str]:
         yield (
             f"hub.chart.repository is {chart.repository}, which does not answer ({why}); connect "
             f"to it, or unpack chart {chart.name} {chart.version} in a folder and name that: for a "
-            f"preview as {CHART_VARIABLE}=<folder>, for `up` as hub.chart.path"
+            f"preview as {CHART_VARIABLE}=<folder>, for `up` as hub.chart.path (the stack's "
+            "charts in policies/limits.yaml have to know it)"
         )
 
 

@@ -22,11 +22,11 @@ COMPILED = shutil.ignore_patterns("__pycache__")
 def checkout(tmp_path: Path) -> Path:
     """A copy of what these commands read and write."""
     folder = tmp_path / "checkout"
-    for part in ("components", "docs", "images", "stacks", "tools", "Makefile"):
-        if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, folder / part, ignore=COMPILED)
-        else:
-            shutil.copy(ROOT / part, folder / part)
+    for part in ("components", "docs", "images", "stacks", "tools"):
+        shutil.copytree(ROOT / part, folder / part, ignore=COMPILED)
+    (folder / "policies").mkdir()
+    for file in ("Makefile", "policies/limits.yaml"):
+        shutil.copy(ROOT / file, folder / file)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder
 
@@ -65,9 +65,10 @@ def test_commands_that_write_in_the_checkout_run(checkout: Path):
     assert "mlhub:profiles" in text(checkout / "stacks/Pulumi.team-a.yaml")
     (cat,) = told("docs/images.md", "cat")
     done(cat, checkout)
-    (chart,) = told("docs/charts.md", "sed")
-    done(chart, checkout)
+    for chart in told("docs/charts.md", "sed"):
+        done(chart, checkout)
     assert "chart: {path: charts/jupyterhub}" in text(checkout / "stacks/Pulumi.local.yaml")
+    assert "{chart: charts/jupyterhub}" in text(checkout / "policies/limits.yaml")
     (scan,) = told("SECURITY.md", ".venv/bin/detect-secrets")
     shutil.copy(ROOT / ".secrets.baseline", checkout)
     run("git init -q && git add stacks", checkout)

@@ -73,7 +73,8 @@ def test_T4_an_unreachable_chart_repository_names_both_ways_to_a_local_copy():
     assert [*reach.chart_repository(chart(url))] == [
         f"hub.chart.repository is {url}, which does not answer (Connection refused); connect to "
         "it, or unpack chart jupyterhub 4.4.0 in a folder and name that: for a preview as "
-        "MLHUB_HUB_CHART=<folder>, for `up` as hub.chart.path"
+        "MLHUB_HUB_CHART=<folder>, for `up` as hub.chart.path (the stack's charts in "
+        "policies/limits.yaml have to know it)"
     ]
 
 
