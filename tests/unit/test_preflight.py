@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from components import preflight
 from components.config import Cluster, Ingress, Monitoring, StackFile
-from tests.unit.recorder import stack_file
+from tests.unit.recorder import ROOT, stack_file
 
 FILE = "stacks/Pulumi.local.yaml"
 
@@ -330,3 +330,16 @@ def with_ingress(stack: StackFile, **annotations: str) -> StackFile:
     ingress = Ingress(class_name="nginx", tls_secret="tls", annotations=annotations)
     hub = stack.hub.model_copy(update={"ingress": ingress, "node_port": None})
     return stack.model_copy(update={"hub": hub})
+
+
+def test_T13_a_restore_to_another_cluster_is_told_of_what_people_made_there():
+    """Such Secrets, and namespaces of twins, are in no archive, and without them no `up` begins."""
+    stack = stack_file("prod")
+    identity = stack.identity.model_copy(update={"existing_secret": "theirs"})
+    made = [*preflight.secret_references(stack.model_copy(update={"identity": identity}))]
+    keys = {"storage.volumes[].twin.namespace", *(one.key for one in made)}
+    assert len(keys) == 3
+    page = (ROOT / "docs" / "recovery.md").read_text()
+    (told,) = [part for part in page.split("\n\n") if "cluster that never had the stack" in part]
+    assert [key for key in sorted(keys) if f"`{key}`" not in told] == []
+    assert "`pulumi stack init prod`" in told
