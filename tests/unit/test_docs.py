@@ -258,6 +258,14 @@ def test_a_command_is_one_that_there_is(command: list[str]):
         assert program in FOREIGN or (ROOT / program).is_file(), program
 
 
+def test_no_update_is_shown_without_the_policies():
+    updates = [
+        each.command for page in PAGES for each in shown(page) if "pulumi up" in each.command
+    ]
+    assert len(updates) > 3
+    assert [command for command in updates if "--policy-pack policies" not in command] == []
+
+
 @functools.cache
 def makefile() -> str:
     return text(ROOT / "Makefile")
