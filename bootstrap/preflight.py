@@ -18,7 +18,7 @@ from bootstrap.paths import API_PORT, NODE_ADDRESS, Layout
 
 OWN_CLUSTER = (
     "or use a cluster of your own: set mlhub:cluster.context in the stack file, and nothing of "
-    "the embedded cluster runs"
+    "the embedded cluster runs (docs/bootstrap.md says what else that file then names)"
 )
 GIB = 2**30
 DISK_FIRST = 14 * GIB

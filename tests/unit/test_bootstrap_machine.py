@@ -2,6 +2,7 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import certifi
@@ -26,9 +27,11 @@ from bootstrap.control_plane import api_server, controller_manager, etcd, schedu
 from bootstrap.errors import BootstrapError
 from bootstrap.gobuild import Progress, version_of, weights
 from bootstrap.node import kubelet_config, proxy_config
-from bootstrap.paths import BUILDKIT_SOCKET, Layout, environment
+from bootstrap.paths import BUILDKIT_SOCKET, NODE_ADDRESS, REGISTRY, Layout, environment
 from bootstrap.preflight import Finding
 from bootstrap.schedule import Done, Task
+from components import names
+from tests.pages import ROOT
 
 LAYOUT = Layout(Path("/srv/mlhub"))
 SERVERS = (etcd, api_server, controller_manager, scheduler, node.kubelet, node.proxy)
@@ -562,3 +565,27 @@ def test_a_failed_firing_is_an_ill_until_it_is_fired_again():
     assert status.mended([failed, alone]) == set()
     assert status.pod_row(failed, 0, over=True).healthy
     assert not status.pod_row(failed, 0).healthy
+
+
+def embedded(part: object, path: str = "") -> Iterator[str]:
+    """The keys of a stack file whose values the embedded cluster alone has."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            yield from embedded(value, f"{path}.{key}" if path else key)
+    elif isinstance(part, list):
+        for value in part:
+            yield from embedded(value, path if isinstance(value, str) else f"{path}[]")
+    elif isinstance(part, str):
+        host = part.partition("/")[0]
+        made = {REGISTRY, NODE_ADDRESS, "localhost", names.SEAWEEDFS_CSI, names.LOCAL_PATH}
+        if made & {part, host} or path.endswith((".builder", ".twin.namespace")):
+            yield path
+
+
+def test_who_has_a_cluster_is_told_all_that_the_local_stack_takes_from_the_embedded_one():
+    config = yaml.safe_load((ROOT / "stacks" / "Pulumi.local.yaml").read_text())["config"]
+    found = {*embedded({key.removeprefix("mlhub:"): part for key, part in config.items()})}
+    assert len(found) == 9
+    page = (ROOT / "docs" / "bootstrap.md").read_text()
+    (told,) = [part for part in page.split("\n\n") if "`mlhub:cluster.context`" in part]
+    assert [key for key in found if f"`{key.removesuffix('.namespace')}`" not in told] == []
