@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from bootstrap.control_plane import api_server, controller_manager, etcd, schedu
 from bootstrap.errors import BootstrapError
 from bootstrap.gobuild import Progress, version_of, weights
 from bootstrap.node import kubelet_config, proxy_config
+from bootstrap.parts import ENGINE_PARTS, NODE_PARTS
 from bootstrap.paths import BUILDKIT_SOCKET, NODE_ADDRESS, REGISTRY, Layout, environment
 from bootstrap.preflight import Finding
 from bootstrap.schedule import Done, Task
@@ -589,3 +591,26 @@ def test_who_has_a_cluster_is_told_all_that_the_local_stack_takes_from_the_embed
     page = (ROOT / "docs" / "bootstrap.md").read_text()
     (told,) = [part for part in page.split("\n\n") if "`mlhub:cluster.context`" in part]
     assert [key for key in found if f"`{key.removesuffix('.namespace')}`" not in told] == []
+
+
+WORDS = {"8": "eight", "9": "nine", "10": "ten", "11": "eleven"}
+
+
+def test_the_page_counts_the_machines_processes_and_the_minutes_of_a_build_as_the_program_does():
+    page = (ROOT / "docs" / "bootstrap.md").read_text()
+    servers = len(status.services(LAYOUT))
+    assert f"The first {WORDS[str(servers)]} are processes" in page
+    minutes = {part.name: part.cpu_seconds / 60 for part in (*NODE_PARTS, *ENGINE_PARTS)}
+    for name, each in minutes.items():
+        assert re.search(rf"^\| {name} \|.*\| {each:.1f} \|$", page, re.MULTILINE), name
+    cached = sum(minutes[name] for name in ("kube", "pulumi", "pulumi-kubernetes"))
+    all_of_it = sum(minutes.values())
+    said = f"{all_of_it:.0f} in all from source, {all_of_it - cached:.0f} with the cache"
+    assert said in " ".join(page.split())
+
+
+def test_the_readme_asks_for_what_up_looks_for():
+    readme = (ROOT / "README.md").read_text()
+    assert f"{preflight.DISK_FIRST // preflight.GIB} GiB of free disk" in readme
+    assert f"{preflight.MEMORY // preflight.GIB} GiB of memory" in readme
+    assert "x86_64" in readme
