@@ -22,7 +22,7 @@ completes them, and a wrong file is refused before anything is made, with each k
 and what is right. Every key begins with `{prefix}`, also where Pulumi would take it without.
 `[]` stands for each element of a list.
 
-Secrets are never in this file, but asked for by `pulumi config set --secret`
+Secrets are in this file encrypted alone, as `pulumi config set --secret` writes them
 ([secrets.md](secrets.md)): {secrets}.
 """
 TABLE = "| key | takes | default |\n|---|---|---|"
