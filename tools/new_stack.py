@@ -80,7 +80,7 @@ config:
   # A temporary person tries the stack after each `up` and every night.
   mlhub:verify: {{}}
   mlhub:network:
-    # What `kubectl get endpoints kubernetes` prints, and what keycloak.url resolves to.
+    # What `kubectl -n default get endpoints kubernetes` prints, and what keycloak.url resolves to.
     kubernetes_api: [10.0.0.1/32]
     keycloak: [10.0.8.10/32]
     # s3: [10.0.9.0/24]
