@@ -124,8 +124,9 @@ def alerts(
         found.append(
             Alert(
                 "MlhubServiceFaults",
+                # 504 is how a run does that somebody waits for, and no fault of the service.
                 "sum by (job) (increase("
-                f'mlhub_requests_refused_total{{{here},status=~"5.."}}[15m]))',
+                f'mlhub_requests_refused_total{{{here},status=~"500|503"}}[15m]))',
                 "> 5",
                 "5m",
                 "warning",

@@ -120,7 +120,7 @@ CASES = {
     ),
     "MlhubServiceFaults": Case(
         one("mlhub_requests_refused_total", "0+1x40", job="execution-metrics", status="503"),
-        one("mlhub_requests_refused_total", "0+1x40", job="execution-metrics", status="429"),
+        one("mlhub_requests_refused_total", "0+1x40", job="execution-metrics", status="504"),
         after=11,
         labels={"job": "execution-metrics"},
     ),
