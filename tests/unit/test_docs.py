@@ -415,3 +415,13 @@ def keys(part: Any, path: str = "") -> Iterator[str]:
             yield from keys(element, f"{path}[]")
     else:
         yield path
+
+
+def test_the_page_of_the_hub_has_every_event_of_the_audit_trail():
+    sources = [text(file) for file in (ROOT / "images/packages/mlhub/src/mlhub/hub").glob("*.py")]
+    events = set(re.findall(r'note\(\s*"([a-z.]+)"', "".join(sources)))
+    assert len(events) > 6
+    page = text(ROOT / "docs/hub.md").split("## The audit trail")[1].split("\n## ")[0]
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    told = {event for row in rows for event in re.findall("`([a-z.]+)`", row.split("|")[1])}
+    assert sorted(events - told) == []
