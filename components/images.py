@@ -20,6 +20,7 @@ import pulumi_docker_build as docker_build
 
 from components import names, provenance
 from components.config import Build, Project, Promote
+from components.mirrors import machine_mirrors
 from components.registry import Login
 from components.values import BuiltImage
 
@@ -125,7 +126,7 @@ class Images(pulumi.ComponentResource):
     def __init__(self, name: str, args: ImagesArgs, opts: pulumi.ResourceOptions | None = None):
         super().__init__("mlhub:images:Images", name, {}, opts)
         self._args = args
-        self._trust = machine_trust()
+        self._secrets = {"ca": machine_trust(), "mirrors": machine_mirrors()}
         base = self._build(BASE, {"DEBIAN_IMAGE": args.config.debian})
         on_base = {"BASE_IMAGE": base.reference}
         projects = {p.name: p for p in args.config.projects if p.name in args.wanted}
@@ -163,10 +164,10 @@ class Images(pulumi.ComponentResource):
             dockerfile={"location": f"{CONTEXT}/{folder}/Dockerfile"},
             labels=labels,
             build_args=build_args,
-            # An empty one, too: another machine's authorities are no reason to build again, and
-            # docker-build ignores none that comes or goes.
-            secrets={"ca": pulumi.Output.secret(self._trust)},
-            ignore_secrets_in_diff_calculation=["ca"],
+            # Empty ones, too: another machine's are no reason to build again, and docker-build
+            # ignores none that comes or goes.
+            secrets={name: pulumi.Output.secret(given) for name, given in self._secrets.items()},
+            ignore_secrets_in_diff_calculation=[*self._secrets],
             # All in one index, which has one digest.
             platforms=[docker_build.Platform(platform) for platform in config.platforms],
             tags=[f"{repository}:{tag}" for tag in tags],

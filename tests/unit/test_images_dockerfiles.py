@@ -179,6 +179,33 @@ def test_the_build_machines_certificates_stay_out_of_the_layers(dockerfile):
             assert not re.search(r"certificates|cacerts|\.crt|\.pem", read), read
 
 
+FETCHES = re.compile(r"\b(uv )?pip install\b(?!.*--no-index)|/pip --python|npm-cli\.js ci|\bmvn ")
+
+
+@each_image
+def test_V9_every_step_that_fetches_packages_asks_the_build_machines_mirrors(dockerfile):
+    for name, argument in instructions(dockerfile):
+        if name != "RUN" or not FETCHES.search(argument):
+            continue
+        assert "--mount=type=secret,id=mirrors " in argument, argument
+        assert re.search(r"\. /(usr/local/lib/mlhub/trust\.sh|run/secrets/mirrors)", argument)
+
+
+def test_V9_trust_reads_the_mirrors_for_one_step(tmp_path):
+    (tmp_path / "ca.pem").touch()
+    (tmp_path / "mirrors").write_text("export PIP_INDEX_URL='https://mirror.example.com/simple'\n")
+    script = (IMAGES / "base" / "trust.sh").read_text()
+    script = script.replace("/run/trust", str(tmp_path)).replace("/run/secrets", str(tmp_path))
+    for given in (tmp_path / "mirrors", None):
+        asked = script.replace("cat /etc/ssl/certs/ca-certificates.crt", "echo") + "env"
+        said = subprocess.run(
+            ["sh", "-c", asked], capture_output=True, text=True, check=True, env={}
+        )
+        there = "PIP_INDEX_URL=https://mirror.example.com/simple\n" in said.stdout
+        assert there == bool(given)
+        (tmp_path / "mirrors").unlink(missing_ok=True)
+
+
 @each_image
 def test_apt_leaves_no_lists_and_no_setuid_files(dockerfile):
     for name, argument in shipped(dockerfile):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 
 from components import images
 from components.images import machine_trust
+from components.mirrors import machine_mirrors
 from components.platform import Platform
 from components.storage import Storage, StorageArgs
 from tests.doubles.tls import certificate
@@ -301,9 +303,9 @@ def test_the_machines_own_authorities_are_a_build_secret_and_no_reason_to_build(
     monitor = run(lambda: Platform(stack_file("local")))
     assert len(monitor.of_type("docker-build:index:Image")) >= 6
     for image in monitor.of_type("docker-build:index:Image"):
-        assert image.plain["secrets"] == {"ca": own}
+        assert image.plain["secrets"]["ca"] == own
         assert own not in list(readable(image.inputs))
-        assert image.plain["ignoreSecretsInDiffCalculation"] == ["ca"]
+        assert image.plain["ignoreSecretsInDiffCalculation"] == ["ca", "mirrors"]
 
 
 def test_public_authorities_alone_are_no_build_secret(monkeypatch):
@@ -319,11 +321,12 @@ def test_a_machine_without_authorities_of_its_own_has_the_secret_too_and_builds_
     """docker-build ignores a changed secret, and not one that comes or goes: all was built anew
     when a runner behind a gateway and a laptop took turns.
     """
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    for name in ("SSL_CERT_FILE", *MIRRORS):
+        monkeypatch.delenv(name, raising=False)
     monitor = run(lambda: Platform(stack_file("local")))
     for image in monitor.of_type("docker-build:index:Image"):
-        assert image.plain["secrets"] == {"ca": ""}
-        assert image.plain["ignoreSecretsInDiffCalculation"] == ["ca"]
+        assert image.plain["secrets"] == {"ca": "", "mirrors": ""}
+        assert image.plain["ignoreSecretsInDiffCalculation"] == ["ca", "mirrors"]
 
 
 def test_the_authorities_of_the_distribution_are_public_ones(monkeypatch, tmp_path):
@@ -337,6 +340,36 @@ def test_a_bundle_that_cannot_be_read_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     with pytest.raises(pulumi.RunError, match=r"SSL_CERT_FILE names .*none.pem, which cannot be"):
         machine_trust()
+
+
+MIRRORS = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "NPM_CONFIG_REGISTRY", "MAVEN_MIRROR_URL")
+
+
+def test_V9_the_machines_package_mirrors_are_secrets_of_each_build(monkeypatch):
+    """Of a site without the internet, where no other way to packages is; with its account."""
+    account = "https://us'er:pass@mirror.example.com/simple"
+    for name in MIRRORS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", account)
+    maven = "https://mirror.example.com/maven"
+    monkeypatch.setenv("MAVEN_MIRROR_URL", maven)
+    monitor = run(lambda: Platform(stack_file("local")))
+    for image in monitor.of_type("docker-build:index:Image"):
+        asked = "".join(f"echo ${name};" for name in MIRRORS)
+        script = image.plain["secrets"]["mirrors"] + asked
+        said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+        assert said.stdout.split("\n")[:4] == [*[account] * 2, "", maven]
+        assert "us'er" not in "".join(readable(image.inputs))
+
+
+@pytest.mark.parametrize(
+    "address", ["mirror.example.com/simple", "https://a b", "https://a\nrm -r /"]
+)
+def test_what_is_no_address_of_a_mirror_is_one_sentence_without_it(monkeypatch, address):
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", address)
+    with pytest.raises(pulumi.RunError, match=r"^NPM_CONFIG_REGISTRY is no address") as error:
+        machine_mirrors()
+    assert address not in str(error.value)
 
 
 # Pods and network
