@@ -461,6 +461,41 @@ def test_M5_exploration_takes_a_table_of_ones_own(client, run_of, alices_mlflow,
     assert not math.isnan(run.data.metrics["effect.size"])
 
 
+def test_M5_exploration_takes_columns_as_people_have_them(client, alices_mlflow, tmp_path):
+    rows = range(3000)
+    own = pd.DataFrame(
+        {
+            "Price ($)": [None, *rows[1:]],
+            "of day/night": [number % 7 for number in rows],
+            "flag": [number % 5 == 0 for number in rows],
+            "bought": [int(number % 5 == 0) for number in rows],
+            "at": [f"2026-0{1 + n % 8}-01T08:00:00+0{1 + (n % 8 > 2)}:00" for n in rows],
+            "churned": [int(number % 5 == 0) for number in rows],
+        }
+    )
+    own.to_csv(tmp_path / "own.csv", index=False)
+    told = {"data_file": "own.csv", "experiment": "own-columns"}
+    ended = execute(
+        "data-exploration", tmp_path, alices_mlflow, "[str(table['at'].min()), numeric]", **told
+    )
+    run, _ = runs(client, "own-columns")
+    found = run.data.metrics
+    assert run.info.status == "FINISHED"
+    assert found["effect.Price ___"] < 0.1
+    assert "effect.of day_night" in found
+    assert found["effect.bought"] == found["effect.flag"] == 1.0, "what is the target goes with it"
+    assert ended.probe == ["2026-01-01 07:00:00", ["Price ($)", "of day/night", "bought"]]
+
+
+def test_M5_exploration_takes_a_table_of_words_alone(client, alices_mlflow, tmp_path):
+    own = pd.DataFrame({"kind": ["a", "b"] * 40, "left": ["no", "yes"] * 40})
+    own.to_csv(tmp_path / "own.csv", index=False)
+    told = {"data_file": "own.csv", "target": "left", "experiment": "own-words"}
+    execute("data-exploration", tmp_path, alices_mlflow, **told)
+    run, _ = runs(client, "own-words")
+    assert run.data.metrics["effect.kind"] == 1.0
+
+
 def test_M5_without_its_library_a_template_says_which_profile_has_it():
     with pytest.raises(templates.MissingLibraryError, match=r"the profile “TensorFlow and Ray”"):
         templates.needs("a_library_that_nobody_has", image="tensorflow-ray")
