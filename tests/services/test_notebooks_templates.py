@@ -496,6 +496,19 @@ def test_M5_exploration_takes_a_table_of_words_alone(client, alices_mlflow, tmp_
     assert run.data.metrics["effect.kind"] == 1.0
 
 
+def test_M5_scikit_learn_training_keeps_a_random_forest_where_that_is_best(
+    client, alices_mlflow, tmp_path
+):
+    name = "model-training-scikit-learn"
+    copied = templates.copy(name, tmp_path / f"{name}.ipynb")
+    source = copied.read_text()
+    assert source.count("best = comparison.index[0]") == 1
+    copied.write_text(source.replace("comparison.index[0]", "'random forest'"))
+    execute(name, tmp_path, alices_mlflow, experiment="forest")
+    run, _ = runs(client, "forest")
+    assert run.data.params["best"] == "random forest"
+
+
 def test_M5_without_its_library_a_template_says_which_profile_has_it():
     with pytest.raises(templates.MissingLibraryError, match=r"the profile “TensorFlow and Ray”"):
         templates.needs("a_library_that_nobody_has", image="tensorflow-ray")
