@@ -1,6 +1,7 @@
 """M10: what a session begins with, from a real git server behind https."""
 
 import os
+import shutil
 import ssl
 import subprocess
 import threading
@@ -235,6 +236,31 @@ def test_a_template_that_cannot_be_copied_is_said_and_nothing_else_is_kept_from(
     assert said[0].startswith("cloned")
     assert "The template no-such was not copied" in said[1]
     assert (home / "no-such is missing.txt").exists()
+
+
+def test_M10_a_repos_that_is_no_folder_is_said_where_a_person_looks(forge, home):
+    (home / "repos").symlink_to(home / "workspaces/not-mounted/repos")
+    said: list[str] = []
+    begin(home, {"MLHUB_TEMPLATE": "data-exploration", "MLHUB_GIT_REPO": forge.url}, said.append)
+    assert "demo.git was not cloned: " in said[0]
+    assert said[0] in (home / "demo is missing.txt").read_text()
+    assert (home / "data-exploration.ipynb").is_file(), "nothing else is kept from it"
+
+
+def test_M10_what_another_server_wrote_down_during_a_clone_is_kept(forge, home, monkeypatch):
+    commit(forge.root, "other", "beside")
+    clone = begins._git_clone
+
+    def while_another_begins(url: str, into: Path) -> None:
+        clone(url, into)
+        monkeypatch.setattr(begins, "_git_clone", clone)
+        started(home, forge.url.replace("demo", "other"), server="demo-2")
+
+    monkeypatch.setattr(begins, "_git_clone", while_another_begins)
+    started(home, forge.url)
+    shutil.rmtree(home / "repos/other")
+    assert started(home, forge.url.replace("demo", "other"), server="demo-2") == []
+    assert not (home / "repos/other").exists(), "deleted is deleted"
 
 
 def test_a_template_never_replaces_a_notebook(home):

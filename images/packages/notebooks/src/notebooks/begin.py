@@ -52,12 +52,14 @@ def begin(home: Path, environ: Mapping[str, str], say: Say) -> None:
         notice = home / f"{_readable(given)} is missing.txt"
         try:
             say(what(home, given))
-        except NotBegunError as error:
-            say(str(error))
-            notice.write_text(f"{error}\n", encoding="utf-8")
+        except (NotBegunError, OSError) as error:  # such as a `repos` that is no folder
+            why = f"{given} was not cloned: {error}." if isinstance(error, OSError) else str(error)
+            say(why)
+            notice.write_text(f"{why}\n", encoding="utf-8")
             continue
         notice.unlink(missing_ok=True)
-        done.add(key)
+        # Read anew: a clone takes minutes, in which the home's other servers wrote theirs.
+        done = read_record(record) | {key}
         write_record(record, done)
 
 
