@@ -14,8 +14,8 @@ import pytest
 import notebooks
 from notebooks import login
 from notebooks.connection import Connection, login_file
-from notebooks.errors import NotLoggedIn, Refused, Unreachable
-from notebooks.login import log_in
+from notebooks.errors import NotebooksError, NotLoggedIn, Refused, Unreachable
+from notebooks.login import log_in, log_out
 from tests.doubles.tls import certificate
 from tests.unit.test_verify_certificate import serving as tls_serving
 
@@ -255,3 +255,19 @@ def test_M1_every_documented_name_is_there_and_no_other():
         assert getattr(notebooks, name).__name__ == name
     with pytest.raises(AttributeError, match="Nothing"):
         notebooks.Nothing  # noqa: B018
+
+
+def test_who_logs_out_while_the_hub_is_in_trouble_is_told_that_the_token_lives(trading, tmp_path):
+    file = tmp_path / "login.json"
+    log_in(trading.url, "pasted", file)
+    trading.said["/hub/api/mlhub/login"] = (500, '{"message": "Internal Server Error"}')
+    with pytest.raises(NotebooksError, match=r"Internal.*was not revoked.*/hub/token") as error:
+        log_out(file)
+    assert not file.exists()
+    assert "removed here" in str(error.value)
+    file.write_text(json.dumps({"hub_url": trading.url, "user": "alice", "token": "ended"}))
+    trading.said["/hub/api/mlhub/login"] = (
+        403,
+        '{"message": "Missing or invalid credentials."}',
+    )
+    assert log_out(file).user == "alice"

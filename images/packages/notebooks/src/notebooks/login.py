@@ -98,10 +98,9 @@ def log_out(file: Path) -> Connection:
     file.unlink()
     try:
         connection.request("DELETE", LOGIN)
-    except Refused as refusal:
-        if refusal.type != "login":  # not known any more is as good
-            raise
     except NotebooksError as error:
+        if isinstance(error, Refused) and error.type == "login":
+            return connection  # not known any more is as good
         raise NotebooksError(
             f"{error} The log-in is removed here, but its token was not revoked: do so on "
             f"{connection.hub_url}/hub/token."
