@@ -223,6 +223,21 @@ def test_with_json_a_session_is_json_and_nothing_else(capsys):
     assert said.err == ""
 
 
+@pytest.mark.parametrize("command", [["launch"], ["sessions", "restore", "alice/x"]])
+def test_who_breaks_a_start_off_is_told_that_it_goes_on(launcher, command, capsys, monkeypatch):
+    def broken_off(*_: object, tell, **__: object) -> None:
+        tell(10, "Pulling")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, command[0] if len(command) == 1 else "restore", broken_off)
+    assert cli.main(command) == 130
+    assert "goes on; `sessions list` shows it" in capsys.readouterr().err
+    assert cli.main([*command, "--json"]) == 130
+    said = capsys.readouterr()
+    assert json.loads(said.err)["error"]["type"] == "interrupted"
+    assert said.out == ""
+
+
 def test_who_is_logged_in_need_not_say_who_they_are(launcher):
     assert cli.main(["launch"]) == 0
     assert launcher.asked["user_email"] is None

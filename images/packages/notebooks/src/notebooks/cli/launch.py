@@ -12,6 +12,7 @@ from rich.text import Text
 
 from notebooks import templates
 from notebooks.cli import output
+from notebooks.cli.runs import Interrupted
 from notebooks.connection import in_a_server
 from notebooks.launcher import START_SECONDS, NotebookLauncher, Tell
 from notebooks.models import NotebookSession, ResourceConfig
@@ -101,6 +102,22 @@ def show(session: NotebookSession) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Tell]:
+    """Tells of a start; who breaks the wait off hears what becomes of it."""
+    try:
+        with _bar(what) as tell:
+            yield tell
+    except KeyboardInterrupt:
+        output.fail(
+            Interrupted(
+                "What the hub has begun to start goes on; `sessions list` shows it, "
+                "`sessions stop` ends it."
+            )
+        )
+        raise
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Tell]:
     """A bar on standard error, at a terminal; elsewhere each step is a line."""
     if output.as_json:
         yield lambda percent, message: None
