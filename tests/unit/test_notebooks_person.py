@@ -2,15 +2,18 @@
 
 import http.server
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
 from notebooks.person import person
+from notebooks.this_notebook import name_of
 
 
 @pytest.fixture
@@ -62,3 +65,12 @@ def test_a_refusal_is_not_taken_for_an_mlflow_without_people(answering):
     answering(503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": "try again"})
     with pytest.raises(MlflowException):
         person()
+
+
+def test_a_notebook_that_moved_is_found_as_the_page_says(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs/templates.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r'`runs_of\("(.+?)"\)`', page)
+    (tmp_path / "work").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "work")  # a kernel's folder is its notebook's
+    assert name_of(written) == "old/path.ipynb"
