@@ -56,6 +56,11 @@ assert (
 )
 server.send_signal(signal.SIGKILL)
 server.wait()
+# A killed container has none of these left, and its successor waits for none.
+deadline = time.monotonic() + 60
+while subprocess.run(["pgrep", "--exact", "postgres"], stdout=subprocess.DEVNULL).returncode == 0:
+    assert time.monotonic() < deadline, "processes of the killed server do not end"
+    time.sleep(0.1)
 
 (secrets / "jupyterhub-password").write_text("second")
 server = start()
