@@ -499,6 +499,15 @@ def test_M6_in_one_run_no_version_takes_the_place_of_a_colleagues(client, member
     assert eddy.here().restore(1, eddy.home / "y.ipynb").read_bytes() == eddy.file.read_bytes()
 
 
+def test_M6_a_long_message_in_any_letters_leaves_the_versions_readable(client, home):
+    """MLflow cuts a tag's value without a word, and what is left of JSON is none."""
+    file = write(home / "party.ipynb", "a = 1")
+    tracking = MLflowNotebookIntegration(file)
+    tracking.snapshot(message="\N{PARTY POPPER}" * 1200)
+    (kept,) = MLflowNotebookIntegration(file).snapshots()
+    assert kept.message == "\N{PARTY POPPER}" * 1000
+
+
 def test_M6_a_changed_artifact_is_not_restored(client, home, tmp_path):
     file = write(home / "tampered.ipynb", "a = 1")
     tracking = MLflowNotebookIntegration(file)

@@ -153,6 +153,13 @@ def test_an_authority_of_a_companys_own_is_named_and_taken_from_requests_bundle(
         assert connection.request("GET", "/x") == {}
 
 
+@pytest.mark.parametrize("key", [" x", "a\nb", "\N{SNOWMAN}"])
+def test_what_no_header_can_say_is_no_fault_of_the_network(answers, key):
+    with pytest.raises(ValueError, match="header"):
+        connected(answers).request("POST", "/x", {}, headers={"Idempotency-Key": key})
+    assert not answers.seen
+
+
 def test_what_json_cannot_say_is_no_fault_of_the_network(answers):
     with pytest.raises(ValueError, match="not JSON compliant"):
         connected(answers).request("POST", "/x", {"rate": float("nan")})

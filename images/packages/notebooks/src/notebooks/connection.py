@@ -157,6 +157,12 @@ class Connection:
             )
         except requests.exceptions.InvalidJSONError as error:  # nothing was sent
             raise ValueError(str(error)) from None
+        except (requests.exceptions.InvalidHeader, UnicodeEncodeError):
+            # Theirs would show a token.
+            raise ValueError(
+                "A token or key has signs that no HTTP header can have; letters, digits and "
+                "hyphens are required."
+            ) from None
         except requests.RequestException as error:
             raise self._unreachable(error) from None
         with answer:

@@ -281,7 +281,8 @@ def _tag_value(snapshot: NotebookSnapshot) -> str:
             "created": snapshot.created.isoformat(),
             "created_by": snapshot.created_by,
             "message": snapshot.message[:1000],
-        }
+        },
+        ensure_ascii=False,  # a tag's value has 8000 characters at most
     )
 
 
