@@ -22,7 +22,7 @@ import yaml
 from components.stackfile import read
 from mlhub.hub import trouble
 from mlhub.verify import people, web
-from mlhub.verify.checks import offered, serve_and_run, verify
+from mlhub.verify.checks import offered, refusals, serve_and_run, verify
 from mlhub.verify.notebook import notebook
 from mlhub.verify.people import temporary
 from mlhub.verify.person import Busy, Person, failed
@@ -382,6 +382,39 @@ class Desk(Person):
         """Of the servers, and of a run."""
         serve_and_run(self, report, self.offers)
         return [line.outcome for line in report.lines]
+
+
+class Late(Person):
+    """A person whose server an earlier verification began to start, which the hub stops once it
+    has."""
+
+    def __init__(self, pending: int):
+        self.settings = NOWHERE
+        self.pending, self.there = pending, True
+        self.deleted = 0
+
+    def call(self, method: str, path: str, **given: Any) -> requests.Response:
+        answer = requests.Response()
+        answer.status_code = 200
+        answer._content = json.dumps({"servers": {"": {}} if self.there else {}}).encode()
+        if method == "POST":
+            answer.status_code = 202 if self.there else 400
+        elif method == "DELETE":
+            self.deleted += 1
+            self.there = self.deleted <= self.pending
+            answer.status_code = 400 if self.there else 202
+        return answer
+
+
+@pytest.mark.parametrize("pending", [0, 3])
+def test_T12_a_server_of_a_killed_verification_is_no_failure_of_the_stack(
+    report: Report, monkeypatch: pytest.MonkeyPatch, pending: int
+) -> None:
+    monkeypatch.setattr("mlhub.verify.person.POLL_SECONDS", 0)
+    person = Late(pending)
+    refusals(person, report)
+    assert report.lines[-1].outcome == "ok", report.lines[-1]
+    assert person.deleted == pending + 1
 
 
 def test_T12_a_gpu_that_others_have_is_no_failure(report: Report) -> None:

@@ -96,6 +96,7 @@ def refusals(person: Person, report: Report) -> None:
             if answer.status_code not in (HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED):
                 raise Failed(f"GET {path} is HTTP {answer.status_code}")
     with report.check("refused: a profile that does not exist"):
+        person.stop()  # what a killed verification began to start
         path = f"/hub/api/users/{TEMPORARY}/server"
         answer = person.call("POST", path, json={"profile": "verify-no-such"})
         if answer.status_code not in (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN):

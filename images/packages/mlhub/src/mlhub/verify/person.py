@@ -106,7 +106,8 @@ class Person:
 
     def start(self, profile: str) -> None:
         """Starts the server and waits for it; raises Failed with the hub's reason, Busy where that
-        is a lack of room."""
+        is a lack of room. A server of an earlier start is stopped first."""
+        self.stop()
         path = f"/hub/api/users/{TEMPORARY}/server"
         answer = self.call("POST", path, json={"profile": profile})
         if not answer.ok:
@@ -132,8 +133,17 @@ class Person:
                 raise Failed("the hub ended its report of the start") from error
 
     def stop(self) -> None:
-        self.call("DELETE", f"/hub/api/users/{TEMPORARY}/server")
-        self.wait(lambda: not self.must("GET", f"/hub/api/users/{TEMPORARY}")["servers"], "stopped")
+        """The server, if there is one; the hub refuses to while it starts, and is asked again."""
+        told = False
+
+        def stopped() -> bool:
+            nonlocal told
+            if not self.must("GET", f"/hub/api/users/{TEMPORARY}")["servers"]:
+                return True
+            told = told or self.call("DELETE", f"/hub/api/users/{TEMPORARY}/server").ok
+            return False
+
+        self.wait(stopped, "stopped")
 
     def wait(self, holds: Callable[[], object], what: str) -> None:
         until = time.monotonic() + self.settings.start_seconds
