@@ -21,7 +21,7 @@ import yaml
 from components import names
 from components.config import Project, StackFile
 from components.reach import silences
-from components.stackfile import path_of, unprefixed
+from components.stackfile import path_of, unprefixed, written
 
 CONNECT_SECONDS = 5
 FREE_BYTES = 2 * 2**30
@@ -69,15 +69,13 @@ def problems(name: str, stack: StackFile, root: Path) -> list[str]:
 def bare_keys(file: Path) -> Iterator[str]:
     """Keys without a prefix: Pulumi gives them one before the program sees them."""
     if file.is_file():
-        yield from unprefixed(yaml.safe_load(file.read_text(encoding="utf-8")).get("config") or {})
+        yield from unprefixed(written(file))
 
 
 def builds(file: Path) -> bool:
     """Whether another stack's file, where the checkout has it, builds images."""
-    if not file.is_file():
-        return False
-    config = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("config") or {}
-    return bool((config.get("mlhub:images") or {}).get("build"))
+    images = written(file).get("mlhub:images") if file.is_file() else None
+    return bool((images or {}).get("build"))
 
 
 def missing_files(stack: StackFile, root: Path) -> Iterator[str]:

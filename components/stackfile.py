@@ -61,6 +61,12 @@ def path_of(stack: str) -> str:
     return f"stacks/Pulumi.{stack}.yaml"
 
 
+def written(file: Path) -> dict[str, Any]:
+    """What a stack file has by key, right or not, secrets encrypted."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    return content.get("config") or {}
+
+
 def read(stack: str, checkout: Path = Path()) -> StackFile:
     """The stack file of a checkout. Raises StackFileError, also where there is none."""
     file = checkout / path_of(stack)
@@ -68,7 +74,7 @@ def read(stack: str, checkout: Path = Path()) -> StackFile:
         raise StackFileError(
             [f"STACK is {stack}, and there is no {path_of(stack)}; name one that there is"]
         )
-    config = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("config") or {}
+    config = written(file)
     secret = {key for key, value in config.items() if isinstance(value, dict) and "secure" in value}
     raw = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()

@@ -213,7 +213,6 @@ def test_T11_a_program_that_connects_at_once_is_not_ahead_of_its_policies(place:
 NAMESPACES = """
 import subprocess, sys
 from pathlib import Path
-from typing import Any
 from bootstrap import network
 folder = Path(sys.argv[1])
 for _ in range(3):

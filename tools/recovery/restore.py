@@ -165,13 +165,14 @@ def _admit(place: Place, stack: Stack, reader: Reader, *, replace: bool, say: Sa
             f"make resume STACK={stack.name}"
         )
     filled = found.get(names.FILLED, "") if under_way else ""
-    if filled.partition(" ")[0] == under_way and filled != _filled(place, reader.path.name):
+    whole = filled.partition(" ")[0] == under_way
+    if whole and filled != _filled(place, reader.path.name):
         raise RecoveryError(
             "all data of this restore were in, and since then databases or buckets got another "
             "volume, so that it would neither go on nor begin anew without a loss; give it up, "
             f"make resume STACK={stack.name}, and restore with REPLACE=yes"
         )
-    if place.own_keycloak and not _is_filled(place, reader.path.name):
+    if place.own_keycloak and not whole:
         demand_whole(stack.name, stack.export())
     if under_way or not (data := place.has_data()):
         return
